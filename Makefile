@@ -1,0 +1,109 @@
+# `make` lists the targets. Each of them makes the virtual environment that it needs.
+
+PYTHON ?= python3
+PYTHON_OLDEST ?= python3.10
+VENV ?= .venv
+VENV_OLDEST ?= .venv-oldest
+VENV_UV ?= .venv-uv
+WANDB_MODE ?= offline
+# Goes to every `pip install`. On Linux, this saves gigabytes of CUDA libraries on a machine without a GPU:
+#   make test PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_ARGS ?=
+# Goes to pytest, for instance: make test PYTEST_ARGS="-k overlay -x"
+PYTEST_ARGS ?=
+# Goes to uv. Pins stay as long as they fit; to renew all: make constraints UV_ARGS=--upgrade
+UV_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STAMP_OLDEST := $(VENV_OLDEST)/.installed
+UV := $(VENV_UV)/bin/uv
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+# Two processes of one thread each: networks as small as those of the tests run many times slower on shared cores.
+PYTEST_ENV := WANDB_MODE=offline OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+PYTEST := -m pytest -q -n 2
+# torch itself pins the exact CUDA packages of its wheels, and a CPU wheel has none.
+CUDA := ^(cuda|nvidia|triton)([-=])
+UV_COMPILE := $(UV) pip compile setup.cfg --python-version 3.10 --no-python-downloads --no-annotate --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench test-oldest constraints constraints-oldest clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(STAMP)  ## train CartPole and make its videos, offline and without an account
+	WANDB_MODE=$(WANDB_MODE) $(BIN)/rlwandb demo
+
+test: $(STAMP)  ## run the tests
+	$(PYTEST_ENV) $(BIN)/python $(PYTEST) $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## check form, types, layers and spelling
+	@status=0; \
+	for check in "ruff format --check" "ruff check" "mypy --strict" lint-imports codespell \
+	    $(if $(NOTEBOOKS),"nbstripout --verify $(NOTEBOOKS)"); do \
+	    echo "== $$check"; $(BIN)/$$check || status=1; \
+	done; \
+	exit $$status
+
+format: $(STAMP)  ## bring code and notebooks into form
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout $(NOTEBOOKS))
+
+bench: $(STAMP)  ## measure what the callbacks cost
+	@if [ -d benchmarks ]; then WANDB_MODE=offline $(BIN)/python -m benchmarks; else echo "There is no folder benchmarks."; fi
+
+test-oldest: $(STAMP_OLDEST)  ## run the tests on the oldest versions that setup.cfg allows (Python 3.10, g++)
+	$(PYTEST_ENV) $(VENV_OLDEST)/bin/python $(PYTEST) -W default $(PYTEST_ARGS)
+
+constraints: $(UV)  ## make constraints.txt from setup.cfg
+	$(UV_COMPILE) --universal --extra dev --extra demos $(UV_ARGS) \
+	    --custom-compile-command "make constraints" --output-file constraints.txt
+	grep -vE '$(CUDA)' constraints.txt > constraints.tmp
+	mv constraints.tmp constraints.txt
+
+# The date lies after the youngest of the lower bounds, so that what those packages need is of their time. torchrl is
+# younger: 0.7 and before are each tied to one version of torch.
+constraints-oldest: $(UV)  ## make constraints-oldest.txt from the lower bounds of setup.cfg
+	rm -f constraints-oldest.txt
+	$(UV_COMPILE) --python-platform linux --extra test --extra demos --resolution lowest-direct $(UV_ARGS) \
+	    --exclude-newer 2025-04-01 --exclude-newer-package torchrl=2025-08-01 --exclude-newer-package tensordict=2025-08-01 \
+	    --custom-compile-command "make constraints-oldest" --output-file constraints-oldest.txt
+	grep -vE '$(CUDA)' constraints-oldest.txt > constraints.tmp
+	mv constraints.tmp constraints-oldest.txt
+
+clean:  ## remove what builds and tools leave; runs and virtual environments stay
+	rm -rf build dist *.egg-info .coverage* htmlcov .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call make_venv,VARIABLE,FOLDER): VARIABLE names the Python. Says what is missing rather than failing half way.
+define make_venv
+@command -v $($(1)) >/dev/null 2>&1 || { \
+    echo "make: there is no $($(1)) on this machine; name another Python: make $(MAKECMDGOALS) $(1)=/path/to/python" >&2; exit 1; }
+@$($(1)) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+    echo "make: Python 3.10 or newer is needed, $($(1)) is `$($(1)) --version 2>&1`;" \
+         "name another one: make $(MAKECMDGOALS) $(1)=/path/to/python" >&2; exit 1; }
+@$($(1)) -c 'import ensurepip, venv' 2>/dev/null || { \
+    echo "make: $($(1)) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+$(2)/bin/python -c '' 2>/dev/null || $($(1)) -m venv --clear $(2)
+endef
+
+# Installing takes some minutes; it is done again when the dependencies have changed.
+$(STAMP): setup.cfg constraints.txt
+	$(call make_venv,PYTHON,$(VENV))
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[dev,demos]"
+	@touch $@
+
+# box2d-py is compiled, by a swig that must be there before.
+$(STAMP_OLDEST): setup.cfg constraints-oldest.txt
+	$(call make_venv,PYTHON_OLDEST,$(VENV_OLDEST))
+	$(VENV_OLDEST)/bin/python -m pip install $(PIP_ARGS) -c constraints-oldest.txt swig
+	PATH="$$(cd $(VENV_OLDEST)/bin && pwd):$$PATH" \
+	    $(VENV_OLDEST)/bin/python -m pip install $(PIP_ARGS) -c constraints-oldest.txt -e ".[test,demos]"
+	@touch $@
+
+$(UV):
+	$(call make_venv,PYTHON,$(VENV_UV))
+	$(VENV_UV)/bin/python -m pip install $(PIP_ARGS) --quiet uv

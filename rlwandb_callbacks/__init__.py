@@ -1,0 +1,77 @@
+"""Lightning callbacks that show in Weights & Biases what a reinforcement-learning agent is doing.
+
+Names are loaded when they are first used: importing the package imports neither Lightning nor torch nor wandb.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rlwandb_callbacks._version import __version__
+
+if TYPE_CHECKING:
+    from rlwandb_callbacks.callbacks.evaluation import EvaluationCallback
+    from rlwandb_callbacks.callbacks.gradients import GradientsCallback
+    from rlwandb_callbacks.callbacks.metrics import MetricsCallback
+    from rlwandb_callbacks.callbacks.wandb_rl import CallbackGroup, WandbRLCallback, build_callbacks
+    from rlwandb_callbacks.config import (
+        EvaluationConfig,
+        GradientsConfig,
+        MetricsConfig,
+        RunConfig,
+        VideosConfig,
+        WandbRLConfig,
+    )
+    from rlwandb_callbacks.core.episode import Episode, Gaussian, PolicyStep, Probabilities, QValues
+    from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError
+
+_HOMES = {
+    "callbacks.evaluation": ("EvaluationCallback",),
+    "callbacks.gradients": ("GradientsCallback",),
+    "callbacks.metrics": ("MetricsCallback",),
+    "callbacks.wandb_rl": ("CallbackGroup", "WandbRLCallback", "build_callbacks"),
+    "config": ("EvaluationConfig", "GradientsConfig", "MetricsConfig", "RunConfig", "VideosConfig", "WandbRLConfig"),
+    "core.episode": ("Episode", "Gaussian", "PolicyStep", "Probabilities", "QValues"),
+    "errors": ("ConfigError", "EnvError", "PolicyError"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CallbackGroup",
+    "ConfigError",
+    "EnvError",
+    "Episode",
+    "EvaluationCallback",
+    "EvaluationConfig",
+    "Gaussian",
+    "GradientsCallback",
+    "GradientsConfig",
+    "MetricsCallback",
+    "MetricsConfig",
+    "PolicyError",
+    "PolicyStep",
+    "Probabilities",
+    "QValues",
+    "RunConfig",
+    "VideosConfig",
+    "WandbRLCallback",
+    "WandbRLConfig",
+    "__version__",
+    "build_callbacks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOME_OF[name]
+    found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    if home.startswith("callbacks."):
+        # Not kept in the module: each look-up must see which Lightning has been loaded since.
+        importlib.import_module(f"{__name__}.callbacks.lightning").adopt_loaded_namespaces()
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

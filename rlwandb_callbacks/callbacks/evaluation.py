@@ -1,0 +1,158 @@
+"""Plays evaluation episodes, and logs returns, videos and what the policy thought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlwandb_callbacks.callbacks.base import RLCallback
+from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.evaluation import Evaluation, guess_actions
+from rlwandb_callbacks.core.schedule import Every
+from rlwandb_callbacks.core.values import Scalar, Value
+from rlwandb_callbacks.evaluator import Evaluator
+from rlwandb_callbacks.isolation import undisturbed
+from rlwandb_callbacks.recorder import Recorder, Shelf, check_writable
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+DEFAULT_GAMMA = 0.99
+
+
+class EvaluationCallback(RLCallback):
+    """Plays complete episodes when validation ends, and logs them.
+
+    A module without a validation loop is evaluated every ``evaluation.every_n_steps`` updates and at the end of fit.
+    The numbers (``eval/…``, ``q/…``, ``policy/…``) are put among the Trainer's metrics, so that
+    ``ModelCheckpoint(monitor="eval/return_mean")`` and ``EarlyStopping`` see them. A module that brings no environment
+    may return ``{"episodes": [Episode, …]}`` from ``validation_step`` instead.
+
+    Example:
+        >>> EvaluationCallback(env="CartPole-v1", policy="q_network").cfg.evaluation.env
+        'CartPole-v1'
+    """
+
+    def __init__(self, cfg: Any = None, **keywords: Any) -> None:
+        super().__init__(cfg, **keywords)
+        self._evaluator: Evaluator | None = None
+        self._recorder = self._new_recorder()
+        self._given: list[Episode] = []
+        self._every = Every(self.cfg.evaluation.every_n_steps)
+        self._evaluated_at_update = -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out what holds the module's policy."""
+        return {**super().__getstate__(), "_evaluator": None, "_given": []}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the run, and checks that videos can be kept."""
+        super().setup(trainer, pl_module, stage)
+        if self._makes_videos and self.cfg.evaluation.env is not None:
+            check_writable(self.cfg.record_path)
+
+    @property
+    def _makes_videos(self) -> bool:
+        return self.cfg.video_logger is not False and self.session.sink is not None
+
+    def _new_recorder(self) -> Recorder:
+        return Recorder(self.cfg, self.session, can_render=self._makes_videos)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the environment and asks the policy once, so that what is wrong shows before the first step."""
+        self._evaluator = None
+        self._recorder = self._new_recorder()
+        self._evaluated_at_update = -1
+        self._prepare(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepares for ``trainer.validate``, where no fit has started."""
+        self._given = []
+        if not trainer.sanity_checking and self._evaluator is None:
+            self._recorder = self._new_recorder()
+            self._prepare(trainer, pl_module)
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._evaluator is None and self.cfg.evaluation.env is not None:
+            with undisturbed(pl_module, seed=self.cfg.evaluation.seed):
+                self._evaluator = Evaluator(self.cfg, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sets the schedule for modules without a validation loop."""
+        super().on_train_start(trainer, pl_module)
+        self._every = Every(self.cfg.evaluation.every_n_steps, last=self.session.counters.updates)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluates modules that have no validation loop."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._every.due(self.session.counters.updates) and not trainer.enable_validation:
+            self._evaluate(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluates modules that have no validation loop a last time."""
+        if not trainer.enable_validation and self._evaluated_at_update != self.session.counters.updates:
+            self._evaluate(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Takes the episodes that ``validation_step`` may return."""
+        if isinstance(outputs, Mapping) and not trainer.sanity_checking:
+            self._given += [episode for episode in outputs.get("episodes", ()) if isinstance(episode, Episode)]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluates."""
+        if not trainer.sanity_checking:
+            self._evaluate(trainer, pl_module)
+
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if getattr(trainer, "fast_dev_run", False) or (self._evaluator is None and not self._given):
+            return
+        self._evaluated_at_update = self.session.counters.updates
+        numbers: dict[str, float] = {}
+        if trainer.is_global_zero:
+            with self.session.guarded("The evaluation"):
+                numbers = self._play_and_log(trainer, pl_module)
+        if trainer.world_size > 1:
+            numbers = trainer.strategy.broadcast(numbers, src=0)
+        trainer.callback_metrics.update({key: torch.tensor(number) for key, number in numbers.items()})
+
+    def _play_and_log(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        evaluation, clips = self._play(trainer, pl_module)
+        numbers = evaluation.numbers()
+        values: dict[str, Value] = {key: Scalar(number) for key, number in numbers.items()}
+        if self.session.sink is not None:
+            with self.session.guarded("Drawing the evaluation"):
+                values |= evaluation.drawings(with_returns=self.cfg.return_logger)
+        self.session.write(trainer, pl_module, {**values, **clips})
+        return numbers
+
+    def _play(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Evaluation, Mapping[str, Value]]:
+        gamma = discount_factor(self.cfg.evaluation.gamma, pl_module)
+        axes = self.session.counters.axes(trainer, pl_module)
+        folder = Path(self.cfg.record_path) / getattr(self.session.run, "id", "")
+        shelf = Shelf(folder, int(axes["trainer/global_step"]), axes.get("time/env_steps"))
+        if self._given or self._evaluator is None:
+            given = Evaluation(self._given, gamma, guess_actions(self._given))
+            return given, self._recorder.clips_of_given(given, shelf=shelf)
+        with undisturbed(pl_module, seed=self.cfg.evaluation.seed):
+            return self._recorder.play(self._evaluator, gamma=gamma, shelf=shelf)
+
+
+def discount_factor(configured: float | None, module: torch.nn.Module) -> float:
+    """Takes gamma from the config, else from the module's hyper-parameters or attribute ``gamma``, else 0.99."""
+    hyper_parameters = getattr(module, "hparams", {})
+    candidates = (configured, hyper_parameters.get("gamma"), getattr(module, "gamma", None))
+    known = (value for value in candidates if isinstance(value, int | float) and not isinstance(value, bool))
+    return float(next((value for value in known if 0 <= value <= 1), DEFAULT_GAMMA))

@@ -1,0 +1,214 @@
+"""Logs what training says of itself: losses, learning rates, entropy, q-values, gradient norm."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rlwandb_callbacks.callbacks.base import RLCallback
+from rlwandb_callbacks.core.metric_names import WITH_RANGE, MetricSelection
+from rlwandb_callbacks.core.schedule import Every
+from rlwandb_callbacks.core.values import Scalar
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+
+class MetricsCallback(RLCallback):
+    """Logs ``train/…`` every ``metrics.every_n_steps`` updates.
+
+    Values come from the mapping that ``training_step`` returns, else from what the module logged, else (``lr``) from
+    the optimizers. A row holds the latest value of each metric that was seen since the row before; nothing is moved
+    off the device, and nothing waits for it, until a row is due.
+
+    Example:
+        >>> MetricsCallback({"metric_list": ["loss", "q_values"]}).cfg.metric_list
+        ['loss', 'q_values']
+    """
+
+    def __init__(self, cfg: Any = None, **keywords: Any) -> None:
+        super().__init__(cfg, **keywords)
+        self._selection = MetricSelection(self.cfg.metric_list)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._every = Every(1)
+        self._latest: dict[str, Any] = {}
+        self._plans: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
+        self._squared_norms: list[torch.Tensor] = []
+        self._seen: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves live tensors out."""
+        return {**super().__getstate__(), "_latest": {}, "_squared_norms": []}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sets the schedule."""
+        super().on_train_start(trainer, pl_module)
+        self._clear()
+        interval = self.cfg.metrics.every_n_steps or max(1, log_every_n_steps(trainer))
+        self._every = Every(interval, last=self.session.counters.updates)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Takes the norm of the gradients: unscaled, accumulated, not clipped yet, and only when a row is due."""
+        if self._selection.wants("grad_norm") and self._row_is_due_after_this_batch():
+            norm = gradient_norm(parameter for group in optimizer.param_groups for parameter in group["params"])
+            if norm is not None:
+                self._squared_norms.append(norm.square())
+
+    def _row_is_due_after_this_batch(self) -> bool:
+        return self.session.sink is not None and self._every.would_fire(self.session.counters.updates + 1)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keeps the latest values, and writes a row when one is due."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self.session.sink is None:
+            return
+        if outputs:
+            self._keep(outputs)
+        if self._every.due(self.session.counters.updates):
+            with self.session.guarded("Logging metrics"):
+                self._write_row(trainer, pl_module)
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the values that came after the last row."""
+        if self.session.sink is not None and self._latest:
+            self._write_row(trainer, pl_module)
+        self._latest, self._squared_norms = {}, []
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the last row, and says which of the metrics asked for never came."""
+        with self.session.guarded("Logging metrics"):
+            self.finish(trainer, pl_module)
+        missing = self._selection.missing(self._seen)
+        if missing and self.session.sink is not None:
+            self.session.warn_once(
+                f"metric_list names {', '.join(missing)}, which neither training_step returned nor the module logged.",
+                kind="missing metrics",
+            )
+
+    def _keep(self, outputs: Mapping[str, Any]) -> None:
+        offered = tuple(outputs)
+        plan = self._plans.get(offered)
+        if plan is None:
+            plan = self._plans[offered] = tuple(self._selection.pick(offered).items())
+        for name, ours in plan:
+            value = outputs[name]
+            self._latest[ours] = value.detach() if isinstance(value, torch.Tensor) else value
+
+    def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        logged = trainer.callback_metrics
+        offered = {ours: logged[name] for name, ours in self._selection.pick(logged).items()}
+        if self._squared_norms:
+            offered = {"grad_norm": torch.stack(self._squared_norms).sum().sqrt(), **offered}
+        numbers = to_numbers({**offered, **self._latest})
+        self._seen |= numbers.keys()
+        if self._selection.wants("lr"):
+            numbers |= learning_rates(trainer.optimizers, pl_module)
+        self._latest, self._squared_norms = {}, []
+        ours = {f"train/{name}": Scalar(number) for name, number in numbers.items()}
+        if self.session.shares_rows_with_lightning:
+            ours = {key: value for key, value in ours.items() if key not in trainer.logged_metrics}
+        self.session.write(trainer, pl_module, ours)
+
+
+def log_every_n_steps(trainer: Any) -> int:
+    """The Trainer's own logging interval in batches; Lightning sets the attribute where type checkers cannot see it."""
+    return int(trainer.log_every_n_steps)
+
+
+def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:
+    """L2 norm of all gradients together, left on its device; None where there is no gradient.
+
+    Args:
+        parameters: All on one device.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    if not dense:
+        return None
+    norms: Any = torch._foreach_norm(  # noqa: SLF001  # torch's own way to do it in one pass
+        [gradient.detach() for gradient in dense]
+    )
+    total: torch.Tensor = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
+    return total
+
+
+def to_numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Averages each value to one number; tensors travel together, one copy per device.
+
+    Args:
+        values: Tensors, arrays, lists or numbers by canonical metric name. What is none of these is passed over.
+
+    Returns:
+        The mean by name; for q-values of more than one element also ``<name>_min`` and ``<name>_max``.
+
+    Example:
+        >>> to_numbers({"q_value": torch.tensor([1.0, 3.0])})
+        {'q_value': 2.0, 'q_value_min': 1.0, 'q_value_max': 3.0}
+    """
+    reduced: dict[str, torch.Tensor] = {}
+    for name, value in values.items():
+        tensor = _as_tensor(value)
+        if tensor is None or tensor.numel() == 0:
+            continue
+        reduced[name] = tensor.mean()
+        if name in WITH_RANGE and tensor.numel() > 1:
+            reduced |= {f"{name}_min": tensor.min(), f"{name}_max": tensor.max()}
+    by_device: dict[torch.device, list[str]] = defaultdict(list)
+    for name, tensor in reduced.items():
+        by_device[tensor.device].append(name)
+    numbers: dict[str, float] = {}
+    for names in by_device.values():
+        numbers |= zip(names, torch.stack([reduced[name] for name in names]).tolist(), strict=True)
+    return {name: numbers[name] for name in reduced}
+
+
+def _as_tensor(value: Any) -> torch.Tensor | None:
+    if isinstance(value, torch.Tensor):
+        return None if value.is_complex() else value.detach().to(torch.float64 if value.device.type == "cpu" else None)
+    try:
+        return torch.from_numpy(np.asarray(value, dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+
+
+def learning_rates(optimizers: Iterable[torch.optim.Optimizer], module: torch.nn.Module) -> dict[str, float]:
+    """Reads the learning rate of each parameter group.
+
+    Returns:
+        ``lr`` of the very first group. Of several optimizers also ``lr_<part>`` for each, named after the part of the
+        module that it trains; of several groups in an optimizer each with ``_pg<i>`` behind its name.
+    """
+    optimizers = list(optimizers)
+    owners = {id(parameter): name for name, parameter in module.named_parameters()}
+    parts = [_trained_part(optimizer, owners) or f"optimizer{index}" for index, optimizer in enumerate(optimizers)]
+    named: dict[str, float] = {}
+    for index, (optimizer, part) in enumerate(zip(optimizers, parts, strict=True)):
+        label = f"_{part}" if len(optimizers) > 1 else ""
+        label += f"_{index}" if parts.count(part) > 1 else ""
+        for position, group in enumerate(optimizer.param_groups):
+            suffix = f"_pg{position}" if len(optimizer.param_groups) > 1 else ""
+            named[f"lr{label}{suffix}"] = float(group["lr"])
+    if not named:
+        return {}
+    first = {"lr": next(iter(named.values()))}
+    return first if len(named) == 1 else first | named
+
+
+def _trained_part(optimizer: torch.optim.Optimizer, owners: Mapping[int, str]) -> str:
+    trained = [owners.get(id(p), "").split(".") for group in optimizer.param_groups for p in group["params"]]
+    if not trained:
+        return ""
+    common = []
+    for parts in zip(*trained, strict=False):
+        if len(set(parts)) > 1 or parts[0].isdigit():
+            break
+        common.append(parts[0])
+    return "_".join(common)

@@ -1,0 +1,86 @@
+"""Turns an episode and its frames into a video, a contact sheet and their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image as PillowImage
+
+from rlwandb_callbacks.core.actions import ActionSpec
+from rlwandb_callbacks.core.canvas import Pixels, contact_sheet, enlarge, format_number, sheet_indices, thumbnail
+from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.overlay import annotate
+from rlwandb_callbacks.core.values import Image, Value, Video
+from rlwandb_callbacks.video import write_video
+
+
+@dataclass(frozen=True)
+class ClipStyle:
+    """What all clips of an evaluation share.
+
+    Args:
+        actions: Names or bounds of the environment's actions.
+        has_overlay: Draw the panel beside each frame.
+        fps: Frames per second, > 0.
+        crf: H.264 quality, 0 to 51.
+    """
+
+    actions: ActionSpec
+    has_overlay: bool
+    fps: float
+    crf: int
+
+
+def caption(rank: str, count: int, episode: Episode, env_steps: float | None) -> str:
+    """What stands under a video.
+
+    Args:
+        rank: ``best``, ``median`` or ``worst``.
+        count: Episodes in the evaluation.
+        episode: The one that is shown.
+        env_steps: Environment steps trained so far, where they are known.
+    """
+    parts = [
+        f"{rank} of {count}",
+        f"return {format_number(episode.total_return)}",
+        f"length {episode.length:,}",
+        f"{episode.ending}",
+        f"seed {episode.seed if episode.seed is not None else 'unknown'}",
+    ]
+    return " · ".join(parts + ([f"env step {int(env_steps):,}"] if env_steps is not None else []))
+
+
+def make_clip(
+    frames: Iterable[Pixels], episode: Episode, *, rank: str, text: str, stem: Path, style: ClipStyle
+) -> dict[str, Value]:
+    """Writes ``<stem>.mp4`` and ``<stem>.png`` in one pass over the frames.
+
+    Args:
+        frames: ``episode.length + 1`` of shape ``[H, W, 3]``.
+        episode: The one that is shown.
+        rank: Names the keys: ``video/<rank>`` and ``video/<rank>_sheet``.
+        text: Caption of both.
+        stem: Path without ending; its folder must exist.
+        style: What all clips share.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    pictures = annotate(frames, episode, style.actions) if style.has_overlay else map(enlarge, frames)
+    indices = sheet_indices(episode.length + 1)
+    kept: dict[int, Pixels] = {}
+    video_path = stem.with_suffix(".mp4")
+    write_video(_keeping(pictures, indices, kept), video_path, fps=style.fps, crf=style.crf)
+    sheet = contact_sheet(list(kept.values()), [f"step {index}" for index in kept])
+    PillowImage.fromarray(sheet).save(stem.with_suffix(".png"))
+    return {f"video/{rank}": Video(str(video_path), text), f"video/{rank}_sheet": Image(sheet, text)}
+
+
+def _keeping(frames: Iterable[Pixels], indices: Iterable[int], kept: dict[int, Pixels]) -> Iterator[Pixels]:
+    wanted = frozenset(indices)
+    for index, frame in enumerate(frames):
+        if index in wanted:
+            kept[index] = thumbnail(frame)
+        yield frame

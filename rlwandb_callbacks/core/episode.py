@@ -1,0 +1,174 @@
+"""One played episode, and what the policy thought at every step of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class QValues:
+    """Action values Q(s, a).
+
+    Args:
+        values: Shape ``[..., A]``, in units of return; any sign.
+    """
+
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Action probabilities π(a|s).
+
+    Args:
+        values: Shape ``[..., A]``, in [0, 1]; sums to 1 over the last axis.
+        source: What they were made from, when not by the policy itself ("softmax of q-values").
+    """
+
+    values: Floats
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A Gaussian policy over a continuous action, or the summary of one that was squashed.
+
+    Args:
+        mean: Shape ``[..., D]``, in action units.
+        std: Shape ``[..., D]``, in action units, ≥ 0.
+    """
+
+    mean: Floats
+    std: Floats
+
+
+PolicyScores: TypeAlias = QValues | Probabilities | Gaussian
+
+
+def row_of(scores: PolicyScores, index: int) -> PolicyScores:
+    """Takes one row along the first axis of scores.
+
+    Example:
+        >>> row_of(QValues(np.array([[1.0, 2.0], [3.0, 4.0]])), 1).values
+        array([3., 4.])
+    """
+    if isinstance(scores, Gaussian):
+        return Gaussian(scores.mean[index], scores.std[index])
+    return replace(scores, values=scores.values[index])
+
+
+def stack_scores(rows: list[PolicyScores]) -> PolicyScores | None:
+    """Stacks the scores of T steps into one with a leading axis ``[T, ...]``; None where there are no rows.
+
+    All rows are of the kind of the first, as one policy gives one kind.
+    """
+    if not rows:
+        return None
+    first = rows[0]
+    if isinstance(first, Gaussian):
+        gaussians = [row for row in rows if isinstance(row, Gaussian)]
+        return Gaussian(np.stack([row.mean for row in gaussians]), np.stack([row.std for row in gaussians]))
+    return replace(first, values=np.stack([row.values for row in rows if not isinstance(row, Gaussian)]))
+
+
+@dataclass(frozen=True)
+class PolicyStep:
+    """What a policy does in a batch of B states.
+
+    Args:
+        actions: Shape ``[B, ...]``, as the environment takes them.
+        scores: Leading axis B, where the policy gives any.
+        values: Shape ``[B]``: V(s), where the policy gives it.
+    """
+
+    actions: NDArray[np.generic]
+    scores: PolicyScores | None = None
+    values: Floats | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """A complete episode of T steps.
+
+    Args:
+        actions: Shape ``[T, ...]``, as they were given to the environment.
+        rewards: Shape ``[T]``, undiscounted, in the environment's unit.
+        terminated: The environment ended in a terminal state.
+        truncated: The environment, or ``max_steps``, cut the episode.
+        seed: What the environment was reset with; None when unknown (then it cannot be played again).
+        scores: Leading axis T: what the policy gave for each action, before it was taken.
+        values: Shape ``[T]``: V(s) where the policy gives it.
+        success: What the environment said of the outcome, where it says so.
+        cut_at: The step limit that ended it, when it was ours and not the environment's.
+        digests: Shape ``[T + 1]``, ``uint32``: fingerprints of observation and reward, by which a replay is checked.
+        frames: Shape ``[T + 1, H, W, 3]``, ``uint8`` RGB, for episodes that bring their pictures along.
+
+    Raises:
+        ValueError: If the lengths of actions, rewards, scores, values, digests or frames do not agree.
+
+    Example:
+        >>> episode = Episode(actions=np.array([0, 1]), rewards=np.array([1.0, 2.0]), terminated=True)
+        >>> episode.length, episode.total_return, episode.discounted_return(0.5)
+        (2, 3.0, 2.0)
+    """
+
+    actions: NDArray[np.generic]
+    rewards: Floats
+    terminated: bool
+    truncated: bool = False
+    seed: int | None = None
+    scores: PolicyScores | None = None
+    values: Floats | None = None
+    success: bool | None = None
+    cut_at: int | None = None
+    digests: NDArray[np.uint32] | None = field(default=None, repr=False)
+    frames: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        steps = len(self.rewards)
+        per_step = {"actions": self.actions, "values": self.values, "scores": _score_array(self.scores)}
+        per_state = {"digests": self.digests, "frames": self.frames}
+        for expected, arrays in ((steps, per_step), (steps + 1, per_state)):
+            for name, array in arrays.items():
+                if array is not None and len(array) != expected:
+                    raise ValueError(
+                        f"Episode.{name} has {len(array)} entries along its first axis; with {steps} rewards it must "
+                        f"have {expected}."
+                    )
+
+    @property
+    def length(self) -> int:
+        """Number of steps T."""
+        return len(self.rewards)
+
+    @property
+    def total_return(self) -> float:
+        """Undiscounted sum of rewards."""
+        return float(np.sum(self.rewards))
+
+    def discounted_return(self, gamma: float) -> float:
+        """Sum of ``gamma ** t * r_t`` from the first state.
+
+        Args:
+            gamma: Discount factor in [0, 1].
+        """
+        return float(np.sum(self.rewards * gamma ** np.arange(self.length)))
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words for captions and panels."""
+        if self.cut_at is not None:
+            return f"cut at {self.cut_at:,} steps"
+        return "terminated" if self.terminated else "truncated"
+
+
+def _score_array(scores: PolicyScores | None) -> Floats | None:
+    if scores is None:
+        return None
+    return scores.mean if isinstance(scores, Gaussian) else scores.values

@@ -1,0 +1,111 @@
+"""Everything that an evaluation says in numbers, distributions and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlwandb_callbacks.core.actions import ActionSpec, ContinuousActions, DiscreteActions, OtherActions
+from rlwandb_callbacks.core.behaviour import mean_chosen_q, mean_entropy
+from rlwandb_callbacks.core.episode import Episode, Probabilities, QValues
+from rlwandb_callbacks.core.figures import return_distribution
+from rlwandb_callbacks.core.histograms import count_actions, histogram
+from rlwandb_callbacks.core.returns import episode_table, summarise
+from rlwandb_callbacks.core.values import Image, Value
+
+MAX_ACTION_HISTOGRAMS = 16
+
+
+def scalars(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -> dict[str, float]:
+    """The numbers of an evaluation by their keys: ``eval/…``, ``q/mean``, ``policy/entropy``.
+
+    Args:
+        episodes: At least one.
+        gamma: Discount factor in [0, 1].
+        actions: Of the environment.
+    """
+    numbers = {f"eval/{name}": value for name, value in summarise(episodes, gamma=gamma).items()}
+    first = actions.first if isinstance(actions, DiscreteActions) else 0
+    further = {"q/mean": mean_chosen_q(episodes, first=first), "policy/entropy": mean_entropy(episodes)}
+    return numbers | {key: value for key, value in further.items() if value is not None}
+
+
+def return_values(episodes: Sequence[Episode], *, title: str) -> dict[str, Value]:
+    """The distribution of returns: as W&B's own histogram and as a picture."""
+    returns = [episode.total_return for episode in episodes]
+    values: dict[str, Value] = {"eval/return_figure": Image(return_distribution(returns, title=title), title)}
+    counted = histogram(np.array(returns))
+    return values | ({"eval/return_distribution": counted} if counted is not None else {})
+
+
+def episode_values(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -> dict[str, Value]:
+    """The table of episodes and the histograms of actions."""
+    return {"eval/episodes": episode_table(episodes, gamma=gamma), **action_histograms(episodes, actions)}
+
+
+def action_histograms(episodes: Sequence[Episode], actions: ActionSpec) -> dict[str, Value]:
+    """Which actions were taken: one histogram, or one per dimension of a continuous action (the first 16)."""
+    taken = [episode.actions.reshape(episode.length, -1) for episode in episodes if episode.length]
+    if not taken:
+        return {}
+    if isinstance(actions, DiscreteActions):
+        counted = count_actions(np.concatenate(taken)[:, 0], first=actions.first, n=len(actions.names))
+        return {"policy/action_histogram": counted}
+    if not isinstance(actions, ContinuousActions):
+        return {}
+    columns = np.concatenate(taken).T[:MAX_ACTION_HISTOGRAMS]
+    names = (
+        ["policy/action_histogram"]
+        if len(columns) == 1
+        else [f"policy/action_histogram_{i}" for i in range(len(columns))]
+    )
+    counts = {name: histogram(column) for name, column in zip(names, columns, strict=True)}
+    return {name: value for name, value in counts.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The episodes of one evaluation, and how to read them.
+
+    Args:
+        episodes: At least one, in the order of their seeds.
+        gamma: Discount factor in [0, 1].
+        actions: Of the environment.
+    """
+
+    episodes: Sequence[Episode]
+    gamma: float
+    actions: ActionSpec
+
+    def numbers(self) -> dict[str, float]:
+        """See :func:`scalars`."""
+        return scalars(self.episodes, gamma=self.gamma, actions=self.actions)
+
+    def drawings(self, *, with_returns: bool) -> dict[str, Value]:
+        """Tables, histograms and pictures.
+
+        Args:
+            with_returns: Also the distribution of returns.
+        """
+        values = episode_values(self.episodes, gamma=self.gamma, actions=self.actions)
+        title = f"Returns of {len(self.episodes)} evaluation episodes"
+        return values | (return_values(self.episodes, title=title) if with_returns else {})
+
+
+def guess_actions(episodes: Sequence[Episode]) -> ActionSpec:
+    """Describes the actions of episodes that came without an environment, by what was done in them.
+
+    Example:
+        >>> guess_actions([Episode(actions=np.array([0, 2]), rewards=np.ones(2), terminated=True)])
+        DiscreteActions(names=('0', '1', '2'), first=0)
+    """
+    actions = np.concatenate([episode.actions.reshape(episode.length, -1) for episode in episodes])
+    if actions.dtype.kind == "f":
+        unbounded = np.full(actions.shape[1], np.inf)
+        return ContinuousActions(-unbounded, unbounded)
+    if actions.shape[1] != 1:
+        return OtherActions()
+    widths = [e.scores.values.shape[-1] for e in episodes if isinstance(e.scores, QValues | Probabilities)]
+    return DiscreteActions(tuple(map(str, range(max([int(actions.max(initial=0)) + 1, *widths])))))

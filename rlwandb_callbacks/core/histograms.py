@@ -1,0 +1,55 @@
+"""Counting: samples, discrete actions, network parameters."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlwandb_callbacks.core.values import Histogram
+
+MAX_BINS = 64
+
+
+def histogram(samples: NDArray[np.generic], *, bins: int | None = None) -> Histogram | None:
+    """Counts samples between their smallest and largest finite value; non-finite ones are left out.
+
+    Args:
+        samples: Any shape and real dtype; flattened.
+        bins: How many; by default Rice's rule, ``2 * n ** (1/3)``, at most 64.
+
+    Returns:
+        None where no sample is finite. One bin where all samples are equal.
+
+    Example:
+        >>> histogram(np.array([1.0, 1.0, 2.0, np.nan]), bins=2).counts
+        array([2, 1])
+    """
+    values = np.asarray(samples, dtype=np.float64).ravel()
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return None
+    low, high = float(finite.min()), float(finite.max())
+    count = bins or min(MAX_BINS, math.ceil(2 * finite.size ** (1 / 3)))
+    edges = np.linspace(low, high, count + 1)
+    if not (np.diff(edges) > 0).all():
+        return Histogram(np.array([finite.size]), np.array([low, np.nextafter(high, np.inf)]))
+    counts, _ = np.histogram(finite, bins=edges)
+    return Histogram(counts, edges)
+
+
+def count_actions(actions: NDArray[np.generic], *, first: int, n: int) -> Histogram:
+    """Counts discrete actions, one bin per action and centred on it.
+
+    Args:
+        actions: Shape ``[T]``, integers in ``first … first + n - 1``.
+        first: The smallest action (``Discrete.start``).
+        n: How many actions there are.
+
+    Example:
+        >>> count_actions(np.array([1, 1, 0]), first=0, n=3).counts
+        array([1, 2, 0])
+    """
+    counts = np.bincount(np.asarray(actions, dtype=np.int64) - first, minlength=n)
+    return Histogram(counts, first - 0.5 + np.arange(n + 1, dtype=np.float64))

@@ -1,0 +1,254 @@
+"""Draws what the policy thought beside each frame of an episode.
+
+The panel stands to the right of the picture and never covers it. What does not change from frame to frame (labels,
+axis, tracks) is drawn once per episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from rlwandb_callbacks.core.actions import ActionSpec, ContinuousActions, DiscreteActions, OtherActions
+from rlwandb_callbacks.core.canvas import (
+    BACKGROUND,
+    BAR,
+    CHOSEN,
+    GRID,
+    MUTED,
+    TEXT,
+    TRACK,
+    Colour,
+    Pixels,
+    enlarge,
+    format_number,
+    paste,
+    shortened,
+    text_block,
+)
+from rlwandb_callbacks.core.episode import Episode, Gaussian, Probabilities, QValues, row_of
+from rlwandb_callbacks.core.panel_layout import Geometry, axis_of_actions, axis_of_q_values
+
+MAX_ROWS = 18
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """The panels of one episode.
+
+    Args:
+        episode: With ``scores`` where the policy gives any.
+        actions: Names or bounds of the environment's actions.
+        frame_height: Height in pixels of the frames that the panels will stand beside, after enlarging.
+    """
+
+    episode: Episode
+    actions: ActionSpec
+    frame_height: int
+
+    def panel(self, step: int) -> Pixels:
+        """Draws the panel beside the state before action ``step``; ``step == episode.length`` is the last state.
+
+        Returns:
+            Shape ``[frame_height, width, 3]``.
+        """
+        canvas: Pixels = self._background.copy()
+        self._draw_numbers(canvas, step)
+        if step == self.episode.length:
+            self._text(canvas, self._at.margin, self._at.row_centre(0), self.episode.ending, CHOSEN)
+        elif isinstance(self.actions, DiscreteActions):
+            self._draw_bars(canvas, step, self.actions)
+        elif isinstance(self.actions, ContinuousActions):
+            self._draw_intervals(canvas, step)
+        else:
+            text = np.array2string(self.episode.actions[step], precision=2, threshold=MAX_ROWS)
+            self._text(canvas, self._at.margin, self._at.row_centre(0), text, CHOSEN)
+        return canvas
+
+    @cached_property
+    def _at(self) -> Geometry:
+        return Geometry(self.frame_height, self._row_count, 0.35 if isinstance(self.episode.scores, Gaussian) else 0.25)
+
+    @cached_property
+    def _row_count(self) -> int:
+        if isinstance(self.actions, DiscreteActions):
+            return min(MAX_ROWS, len(self.actions.names))
+        if isinstance(self.actions, ContinuousActions):
+            return min(MAX_ROWS, self.actions.low.size)
+        return 1
+
+    @cached_property
+    def _title(self) -> str:
+        match self.episode.scores:
+            case QValues():
+                return "q-values"
+            case Probabilities(source=source):
+                return source or "action probabilities"
+            case Gaussian():
+                return "policy: mean ± std"
+            case None:
+                return "actions"
+
+    @cached_property
+    def _score_axis(self) -> tuple[float, float]:
+        return axis_of_q_values(self.episode.scores.values) if isinstance(self.episode.scores, QValues) else (0.0, 1.0)
+
+    @cached_property
+    def _action_axes(self) -> list[tuple[float, float]]:
+        if not isinstance(self.actions, ContinuousActions):
+            return []
+        lows, highs = axis_of_actions(self.actions, self.episode)
+        return [(float(low), float(high)) for low, high in zip(lows.ravel(), highs.ravel(), strict=True)]
+
+    @cached_property
+    def _returns(self) -> list[float]:
+        return [0.0, *np.cumsum(self.episode.rewards).tolist()]
+
+    @cached_property
+    def _background(self) -> Pixels:
+        at = self._at
+        canvas = np.full((at.height, at.width, 3), BACKGROUND, dtype=np.uint8)
+        self._text(canvas, at.margin, at.margin + at.line // 2, self._title, TEXT)
+        if isinstance(self.actions, OtherActions):
+            return canvas
+        for row in range(self._row_count):
+            y = at.row_centre(row)
+            canvas[y - at.bar_half : y + at.bar_half + 1, at.bar_left : at.bar_right] = TRACK
+        if isinstance(self.actions, ContinuousActions):
+            self._draw_action_axes(canvas)
+        elif self.episode.scores is not None:
+            self._draw_score_axis(canvas)
+        return canvas
+
+    def _draw_score_axis(self, canvas: Pixels) -> None:
+        at, (low, high) = self._at, self._score_axis
+        y = at.row_centre(self._row_count - 1) + at.pitch // 2 + at.line // 2
+        size = max(11, round(0.7 * at.text_size))
+        self._text(canvas, at.bar_left, y, format_number(low), MUTED, size, "centre" if low == 0 else "left")
+        self._text(canvas, at.bar_right, y, format_number(high), MUTED, size, "centre" if high == 0 else "right")
+
+    def _draw_action_axes(self, canvas: Pixels) -> None:
+        at, size = self._at, round(0.6 * self._at.text_size)
+        if at.pitch < 2 * at.text_size or size < 10:
+            return
+        for row, (low, high) in enumerate(self._action_axes[: self._row_count]):
+            y = at.row_centre(row) + at.bar_half + size // 2 + 4
+            self._text(canvas, at.bar_left, y, format_number(low), MUTED, size)
+            self._text(canvas, at.bar_right, y, format_number(high), MUTED, size, "right")
+
+    def _draw_numbers(self, canvas: Pixels, step: int) -> None:
+        at = self._at
+        right, first, second = round(0.46 * at.width), at.margin + 3 * at.line // 2, at.margin + 5 * at.line // 2
+        self._text(canvas, at.margin, first, f"step {step}")
+        self._text(canvas, right, first, f"reward {self.episode.rewards[step - 1]:+.4g}" if step else "reward -")
+        self._text(canvas, at.margin, second, f"return {format_number(self._returns[step])}")
+        if self.episode.values is not None and step < self.episode.length:
+            self._text(canvas, right, second, f"V(s) {format_number(float(self.episode.values[step]))}")
+
+    def _draw_bars(self, canvas: Pixels, step: int, actions: DiscreteActions) -> None:
+        chosen = int(self.episode.actions[step]) - actions.first
+        scores = None if self.episode.scores is None else row_of(self.episode.scores, step)
+        values = scores.values if isinstance(scores, QValues | Probabilities) else None
+        for row, action in enumerate(_shown_actions(values, chosen, len(actions.names))):
+            self._draw_label(canvas, row, actions.names[action], marked=action == chosen)
+            if values is not None:
+                self._draw_bar(canvas, row, float(values[action]), CHOSEN if action == chosen else BAR)
+            elif action == chosen:
+                self._fill(canvas, row, self._at.bar_left, self._at.bar_right, CHOSEN)
+
+    def _draw_bar(self, canvas: Pixels, row: int, value: float, colour: Colour) -> None:
+        at, (low, high) = self._at, self._score_axis
+        if np.isfinite(value):
+            left, right = sorted((at.x(min(max(0.0, low), high), low, high), at.x(value, low, high)))
+            self._fill(canvas, row, left, right, colour)
+        if low < 0 < high:
+            zero, y = at.x(0.0, low, high), at.row_centre(row)
+            canvas[y - at.pitch // 2 : y + at.pitch // 2, zero - 1 : zero + 1] = GRID
+        self._draw_value(canvas, row, format_number(value), colour if colour == CHOSEN else TEXT)
+
+    def _draw_intervals(self, canvas: Pixels, step: int) -> None:
+        at = self._at
+        action = self.episode.actions[step].reshape(-1).astype(np.float64).tolist()
+        scores = None if self.episode.scores is None else row_of(self.episode.scores, step)
+        for row, (low, high) in enumerate(self._action_axes[: self._row_count]):
+            self._draw_label(canvas, row, f"a[{row}]", marked=False)
+            text = format_number(action[row])
+            if isinstance(scores, Gaussian):
+                mean, std = float(scores.mean.reshape(-1)[row]), float(scores.std.reshape(-1)[row])
+                left, centre, right = (at.x(value, low, high) for value in (mean - std, mean, mean + std))
+                self._fill(canvas, row, left, right, BAR)
+                self._fill(canvas, row, centre - 1, centre + 1, TEXT)
+                text = f"{mean:.2f} ±{std:.2f}"
+            x = at.x(action[row], low, high)
+            self._fill(canvas, row, x - 2, x + 2, CHOSEN, overhang=3)
+            self._draw_value(canvas, row, text, TEXT)
+
+    def _draw_value(self, canvas: Pixels, row: int, text: str, colour: Colour) -> None:
+        at = self._at
+        free = at.width - at.margin - at.bar_right - 4
+        size = min(at.row_text_size, int(1.9 * free / max(1, len(text))))
+        self._text(canvas, at.width - at.margin, at.row_centre(row), text, colour, size, "right")
+
+    def _draw_label(self, canvas: Pixels, row: int, name: str, *, marked: bool) -> None:
+        at = self._at
+        y, left = at.row_centre(row), at.margin + at.row_text_size
+        if marked:
+            paste(canvas, _marker(at.row_text_size), at.margin - 2, y)
+        text = shortened(name, at.bar_left - left - 4, at.row_text_size)
+        self._text(canvas, left, y, text, CHOSEN if marked else TEXT, at.row_text_size)
+
+    def _fill(self, canvas: Pixels, row: int, left: int, right: int, colour: Colour, overhang: int = 0) -> None:
+        y, half = self._at.row_centre(row), self._at.bar_half + overhang
+        canvas[y - half : y + half + 1, left:right] = colour
+
+    def _text(
+        self,
+        canvas: Pixels,
+        x: int,
+        y: int,
+        text: str,
+        colour: Colour = TEXT,
+        size: int | None = None,
+        align: str = "left",
+    ) -> None:
+        paste(canvas, text_block(text, size or self._at.text_size, colour), x, y, align)
+
+
+def annotate(frames: Iterable[Pixels], episode: Episode, actions: ActionSpec) -> Iterator[Pixels]:
+    """Puts the panel of each step beside its frame.
+
+    Args:
+        frames: ``episode.length + 1`` pictures of shape ``[H, W, 3]``, the last of them the last state.
+        episode: The episode that they show.
+        actions: Names or bounds of its actions.
+
+    Yields:
+        Shape ``[H', W', 3]``, one size for all; small frames are enlarged by a whole factor.
+    """
+    overlay: Overlay | None = None
+    for step, frame in enumerate(frames):
+        picture = enlarge(frame)
+        overlay = overlay or Overlay(episode, actions, picture.shape[0])
+        yield np.concatenate([picture, overlay.panel(step)], axis=1)
+
+
+def _shown_actions(values: NDArray[np.float64] | None, chosen: int, count: int) -> list[int]:
+    if count <= MAX_ROWS:
+        return list(range(count))
+    ranked = range(count) if values is None else np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
+    others = [int(action) for action in ranked if action != chosen]
+    return sorted([chosen, *others[: MAX_ROWS - 1]])
+
+
+@cache
+def _marker(size_px: int) -> Pixels:
+    """A triangle that points at the chosen action."""
+    image = Image.new("RGB", (size_px, size_px), BACKGROUND)
+    corners = [(2, 1), (2, size_px - 2), (size_px - 3, size_px // 2)]
+    ImageDraw.Draw(image).polygon(corners, fill=CHOSEN)
+    return np.asarray(image)

@@ -1,0 +1,37 @@
+"""Errors that are meant to be read by people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ConfigError(ValueError):
+    """A setting is wrong, and training has not started yet."""
+
+
+class PolicyError(ConfigError):
+    """The policy was not found, or what it answered cannot be read."""
+
+
+class EnvError(ConfigError):
+    """The evaluation environment cannot be made."""
+
+
+class RenderError(RuntimeError):
+    """The environment gives no pictures."""
+
+
+class ReplayDivergedError(RuntimeError):
+    """Playing the same actions from the same seed gave other rewards or observations."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Suggests the known name that looks most like ``name``, as the end of a sentence; empty where none does.
+
+    Example:
+        >>> nearest("epsiodes", ["episodes", "seed"])
+        " Did you mean 'episodes'?"
+    """
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

@@ -1,0 +1,51 @@
+"""Looking without touching: evaluation leaves a training run exactly as it found it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+SMALL_POLICY_ELEMENTS = 1_000_000
+
+
+@contextlib.contextmanager
+def undisturbed(module: nn.Module, *, seed: int) -> Iterator[None]:
+    """Runs a block in evaluation mode and without gradients, and puts everything back behind it.
+
+    Put back are the random states of python, numpy and torch (CPU and CUDA), the train/eval flag of each submodule, and
+    the number of torch's threads. Networks of up to a million parameters on the CPU run on one thread inside the block:
+    threads that wait for each other on busy cores cost more than they bring.
+
+    Args:
+        module: The LightningModule that trains.
+        seed: Of all three random states inside the block.
+    """
+    python_state, threads = random.getstate(), torch.get_num_threads()
+    numpy_state = np.random.get_state()  # noqa: NPY002  # the global state is what must be put back
+    modes = {submodule: submodule.training for submodule in module.modules()}
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002  # environments may draw from it
+            torch.manual_seed(seed)
+            module.eval()
+            if _is_small_and_on_cpu(module):
+                torch.set_num_threads(1)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        for submodule, training in modes.items():
+            submodule.training = training
+        np.random.set_state(numpy_state)  # noqa: NPY002  # see above
+        random.setstate(python_state)
+
+
+def _is_small_and_on_cpu(module: nn.Module) -> bool:
+    parameters = [p for p in module.parameters() if not isinstance(p, nn.parameter.UninitializedParameter)]
+    on_cpu = all(p.device.type == "cpu" for p in parameters)
+    return on_cpu and sum(p.numel() for p in parameters) <= SMALL_POLICY_ELEMENTS

@@ -1,0 +1,47 @@
+"""Plays a recorded episode again, this time with pictures, and checks on the way that it is the same episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+from rlwandb_callbacks.core.canvas import Pixels
+from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.environments import Env, render
+from rlwandb_callbacks.errors import ReplayDivergedError
+from rlwandb_callbacks.rollout import digest
+
+
+def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[Pixels]:
+    """Takes the recorded actions again in a fresh environment, from the recorded seed.
+
+    Args:
+        make_env: Makes an environment that renders.
+        episode: With a seed and digests.
+
+    Yields:
+        ``episode.length + 1`` frames of shape ``[H, W, 3]``; the last one shows the last state.
+
+    Raises:
+        ReplayDivergedError: At the first step whose observation or reward is not the recorded one.
+        RenderError: If the environment gives no picture.
+    """
+    env = make_env()
+    try:
+        observation, _ = env.reset(seed=episode.seed)
+        _check(episode, 0, digest(observation, 0.0))
+        yield render(env)
+        for step, action in enumerate(episode.actions, start=1):
+            observation, reward, _, _, _ = env.step(action)
+            _check(episode, step, digest(observation, float(reward)))
+            yield render(env)
+    finally:
+        env.close()
+
+
+def _check(episode: Episode, step: int, seen: int) -> None:
+    if episode.digests is not None and int(episode.digests[step]) != seen:
+        raise ReplayDivergedError(
+            f"The episode with seed {episode.seed} came out differently at step {step} of {episode.length} when "
+            "its actions "
+            "were played again in a fresh environment."
+        )

@@ -1,0 +1,1 @@
+"""Where values go: the only folder that imports wandb."""
