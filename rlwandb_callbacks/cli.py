@@ -61,7 +61,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
     try:
         LightningCLI(
             args=list(arguments),
-            save_config_kwargs={"overwrite": True},
+            save_config_kwargs={"overwrite": True, "config_filename": "rlwandb_config.yaml"},
             parser_kwargs={
                 command: {"prog": f"rlwandb {command}"} for command in ("fit", "validate", "test", "predict")
             },

@@ -155,7 +155,7 @@ def resident_bytes() -> int:
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory and open files from Linux's /proc")
@@ -214,14 +214,17 @@ def test_between_two_rows_no_tensor_is_read_copied_or_computed(kind: Any, fit: A
     config = {**EVERYTHING, "metrics": {"every_n_steps": 100}, "gradients": {"log_freq": 100}}
     callback = kind(config)
     seen: list[str] = []
-    for hook in ("on_train_batch_start", "on_after_backward", "on_before_optimizer_step", "on_train_batch_end"):
 
-        def watched(*args: Any, original: Any = getattr(callback, hook)) -> None:
+    def watched(original: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: Any) -> None:
             with Operations() as operations:
                 original(*args)
             seen.extend(operations.names)
 
-        setattr(callback, hook, watched)
+        return run
+
+    for hook in ("on_train_batch_start", "on_after_backward", "on_before_optimizer_step", "on_train_batch_end"):
+        setattr(callback, hook, watched(getattr(callback, hook)))
     fit(TinyValidatedQ(), callback)
     assert set(seen) <= {"aten.detach.default", "aten.alias.default"}
 

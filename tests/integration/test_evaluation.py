@@ -1,0 +1,260 @@
+"""Evaluation: which episodes are played and when, what is logged of them, and what the Trainer sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+from rlwandb_callbacks import Episode, EvaluationCallback, QValues, WandbRLCallback
+from rlwandb_callbacks.core.values import Histogram, Table
+from rlwandb_callbacks.testing import (
+    CorridorEnv,
+    MemorySink,
+    PointEnv,
+    TinyActorCritic,
+    TinyQ,
+    TinyValidatedQ,
+    read_offline_run,
+)
+
+
+class AlwaysRight(TinyValidatedQ):
+    """Its policy always walks right: seed ``s`` gives return ``2 + s % 5`` in as many steps."""
+
+    def policy(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
+        batch = len(observations)
+        return {"q_values": torch.tensor([[0.0, 1.5]]).expand(batch, 2), "value": torch.full((batch,), 4.0)}
+
+
+def evaluated(fit: Any, module: Any, *others: Any, options: dict[str, Any] | None = None, **trainer: Any) -> MemorySink:
+    sink = MemorySink()
+    settings = {"env": CorridorEnv, "policy": "policy", "episodes": 5, "gamma": 0.5, **(options or {})}
+    fit(module, EvaluationCallback({"on_error": "raise", "evaluation": settings}, sink=sink), *others, **trainer)
+    return sink
+
+
+def test_numbers_of_an_evaluation_by_hand(fit: Any) -> None:
+    (row,) = evaluated(fit, AlwaysRight()).rows
+    assert (row["eval/return_mean"], row["eval/return_min"], row["eval/return_max"]) == (4.0, 2.0, 6.0)
+    assert (row["eval/return_median"], row["eval/return_p25"], row["eval/return_p75"]) == (4.0, 3.0, 5.0)
+    assert row["eval/return_std"] == pytest.approx(np.std([2, 3, 4, 5, 6]))
+    assert row["eval/return_discounted_mean"] == pytest.approx(np.mean([2 - 0.5 ** (n - 1) for n in (2, 3, 4, 5, 6)]))
+    assert row["eval/return_iqm"] == pytest.approx(4.0)
+    assert row["eval/return_iqm_low"] <= 4.0 <= row["eval/return_iqm_high"]
+    assert (row["eval/length_mean"], row["eval/success_rate"], row["q/mean"]) == (4.0, 1.0, 1.5)
+    assert row["policy/action_histogram"].counts.tolist() == [0, 20]
+
+
+def test_the_table_has_a_row_per_episode(fit: Any) -> None:
+    table = evaluated(fit, AlwaysRight()).rows[0]["eval/episodes"]
+    assert isinstance(table, Table)
+    assert table.columns == ("episode", "seed", "return", "discounted_return", "length", "ended", "success")
+    assert [row[1] for row in table.rows] == [0, 1, 2, 3, 4]
+    assert [row[2] for row in table.rows] == [2.0, 3.0, 4.0, 5.0, 6.0]
+    assert {row[5] for row in table.rows} == {"terminated"}
+
+
+def test_the_distribution_of_returns_is_a_native_histogram_and_a_picture(fit: Any) -> None:
+    (row,) = evaluated(fit, AlwaysRight()).rows
+    assert isinstance(row["eval/return_distribution"], Histogram)
+    assert row["eval/return_distribution"].counts.sum() == 5
+    assert len(np.unique(row["eval/return_figure"].pixels.reshape(-1, 3), axis=0)) > 50
+
+
+def test_videos_are_of_the_best_median_and_worst_episode_and_their_captions_say_so(fit: Any) -> None:
+    (row,) = evaluated(fit, AlwaysRight()).rows
+    captions = {rank: row[f"video/{rank}"].caption for rank in ("best", "median", "worst")}
+    assert captions["best"] == "best of 5 · return 6.00 · length 6 · terminated · seed 4 · env step 80"
+    assert captions["median"].startswith("median of 5 · return 4.00 · length 4")
+    assert captions["worst"].startswith("worst of 5 · return 2.00 · length 2")
+    assert all(Path(row[f"video/{rank}"].path).is_file() for rank in captions)
+
+
+def test_a_continuous_policy_gives_entropy_and_action_histogram(fit: Any) -> None:
+    sink = evaluated(fit, TinyActorCritic(), options={"env": PointEnv, "deterministic": False})
+    row = sink.rows[-1]
+    assert row["policy/entropy"] == pytest.approx(0.5 * np.log(2 * np.pi * np.e * 0.25), rel=1e-6)
+    assert row["policy/action_histogram"].counts.sum() == 50
+    assert "q/mean" not in row
+
+
+def test_a_module_without_validation_loop_is_evaluated_on_schedule_and_at_the_end(fit: Any) -> None:
+    options = {"every_n_steps": 3, "policy": "q_network"}
+    sink = evaluated(fit, TinyQ(batches=8), options=options)
+    assert [row["time/updates"] for row in sink.rows] == [3, 6, 8]
+    assert [row["trainer/global_step"] for row in sink.rows] == [2, 5, 7]
+
+
+def test_the_end_of_fit_does_not_evaluate_twice(fit: Any) -> None:
+    sink = evaluated(fit, TinyQ(batches=6), options={"every_n_steps": 3, "policy": "q_network"})
+    assert [row["time/updates"] for row in sink.rows] == [3, 6]
+
+
+def test_a_module_with_validation_loop_is_evaluated_when_that_ends(fit: Any) -> None:
+    sink = evaluated(fit, AlwaysRight(batches=8), val_check_interval=4)
+    assert [row["time/updates"] for row in sink.rows] == [4, 8]
+    assert [row["trainer/global_step"] for row in sink.rows] == [3, 7]
+
+
+def test_model_checkpoint_can_monitor_the_return(fit: Any) -> None:
+    class Improves(TinyValidatedQ):
+        def policy(self, observations: torch.Tensor) -> torch.Tensor:
+            right = 1.0 if self.trainer.global_step >= 4 else -1.0
+            return torch.tensor([[0.0, right]]).expand(len(observations), 2)
+
+    checkpoint = ModelCheckpoint("best", monitor="eval/return_mean", mode="max", filename="{step}", save_top_k=1)
+    trainer = fit(
+        Improves(batches=8),
+        EvaluationCallback({"on_error": "raise"}, env=CorridorEnv, policy="policy", sink=MemorySink()),
+        checkpoint,
+        val_check_interval=2,
+        num_sanity_val_steps=0,
+        enable_checkpointing=True,
+    )
+    assert float(checkpoint.best_model_score or 0) == pytest.approx(float(trainer.callback_metrics["eval/return_mean"]))
+    assert [path.name for path in Path("best").iterdir()] == ["step=4.ckpt"]
+
+
+def test_early_stopping_sees_the_return_even_if_it_stands_first_in_the_list(fit: Any) -> None:
+    stopping = EarlyStopping(monitor="eval/return_mean", mode="max", patience=2)
+    group = WandbRLCallback({"on_error": "raise"}, env=CorridorEnv, policy="policy", sink=MemorySink())
+    module = AlwaysRight(batches=8)
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(
+        callbacks=[stopping, group], val_check_interval=2, enable_checkpointing=False, max_epochs=1, **options
+    )
+    trainer.fit(module)
+    assert trainer.global_step == 6
+
+
+def test_episodes_that_validation_step_returns_are_used(fit: Any) -> None:
+    class Brings(TinyValidatedQ):
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            return {"episodes": [self.episode(float(reward)) for reward in (1, 5, 3)]}
+
+        def episode(self, reward: float) -> Episode:
+            frames = np.full((3, 40, 50, 3), int(reward) * 40, np.uint8)
+            scores = QValues(np.array([[1.0, 0.0], [0.0, 1.0]]))
+            return Episode(
+                actions=np.array([0, 1]), rewards=np.array([0.0, reward]), terminated=True, scores=scores, frames=frames
+            )
+
+    sink = MemorySink()
+    fit(Brings(), EvaluationCallback({"on_error": "raise", "action_logger": True}, sink=sink))
+    (row,) = sink.rows
+    assert (row["eval/return_mean"], row["eval/return_max"]) == (3.0, 5.0)
+    assert row["video/best"].caption.startswith("best of 3 · return 5.00")
+
+
+def test_a_training_goes_on_after_a_checkpoint_on_the_same_axes(fit: Any) -> None:
+    def callback(sink: MemorySink) -> EvaluationCallback:
+        settings = {"env": CorridorEnv, "policy": "q_network", "every_n_steps": 3, "episodes": 2}
+        return EvaluationCallback({"on_error": "raise", "evaluation": settings}, sink=sink)
+
+    sink = MemorySink()
+    fit(TinyQ(batches=4), callback(sink)).save_checkpoint("first.ckpt")
+    fit(TinyQ(batches=4), callback(sink), max_epochs=2, ckpt_path="first.ckpt")
+    assert [row["time/updates"] for row in sink.rows] == [3, 4, 6, 8]
+
+
+def our_warnings(caught: Any) -> list[str]:
+    return [str(warning.message) for warning in caught if "rlwandb" in str(warning.message)]
+
+
+class NoDisplay(CorridorEnv):
+    """Renders only where there is a display, and there is none."""
+
+    def render(self) -> Any:
+        raise RuntimeError("no display found")
+
+
+def test_an_env_that_cannot_render_costs_one_warning_and_no_number(fit: Any) -> None:
+    sink = MemorySink()
+    callback = EvaluationCallback(env=NoDisplay, policy="q_network", sink=sink)
+    with pytest.warns(UserWarning, match="no display found") as caught:
+        fit(TinyValidatedQ(batches=4), callback, val_check_interval=2)
+    (warning,) = our_warnings(caught)
+    assert "MUJOCO_GL" in warning
+    assert len(sink.column("eval/return_mean")) == 2
+    assert not sink.column("video/best")
+    assert sink.column("logging/errors") == [1]
+
+
+class Unrepeatable(CorridorEnv):
+    """Its length depends on how many environments there were before."""
+
+    made = 0
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        type(self).made += 1
+        self.number = type(self).made
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return super().reset(seed=self.number)
+
+
+def test_an_env_that_does_not_repeat_itself_is_recorded_while_playing(fit: Any) -> None:
+    sink = MemorySink()
+    callback = EvaluationCallback(env=Unrepeatable, policy="policy", sink=sink)
+    with pytest.warns(UserWarning, match="recorded while playing") as caught:
+        fit(AlwaysRight(batches=4), callback, val_check_interval=2)
+    assert len(our_warnings(caught)) == 1
+    assert len(sink.column("video/best")) == 2
+    assert not sink.column("logging/errors")
+
+
+def test_trouble_in_the_env_never_ends_a_training(fit: Any) -> None:
+    class Breaks(CorridorEnv):
+        def step(self, action: Any) -> Any:
+            raise RuntimeError("simulator crashed")
+
+    trainer = None
+    with pytest.warns(
+        UserWarning, match="The evaluation failed, and training goes on: RuntimeError: simulator crashed"
+    ):
+        trainer = fit(TinyValidatedQ(), WandbRLCallback(env=Breaks, policy="q_network"))
+    assert trainer.global_step == 8
+    assert read_offline_run("wandb").column("logging/errors") == [1]
+
+
+def test_on_error_raise_ends_a_training(fit: Any) -> None:
+    class Breaks(CorridorEnv):
+        def step(self, action: Any) -> Any:
+            raise RuntimeError("simulator crashed")
+
+    with pytest.raises(RuntimeError, match="simulator crashed"):
+        fit(TinyValidatedQ(), WandbRLCallback(env=Breaks, policy="q_network", on_error="raise"))
+
+
+def test_an_env_given_as_instance_is_made_again_and_not_used(fit: Any) -> None:
+    env = gym.make("CartPole-v1")
+    sink = MemorySink()
+
+    class FourNumbers(TinyValidatedQ):
+        def policy(self, observations: torch.Tensor) -> torch.Tensor:
+            return observations[:, 2:]
+
+    fit(FourNumbers(), EvaluationCallback(env=env, policy="policy", sink=sink, on_error="raise", video_logger=False))
+    assert sink.column("eval/return_mean")[0] > 0
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(0)
+
+
+def test_the_policy_is_asked_once_for_all_envs_at_each_step(fit: Any) -> None:
+    batch_sizes: list[int] = []
+
+    class Counts(AlwaysRight):
+        def policy(self, observations: torch.Tensor) -> Any:
+            batch_sizes.append(len(observations))
+            return super().policy(observations)
+
+    evaluated(fit, Counts())
+    assert batch_sizes == [3] + [5] * 6

@@ -1,0 +1,193 @@
+"""Training metrics: their values, their names, and the axes of their rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from rlwandb_callbacks import MetricsCallback
+from rlwandb_callbacks.testing import MemorySink, TinyActorCritic, TinyQ
+
+
+class Scripted(TinyQ):
+    """Returns what it is told, batch by batch."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        super().__init__(batches=len(rows))
+        self.rows = rows
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return {"loss": self.q_network(batch[0]).mean() * 0 + batch_idx, **self.rows[batch_idx]}
+
+
+def rows_of(fit: Any, module: Any, config: dict[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
+    sink = MemorySink()
+    fit(
+        module,
+        MetricsCallback({"on_error": "raise", "metrics": {"every_n_steps": 1}, **(config or {})}, sink=sink),
+        **options,
+    )
+    return sink.rows
+
+
+def test_tensors_are_averaged_and_q_values_get_their_range(fit: Any) -> None:
+    q_values = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    (row,) = rows_of(fit, Scripted([{"q_values": q_values, "td_error": torch.tensor([1.0, -3.0]), "entropy": 0.5}]))
+    assert (row["train/q_value"], row["train/q_value_min"], row["train/q_value_max"]) == (3.0, 1.0, 6.0)
+    assert row["train/td_error"] == -1.0
+    assert row["train/entropy"] == 0.5
+    assert "train/td_error_min" not in row
+
+
+@pytest.mark.parametrize("alias", ["q_value", "q_values", "qf1_values", "Q1"])
+def test_aliases_mean_the_same_metric(fit: Any, alias: str) -> None:
+    (row,) = rows_of(fit, Scripted([{alias: 2.0}]))
+    assert row["train/q_value"] == 2.0
+
+
+@pytest.mark.parametrize("alias", ["target_q_value", "target q_value", "target_q"])
+def test_aliases_of_the_target(fit: Any, alias: str) -> None:
+    (row,) = rows_of(fit, Scripted([{alias: 2.0}]))
+    assert row["train/target_q_value"] == 2.0
+
+
+def test_a_row_holds_the_latest_value_of_each_metric_since_the_last_row(fit: Any) -> None:
+    script = [{"td_error": 1.0}, {"td_error": 2.0, "entropy": 7.0}, {"td_error": 3.0}, {}]
+    rows = rows_of(fit, Scripted(script), {"metrics": {"every_n_steps": 3}})
+    assert [row["train/loss"] for row in rows] == [2.0, 3.0]
+    assert (rows[0]["train/td_error"], rows[0]["train/entropy"]) == (3.0, 7.0)
+    assert "train/td_error" not in rows[1]
+
+
+def test_metric_list_narrows_and_adds(fit: Any) -> None:
+    script = [{"q_values": 1.0, "reward_scale": torch.tensor(4.0), "entropy": 2.0}]
+    (row,) = rows_of(fit, Scripted(script), {"metric_list": ["qf1_values", "reward_scale"]})
+    assert {key for key in row if key.startswith("train/")} == {"train/q_value", "train/reward_scale"}
+
+
+def test_a_metric_that_never_comes_is_named_in_a_warning(fit: Any) -> None:
+    with pytest.warns(UserWarning, match="metric_list names reward_scael"):
+        rows_of(fit, Scripted([{}]), {"metric_list": ["loss", "reward_scael"]})
+
+
+def test_values_that_the_module_logs_itself_are_found(fit: Any) -> None:
+    class Logs(TinyQ):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log("losses/entropy", 0.25)
+            self.log("val/td_error", 9.0)
+            return self.q_network(batch[0]).mean()
+
+    rows = rows_of(fit, Logs(batches=1))
+    assert rows[0]["train/entropy"] == 0.25
+    assert "train/td_error" not in rows[0]
+
+
+def test_grad_norm_is_that_of_the_accumulated_unclipped_gradient(fit: Any) -> None:
+    class Linear(TinyQ):
+        def __init__(self) -> None:
+            super().__init__(batches=2)
+            self.weight = torch.nn.Parameter(torch.zeros(2))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return {"loss": (self.weight * torch.tensor([3.0, 4.0])).sum()}
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD([self.weight], lr=0.1)
+
+    rows = rows_of(fit, Linear(), accumulate_grad_batches=2, gradient_clip_val=0.1)
+    assert [row["train/grad_norm"] for row in rows] == [pytest.approx(5.0)]
+
+
+def test_learning_rates_of_every_optimizer_and_group_with_and_without_scheduler(fit: Any) -> None:
+    class Groups(TinyActorCritic):
+        def configure_optimizers(self) -> Any:
+            groups = [{"params": self.actor.weight, "lr": 0.1}, {"params": self.actor.bias, "lr": 0.2}]
+            actor = torch.optim.SGD(groups)
+            critic = torch.optim.Adam(self.critic.parameters(), lr=0.01)
+            return [actor, critic], [torch.optim.lr_scheduler.StepLR(critic, 1, gamma=0.5)]
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.lr_schedulers().step()
+
+    rows = rows_of(fit, Groups(batches=2))
+    assert [row["train/lr"] for row in rows] == [0.1, 0.1]
+    assert [row["train/lr_actor_pg1"] for row in rows] == [0.2, 0.2]
+    assert [row["train/lr_critic"] for row in rows] == [0.01, 0.005]
+
+
+def test_axes_under_manual_optimisation_with_two_optimizers(fit: Any) -> None:
+    rows = rows_of(fit, TinyActorCritic(batches=8), {"metrics": {"every_n_steps": 3}})
+    assert [row["time/updates"] for row in rows] == [3, 6, 8]
+    assert [row["trainer/global_step"] for row in rows] == [2, 5, 7]
+    assert {"train/actor_loss", "train/critic_loss", "train/entropy", "train/grad_norm"} <= rows[0].keys()
+
+
+def test_updates_count_optimizer_steps_and_not_accumulating_batches(fit: Any) -> None:
+    rows = rows_of(fit, TinyQ(batches=8), accumulate_grad_batches=4)
+    assert [row["time/updates"] for row in rows] == [1, 2]
+    assert [row["trainer/global_step"] for row in rows] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["env_steps", "env_step", "total_env_steps"])
+@pytest.mark.parametrize("as_tensor", [True, False])
+def test_env_steps_are_read_from_the_outputs(fit: Any, name: str, as_tensor: bool) -> None:
+    script = [{name: torch.tensor(64) if as_tensor else 64}]
+    (row,) = rows_of(fit, Scripted(script))
+    assert row["time/env_steps"] == 64
+
+
+def test_env_steps_are_read_from_the_module_or_left_out(fit: Any) -> None:
+    assert [row["time/env_steps"] for row in rows_of(fit, TinyQ(batches=2))] == [10, 20]
+
+    class Silent(TinyActorCritic):
+        pass
+
+    assert "time/env_steps" not in rows_of(fit, Silent(batches=1))[0]
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+@pytest.mark.parametrize("returned", [None, "tensor"])
+def test_training_steps_that_return_no_mapping(fit: Any, returned: Any) -> None:
+    class Bare(TinyQ):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return None if returned is None else self.q_network(batch[0]).mean()
+
+    rows = rows_of(fit, Bare(batches=2))
+    assert all(row["train/lr"] == 0.01 for row in rows)
+
+
+def test_values_that_are_no_numbers_are_passed_over(fit: Any) -> None:
+    (row,) = rows_of(fit, Scripted([{"td_error": "high", "entropy": torch.empty(0), "q_value": [1.0, 3.0]}]))
+    assert "train/td_error" not in row
+    assert "train/entropy" not in row
+    assert row["train/q_value"] == 2.0
+
+
+def test_a_loss_that_is_not_finite_is_logged_as_it_is(fit: Any) -> None:
+    (row,) = rows_of(fit, Scripted([{"td_error": torch.tensor(float("nan"))}]))
+    assert row["train/td_error"] != row["train/td_error"]
+
+
+def test_rows_go_on_where_a_checkpoint_stopped(fit: Any) -> None:
+    sink = MemorySink()
+    module = TinyQ(batches=4)
+
+    def callback() -> MetricsCallback:
+        return MetricsCallback({"metrics": {"every_n_steps": 2}, "on_error": "raise"}, sink=sink)
+
+    trainer = fit(module, callback())
+    trainer.save_checkpoint("first.ckpt")
+    fit(TinyQ(batches=4), callback(), max_epochs=2, ckpt_path="first.ckpt")
+    assert [row["time/updates"] for row in sink.rows] == [2, 4, 6, 8]
+    assert [row["trainer/global_step"] for row in sink.rows] == [1, 3, 5, 7]
+
+
+def test_a_checkpoint_of_a_training_without_us_gives_lightnings_own_count(fit: Any) -> None:
+    trainer = fit(TinyQ(batches=4))
+    trainer.save_checkpoint("bare.ckpt")
+    sink = MemorySink()
+    callback = MetricsCallback({"metrics": {"every_n_steps": 1}}, sink=sink)
+    fit(TinyQ(batches=4), callback, max_epochs=2, ckpt_path="bare.ckpt")
+    assert sink.rows[0]["time/updates"] == 5

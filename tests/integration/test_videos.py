@@ -1,0 +1,102 @@
+"""Videos as they come out: decoded again and looked at."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rlwandb_callbacks import WandbRLCallback
+from rlwandb_callbacks.core.canvas import CHOSEN
+from rlwandb_callbacks.testing import CorridorEnv, OfflineRun, TinyValidatedQ, read_offline_run
+
+
+class Alternates(TinyValidatedQ):
+    """Walks right until half the way and then stays, with q-values that say so."""
+
+    def policy(self, observations: torch.Tensor) -> torch.Tensor:
+        goes = observations[:, 0] < 0.5
+        return torch.stack([torch.where(goes, -2.0, 3.0), torch.where(goes, 3.0, -2.0)], dim=1)
+
+
+@pytest.fixture
+def run(fit: Any) -> OfflineRun:
+    settings = {"action_logger": "q_value", "on_error": "raise", "evaluation": {"episodes": 5, "max_steps": 9}}
+    callback = WandbRLCallback(settings, env=CorridorEnv, policy="policy")
+    fit(Alternates(), callback)
+    return read_offline_run(callback.run_folder)
+
+
+def is_chosen_colour(pixels: np.ndarray) -> np.ndarray:
+    return (np.abs(pixels.astype(int) - np.array(CHOSEN)) < 40).all(axis=-1)
+
+
+@pytest.mark.parametrize("rank", ["best", "median", "worst"])
+def test_form_of_the_file(run: OfflineRun, rank: str, decode: Any) -> None:
+    (path,) = run.media(f"video/{rank}")
+    meta, _ = decode(path)
+    assert (meta["codec"], meta["pix_fmt"], meta["fps"]) == ("h264", "yuv420p", 12.0)
+    assert (meta["size"][0] % 2, meta["size"][1] % 2) == (0, 0)
+    content = path.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+
+
+def test_one_frame_per_state_and_the_last_shows_the_end(run: OfflineRun, decode: Any) -> None:
+    table = [[row[2], row[4]] for row in _episodes(run)]
+    best = max(table)
+    frames = decode(run.media("video/best")[0])[1]
+    assert len(frames) == best[1] + 1
+    panel_of_last, panel_before = frames[-1][:, 400:], frames[-2][:, 400:]
+    assert np.abs(panel_of_last.astype(int) - panel_before).mean() > 2
+
+
+def _episodes(run: OfflineRun) -> list[Any]:
+    return json.loads(run.media("eval/episodes")[0].read_text())["data"]  # type: ignore[no-any-return]  # json gives Any
+
+
+def test_the_mark_of_the_chosen_action_moves_when_the_choice_does(run: OfflineRun, decode: Any) -> None:
+    frames = decode(run.media("video/best")[0])[1]
+    picture_width = 61 * 6
+    rows = [np.nonzero(is_chosen_colour(frame[:, picture_width:]).any(axis=1))[0].mean() for frame in frames[:-1]]
+    goes_right, stays = rows[0], rows[-1]
+    assert goes_right > stays + 10
+    assert all(min(abs(row - goes_right), abs(row - stays)) < 3 for row in rows)
+
+
+def test_the_picture_of_the_env_is_not_covered(run: OfflineRun, decode: Any) -> None:
+    frames = decode(run.media("video/best")[0])[1]
+    env = CorridorEnv(render_mode="rgb_array")
+    env.reset(seed=0)
+    expected = env.render().repeat(6, axis=0).repeat(6, axis=1)
+    seen = frames[0][: expected.shape[0], : expected.shape[1]]
+    assert np.abs(seen.astype(int) - expected).mean() < 3
+
+
+def test_each_video_has_a_contact_sheet_as_image(run: OfflineRun) -> None:
+    for rank in ("best", "median", "worst"):
+        (path,) = run.media(f"video/{rank}_sheet")
+        sheet = np.asarray(Image.open(path))
+        assert sheet.shape[1] >= 1_000
+        assert len(np.unique(sheet.reshape(-1, sheet.shape[-1]), axis=0)) > 30
+
+
+def test_an_episode_that_was_cut_says_so(run: OfflineRun) -> None:
+    captions = [value["caption"] for value in run.column("video/worst") if "caption" in value]
+    assert any("cut at 9 steps" in caption for caption in captions)
+
+
+def test_fps_of_the_settings_wins(fit: Any, decode: Any) -> None:
+    callback = WandbRLCallback(env=CorridorEnv, policy="q_network", videos={"fps": 25.0}, on_error="raise")
+    fit(TinyValidatedQ(), callback)
+    meta, _ = decode(read_offline_run("wandb").media("video/best")[0])
+    assert meta["fps"] == 25.0
+
+
+def test_without_action_logger_the_video_is_the_bare_picture(fit: Any, decode: Any) -> None:
+    callback = WandbRLCallback(env=CorridorEnv, policy="q_network", on_error="raise")
+    fit(TinyValidatedQ(), callback)
+    assert decode(read_offline_run("wandb").media("video/best")[0])[1].shape[2] == 366
