@@ -64,12 +64,12 @@ constraints: $(UV)  ## make constraints.txt from setup.cfg
 	grep -vE '$(CUDA)' constraints.txt > constraints.tmp
 	mv constraints.tmp constraints.txt
 
-# The date lies after the youngest of the lower bounds, so that what those packages need is of their time. torchrl is
-# younger: 0.7 and before are each tied to one version of torch.
+# The dates lie after those of the lower bounds, so that what these packages need is of their time.
 constraints-oldest: $(UV)  ## make constraints-oldest.txt from the lower bounds of setup.cfg
 	rm -f constraints-oldest.txt
 	$(UV_COMPILE) --python-platform linux --extra test --extra demos --resolution lowest-direct $(UV_ARGS) \
-	    --exclude-newer 2025-04-01 --exclude-newer-package torchrl=2025-08-01 --exclude-newer-package tensordict=2025-08-01 \
+	    --exclude-newer 2025-04-01 --exclude-newer-package wandb=2025-10-01 \
+	    --exclude-newer-package torchrl=2025-10-01 --exclude-newer-package tensordict=2025-10-01 \
 	    --custom-compile-command "make constraints-oldest" --output-file constraints-oldest.txt
 	grep -vE '$(CUDA)' constraints-oldest.txt > constraints.tmp
 	mv constraints.tmp constraints-oldest.txt

@@ -44,12 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_demo(given[1:])
     else:
-        run_lightning_cli(given)
+        run_lightning_cli(None if arguments is None else given)
     return 0
 
 
-def run_lightning_cli(arguments: Sequence[str]) -> None:
+def run_lightning_cli(arguments: Sequence[str] | None) -> None:
     """Runs LightningCLI on any module and data module.
+
+    Args:
+        arguments: None for those of the process.
 
     Raises:
         SystemExit: If the arguments are wrong, or jsonargparse is not installed.
@@ -58,18 +61,37 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         from pytorch_lightning.cli import LightningCLI
     except ImportError as error:
         raise SystemExit(_MISSING.format(error)) from error
+
+    class CLI(LightningCLI):
+        """Says what is wrong in a line, where jsonargparse lists all that it tried."""
+
+        def instantiate_classes(self) -> None:
+            try:
+                super().instantiate_classes()
+            except ValueError as error:
+                self.parser.error(essence(str(error)))
+
     try:
-        LightningCLI(
-            args=list(arguments),
+        CLI(
+            args=None if arguments is None else list(arguments),
+            # Not config.yaml, which is what people call the file they pass in.
             save_config_kwargs={"overwrite": True, "config_filename": "rlwandb_config.yaml"},
-            parser_kwargs={
-                command: {"prog": f"rlwandb {command}"} for command in ("fit", "validate", "test", "predict")
-            },
         )
     except ModuleNotFoundError as error:
         if "jsonargparse" not in str(error):
             raise
         raise SystemExit(_MISSING.format(error)) from error
+
+
+def essence(message: str) -> str:
+    r"""Takes our own complaints out of jsonargparse's account of all that it tried; the whole where there is none.
+
+    Example:
+        >>> essence("Does not validate\n  - evaluation.episodes is 0; allowed is a whole number.\n  - Expected None")
+        'evaluation.episodes is 0; allowed is a whole number.'
+    """
+    ours = [line.strip(" -") for line in message.splitlines() if "; allowed " in line or "which needs an env" in line]
+    return "\n".join(dict.fromkeys(ours)) or message
 
 
 _MISSING = '{}\nThe command line needs jsonargparse: pip install "rlwandb-callbacks[cli]"'

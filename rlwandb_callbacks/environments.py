@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -48,6 +50,8 @@ class EnvMaker:
             EnvError: If it cannot be made.
         """
         mode = {"render_mode": "rgb_array"} if render else {}
+        if render:
+            quiet_sdl()
         try:
             if isinstance(self.make, str | gym.envs.registration.EnvSpec):
                 return gym.make(self.make, disable_env_checker=True, **{**self.kwargs, **mode})
@@ -147,6 +151,12 @@ def describe_actions(env: Env) -> ActionSpec:
     if isinstance(space, spaces.Box):
         return ContinuousActions(space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64))
     return OtherActions()
+
+
+def quiet_sdl() -> None:
+    """Tells SDL, on which pygame environments draw, not to look for a display where there is none, and complain."""
+    if sys.platform == "linux" and not any(name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def frames_per_second(env: Env) -> float:

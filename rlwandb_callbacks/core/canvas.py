@@ -91,11 +91,11 @@ def shortened(text: str, width_px: int, size_px: int) -> str:
 
 
 def format_number(value: float) -> str:
-    """Writes a number in at most seven characters or so, by its magnitude.
+    """Writes a number in some seven characters, with as many decimals as its magnitude leaves room for.
 
     Example:
         >>> [format_number(v) for v in (0.1234, -3.5, 123.456, 45678.9)]
-        ['0.123', '-3.50', '123.5', '45,679']
+        ['0.123', '-3.50', '123.46', '45,679']
     """
     if value == 0:
         return "0"
@@ -105,9 +105,7 @@ def format_number(value: float) -> str:
     if magnitude >= 1e6:
         return f"{value:.2e}"
     if magnitude >= 1000:
-        return f"{value:,.0f}"
-    if magnitude >= 100:
-        return f"{value:.1f}"
+        return f"{value:,.1f}" if magnitude < 10_000 else f"{value:,.0f}"
     return f"{value:.2f}" if magnitude >= 1 else f"{value:.3f}"
 
 

@@ -29,17 +29,21 @@ def return_distribution(returns: Sequence[float], *, title: str) -> Pixels:
     figure = Figure(figsize=(8, 4.5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     counted = histogram(samples)
-    if counted is not None and len(counted.counts) > 1:
-        axes.stairs(counted.counts, counted.edges, fill=True, color="#568ee2", alpha=0.75)
     finite = samples[np.isfinite(samples)]
-    axes.plot(finite, np.zeros_like(finite), "|", color="black", markersize=18, clip_on=False, label="episode")
+    if counted is not None:
+        is_constant = len(counted.counts) == 1
+        edges = finite[0] + np.array([-0.5, 0.5]) * max(1.0, 0.01 * abs(finite[0])) if is_constant else counted.edges
+        axes.stairs(counted.counts, edges, fill=True, color="#568ee2", alpha=0.75)
+        axes.set_ylim(0, 1.1 * counted.counts.max())
+        axes.margins(x=1.0 if is_constant else 0.05)
+    axes.plot(finite, np.zeros_like(finite), "|", color="black", markersize=12, clip_on=False, label="episode")
     if finite.size:
         axes.axvline(float(finite.mean()), color="#d1495b", label=f"mean {finite.mean():,.4g}")
         axes.axvline(float(np.median(finite)), color="#2e4057", ls="--", label=f"median {np.median(finite):,.4g}")
     axes.set(title=title, xlabel="episode return (undiscounted)", ylabel="episodes")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper left", frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return pixels_of(figure)
 
 

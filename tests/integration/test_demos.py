@@ -1,0 +1,108 @@
+"""The demo, the config and the notebook, run in a short form as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from rlwandb_callbacks.testing import OfflineRun, read_offline_run
+
+ROOT = Path(__file__).parents[2]
+RLWANDB = [sys.executable, "-m", "rlwandb_callbacks.cli"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    command = [*RLWANDB, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
+
+
+def check_content(run_file: OfflineRun) -> None:
+    keys = {key for row in run_file.history for key in row}
+    assert {"train/loss", "train/lr", "train/entropy", "train/q_value", "train/target_q_value"} <= keys
+    assert {"train/td_error", "train/grad_norm", "eval/return_mean", "eval/episodes"} <= keys
+    assert {"eval/return_distribution", "gradients/q_network.0.weight", "parameters/q_network.0.weight"} <= keys
+    assert not any("target_network" in key for key in keys)
+    for rank in ("best", "median", "worst"):
+        assert run_file.media(f"video/{rank}")[-1].stat().st_size > 1_000
+    assert all("trainer/global_step" in row and "time/env_steps" in row for row in run_file.history)
+    assert run_file.exit_code == 0
+
+
+def test_the_demo_says_what_came_of_it_and_where_it_is() -> None:
+    done = run("demo", "--updates", "600", "--val-check-interval", "300")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Evaluation return: \d+ of 500", done.stdout)
+    folder = re.search(r"Run: +(\S+)", done.stdout).group(1)  # type: ignore[union-attr]  # the next line fails if None
+    check_content(read_offline_run(folder))
+    videos = re.findall(r"^ +(\S+\.mp4)$", done.stdout, re.MULTILINE)
+    assert len(videos) == 3
+    assert all(Path(video).is_file() for video in videos)
+    assert f"wandb sync {folder}" in done.stdout
+    assert "Epoch 0" in done.stdout + done.stderr
+
+
+def test_the_config_trains() -> None:
+    config = str(ROOT / "configs" / "cartpole_dqn.yaml")
+    done = run(
+        "fit",
+        f"--config={config}",
+        "--model.total_env_steps=3000",
+        "--trainer.val_check_interval=250",
+        "--trainer.callbacks.cfg.evaluation.episodes=4",
+        "--trainer.callbacks.cfg.gradients.log_freq=100",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run_file = read_offline_run("wandb")
+    check_content(run_file)
+    assert run_file.column("eval/episodes_count") == [4, 4]
+
+
+def test_print_config_shows_our_settings() -> None:
+    done = run("fit", f"--config={ROOT / 'configs' / 'cartpole_dqn.yaml'}", "--print_config")
+    assert done.returncode == 0, done.stderr
+    for line in ("record_path: ./rl_videos", "episodes: 8", "log_freq: 100", "env: CartPole-v1"):
+        assert line in done.stdout
+
+
+def test_a_typo_on_the_command_line_is_a_clear_error() -> None:
+    config = f"--config={ROOT / 'configs' / 'cartpole_dqn.yaml'}"
+    done = run("fit", config, "--trainer.callbacks.cfg.evaluation.epsiodes=3")
+    assert done.returncode == 2
+    assert "epsiodes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_value_on_the_command_line_is_a_clear_error() -> None:
+    config = f"--config={ROOT / 'configs' / 'cartpole_dqn.yaml'}"
+    done = run("fit", config, "--trainer.callbacks.cfg.evaluation.episodes=0")
+    assert done.returncode == 2
+    assert "evaluation.episodes is 0; allowed is a whole number ≥ 1" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_run_and_are_stripped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLWANDB_NOTEBOOK_UPDATES", "500")
+    notebook: Any = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    resources = {"metadata": {"path": str(Path.cwd())}}
+    NotebookClient(notebook, timeout=280, kernel_name="python3", resources=resources).execute()
+    shown = {kind for cell in code for output in cell.outputs for kind in output.get("data", {})}
+    assert {"image/png", "text/html"} <= shown
+    check_content(read_offline_run("wandb"))
+
+
+def test_help_names_the_commands() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("demo", "fit --config", "--version"))

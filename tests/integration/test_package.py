@@ -1,0 +1,58 @@
+"""What is public, and that the README's examples do what they say."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rlwandb_callbacks
+import rlwandb_callbacks.testing
+from rlwandb_callbacks import WandbRLConfig
+from rlwandb_callbacks.config import as_config
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("module", [rlwandb_callbacks, rlwandb_callbacks.testing], ids=lambda module: module.__name__)
+def test_every_public_name_exists_and_is_documented(module: Any) -> None:
+    assert sorted(module.__all__) == sorted(set(module.__all__))
+    for name in module.__all__:
+        assert name == "__version__" or getattr(module, name).__doc__, name
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="WandbRlCallback"):
+        importlib.import_module("rlwandb_callbacks").WandbRlCallback  # noqa: B018  # the look-up is the test
+
+
+def test_types_are_published() -> None:
+    assert (Path(rlwandb_callbacks.__file__).parent / "py.typed").is_file()
+
+
+def test_the_readme_names_every_setting() -> None:
+    config = WandbRLConfig()
+    sections = {name: getattr(config, name) for name in ("evaluation", "metrics", "gradients", "videos", "run")}
+    for name in WandbRLConfig.__dataclass_fields__:
+        assert f"`{name}`" in README, name
+    for section, values in sections.items():
+        for name in values.__dataclass_fields__:
+            assert f"`{name}`" in README, f"{section}.{name}"
+
+
+def test_the_python_example_of_the_readme_runs(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "trainer.fit" in block]
+    assert len(code.strip().splitlines()) <= 14
+    monkeypatch.setattr("pytorch_lightning.Trainer.fit", lambda *_: None)  # the demo trains; here only the lines count
+    exec(compile(code, "README.md", "exec"), {})  # our own text
+
+
+def test_the_yaml_example_of_the_readme_is_valid() -> None:
+    yaml = pytest.importorskip("yaml")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
+    (cfg,) = [block["trainer"]["callbacks"][0]["init_args"]["cfg"] for block in blocks if "trainer" in block]
+    assert as_config(cfg).evaluation.env == "CartPole-v1"
