@@ -1,0 +1,1 @@
+"""What the callbacks cost, as ratios against something known, measured in one run."""

@@ -1,0 +1,19 @@
+"""What the import costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+TIMED_IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+
+
+def compare() -> tuple[float, float]:
+    """Wall seconds of the import in a fresh Python: ours, Lightning's."""
+    return import_seconds("rlwandb_callbacks"), import_seconds("pytorch_lightning")
+
+
+def import_seconds(module: str) -> float:
+    """Lets a process of its own import one module."""
+    command = [sys.executable, "-W", "ignore", "-c", TIMED_IMPORT.format(module)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
