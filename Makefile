@@ -42,7 +42,7 @@ test: $(STAMP)  ## run the tests
 lint: $(STAMP)  ## check form, types, layers and spelling
 	@status=0; \
 	for check in "ruff format --check" "ruff check" "mypy --strict" lint-imports codespell \
-	    $(if $(NOTEBOOKS),"nbstripout --verify $(NOTEBOOKS)"); do \
+	    $(if $(NOTEBOOKS),"nbstripout --keep-id --verify $(NOTEBOOKS)"); do \
 	    echo "== $$check"; $(BIN)/$$check || status=1; \
 	done; \
 	exit $$status
@@ -50,7 +50,7 @@ lint: $(STAMP)  ## check form, types, layers and spelling
 format: $(STAMP)  ## bring code and notebooks into form
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
-	$(if $(NOTEBOOKS),$(BIN)/nbstripout $(NOTEBOOKS))
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id $(NOTEBOOKS))
 
 bench: $(STAMP)  ## measure what the callbacks cost
 	@if [ -d benchmarks ]; then WANDB_MODE=offline $(BIN)/python -m benchmarks; else echo "There is no folder benchmarks."; fi

@@ -261,8 +261,15 @@ def _build(cls: type[T], given: Mapping[str, Any], path: str) -> T:
             )
         section = hints[key]
         is_section = isinstance(section, type) and is_dataclass(section)
-        values[key] = _build(section, _as_mapping(raw, key), key) if is_section and not is_dataclass(raw) else raw
+        if is_section and not is_dataclass(raw):
+            values[key] = _build(section, _as_mapping(raw, key), key)
+        else:
+            values[key] = list(raw) if isinstance(raw, tuple) and list in _origins(section) else raw
     return cls(**values)
+
+
+def _origins(hint: Any) -> set[Any]:
+    return {typing.get_origin(option) or option for option in (*typing.get_args(hint), hint)}
 
 
 def _as_mapping(value: Any, name: str) -> dict[str, Any]:
@@ -276,10 +283,12 @@ def _as_mapping(value: Any, name: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Turns the containers of EasyDict and OmegaConf into plain ones, so that types can be checked."""
+    """Turns the containers of EasyDict and OmegaConf into plain ones; plain ones keep their keys and types."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item) for item in value)
+    if isinstance(value, Sequence) and type(value).__module__.startswith("omegaconf"):
         return [_plain(item) for item in value]
     return value
 

@@ -65,6 +65,7 @@ def tensor_meaning(policy: str | Callable[..., Any] | None, module: nn.Module, a
     if policy is None:
         policy = next((name for name in DEFAULT_NAMES if callable(getattr(module, name, None))), "")
     name = policy if isinstance(policy, str) else getattr(policy, "__name__", type(policy).__name__)
+    name = name.rpartition(":")[2]
     if action_logger == "q_value" or (_Q_NAME.search(name) and not _POLICY_NAME.search(name)):
         return "q_values"
     if action_logger == "action_probability" or _POLICY_NAME.search(name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,16 +98,8 @@ class Recorder:
             evaluation = Evaluation([each.episode for each in played], gamma, evaluator.actions)
             if not self._can_render:
                 return evaluation, {}
-            try:
-                return evaluation, self._clips(
-                    evaluation,
-                    [partial(frames_of, each, evaluator.make_env, store) for each in played],
-                    evaluator.fps,
-                    shelf,
-                )
-            except OSError as error:
-                self._reporter.report("Writing videos", error)
-                return evaluation, {}
+            frames = [partial(frames_of, each, evaluator.make_env, store) for each in played]
+            return evaluation, self._clips(evaluation, frames, evaluator.fps, shelf)
 
     def clips_of_given(self, evaluation: Evaluation, *, shelf: Shelf) -> dict[str, Value]:
         """Makes clips of episodes that brought their frames along; none where one did not."""
@@ -121,13 +113,22 @@ class Recorder:
     def _clips(
         self, evaluation: Evaluation, frames: Sequence[Callable[[], Generator[Pixels]]], fps: float, shelf: Shelf
     ) -> dict[str, Value]:
+        try:
+            return dict(self._each_clip(evaluation, frames, fps, shelf))
+        except OSError as error:
+            self._reporter.report("Writing videos", error)
+            return {}
+
+    def _each_clip(
+        self, evaluation: Evaluation, frames: Sequence[Callable[[], Generator[Pixels]]], fps: float, shelf: Shelf
+    ) -> Iterator[tuple[str, Value]]:
         style = ClipStyle(evaluation.actions, self._cfg.action_logger is not False, fps, self._cfg.videos.crf)
-        episodes, clips = evaluation.episodes, dict[str, Value]()
+        episodes = evaluation.episodes
         for rank, index in extremes([episode.total_return for episode in episodes]).items():
             text = caption(rank, len(episodes), episodes[index], shelf.env_steps)
             with contextlib.closing(frames[index]()) as pictures:
-                clips |= make_clip(pictures, episodes[index], rank=rank, text=text, stem=shelf.stem(rank), style=style)
-        return clips
+                clip = make_clip(pictures, episodes[index], rank=rank, text=text, stem=shelf.stem(rank), style=style)
+            yield from clip.items()
 
 
 def frames_of(played: Played, make_env: EnvMaker, store: FrameStore | None) -> Generator[Pixels]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
 
 from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.episode import Episode
-from rlwandb_callbacks.environments import Env, render
-from rlwandb_callbacks.errors import ReplayDivergedError
+from rlwandb_callbacks.environments import HEADLESS_REMEDY, Env, render
+from rlwandb_callbacks.errors import RenderError, ReplayDivergedError
 from rlwandb_callbacks.rollout import digest
 
 
@@ -27,15 +29,25 @@ def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[Pixels]:
     """
     env = make_env()
     try:
-        observation, _ = env.reset(seed=episode.seed)
+        observation, _ = _with_pictures(lambda: env.reset(seed=episode.seed))
         _check(episode, 0, digest(observation, 0.0))
         yield render(env)
         for step, action in enumerate(episode.actions, start=1):
-            observation, reward, _, _, _ = env.step(action)
+            observation, reward, *_ = _with_pictures(partial(env.step, action))
             _check(episode, step, digest(observation, float(reward)))
             yield render(env)
     finally:
         env.close()
+
+
+def _with_pictures(call: Callable[[], Any]) -> Any:
+    """Tells trouble that an environment has only where it renders, as it was played without before."""
+    try:
+        return call()
+    except Exception as error:
+        raise RenderError(
+            f"The environment failed where it renders: {type(error).__name__}: {error}. {HEADLESS_REMEDY}"
+        ) from error
 
 
 def _check(episode: Episode, step: int, seen: int) -> None:

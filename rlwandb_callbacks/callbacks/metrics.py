@@ -99,8 +99,7 @@ class MetricsCallback(RLCallback):
         if plan is None:
             plan = self._plans[offered] = tuple(self._selection.pick(offered).items())
         for name, ours in plan:
-            value = outputs[name]
-            self._latest[ours] = value.detach() if isinstance(value, torch.Tensor) else value
+            self._latest[ours] = detached(outputs[name])
 
     def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
         logged = trainer.callback_metrics
@@ -170,11 +169,21 @@ def to_numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: numbers[name] for name in reduced}
 
 
+def detached(value: Any) -> Any:
+    """Cuts tensors, and tensors in lists, off their graph, so that keeping them keeps nothing else."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    return [detached(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
 def _as_tensor(value: Any) -> torch.Tensor | None:
     if isinstance(value, torch.Tensor):
         return None if value.is_complex() else value.detach().to(torch.float64 if value.device.type == "cpu" else None)
+    if isinstance(value, list | tuple) and any(isinstance(entry, torch.Tensor) for entry in value):
+        entries = [entry for entry in map(_as_tensor, value) if entry is not None]
+        return torch.cat([entry.reshape(-1).to(entries[0].device) for entry in entries]) if entries else None
     try:
-        return torch.from_numpy(np.asarray(value, dtype=np.float64))
+        return None if value is None else torch.from_numpy(np.asarray(value, dtype=np.float64))
     except (TypeError, ValueError):
         return None
 

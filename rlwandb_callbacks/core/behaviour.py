@@ -55,4 +55,4 @@ def mean_chosen_q(episodes: Sequence[Episode], *, first: int = 0) -> float | Non
 
 
 def _index(actions: NDArray[np.generic], first: int) -> NDArray[np.int64]:
-    return (np.asarray(actions, dtype=np.int64) - first)[:, None]
+    return np.asarray(actions, dtype=np.int64).reshape(-1, 1) - first

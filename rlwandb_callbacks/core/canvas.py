@@ -48,14 +48,14 @@ def text_block(text: str, size_px: int, colour: Colour = TEXT) -> Pixels:
     Numbers change in every frame and their digits do not, so text is put together from digits that were drawn once.
 
     Args:
-        text: At least one character.
+        text: Nothing is drawn as a space.
         size_px: Height of the font.
         colour: Of the text.
 
     Returns:
         Shape ``[h, w, 3]``, read-only, where ``h`` depends on ``size_px`` alone.
     """
-    mask = np.hstack([_glyph(character, size_px) for character in text])[..., None] / 255.0
+    mask = np.hstack([_glyph(character, size_px) for character in text or " "])[..., None] / 255.0
     block = (np.array(BACKGROUND) * (1 - mask) + np.array(colour) * mask).astype(np.uint8)
     block.setflags(write=False)
     return block

@@ -151,7 +151,7 @@ class Overlay:
             self._text(canvas, right, second, f"V(s) {format_number(float(self.episode.values[step]))}")
 
     def _draw_bars(self, canvas: Pixels, step: int, actions: DiscreteActions) -> None:
-        chosen = int(self.episode.actions[step]) - actions.first
+        chosen = int(self.episode.actions[step].item()) - actions.first
         scores = None if self.episode.scores is None else row_of(self.episode.scores, step)
         values = scores.values if isinstance(scores, QValues | Probabilities) else None
         for row, action in enumerate(_shown_actions(values, chosen, len(actions.names))):

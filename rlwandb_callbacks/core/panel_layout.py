@@ -53,13 +53,13 @@ def axis_of_actions(spec: ContinuousActions, episode: Episode) -> tuple[NDArray[
     Returns:
         Lower and upper ends, each of shape ``[D]``.
     """
-    actions = episode.actions.reshape(episode.length, -1).astype(np.float64)
-    low, high = actions, actions
+    seen = [episode.actions.reshape(episode.length, -1).astype(np.float64)]
     if isinstance(episode.scores, Gaussian):
-        reach = 2 * episode.scores.std
-        low, high = np.minimum(low, episode.scores.mean - reach), np.maximum(high, episode.scores.mean + reach)
-    lows = np.where(np.isfinite(spec.low), spec.low, np.nanmin(low, axis=0))
-    highs = np.where(np.isfinite(spec.high), spec.high, np.nanmax(high, axis=0))
+        mean, reach = (part.reshape(episode.length, -1) for part in (episode.scores.mean, 2 * episode.scores.std))
+        seen += [mean - reach, mean + reach]
+    known = np.ma.masked_invalid(np.concatenate(seen))
+    lows = np.where(np.isfinite(spec.low), spec.low, known.min(axis=0).filled(-1.0))
+    highs = np.where(np.isfinite(spec.high), spec.high, known.max(axis=0).filled(1.0))
     return lows, np.where(highs > lows, highs, lows + 1.0)
 
 

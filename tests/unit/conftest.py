@@ -1,0 +1,75 @@
+"""What several unit tests need: episodes in one line, videos decoded again, a reporter that remembers."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from rlwandb_callbacks.core.episode import Episode
+
+
+class KeepingReporter:
+    """Takes trouble as a session does, and remembers it.
+
+    Args:
+        raises: As ``on_error: raise``.
+    """
+
+    def __init__(self, *, raises: bool = False) -> None:
+        self.errors: list[tuple[str, Exception]] = []
+        self.warnings: list[str] = []
+        self._raises = raises
+
+    def report(self, what: str, error: Exception) -> None:
+        if self._raises:
+            raise error
+        self.errors.append((what, error))
+
+    def warn_once(self, message: str, *, kind: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture
+def reporter() -> KeepingReporter:
+    return KeepingReporter()
+
+
+@pytest.fixture
+def strict_reporter() -> KeepingReporter:
+    return KeepingReporter(raises=True)
+
+
+@pytest.fixture
+def make_episode() -> Callable[..., Episode]:
+    """Makes an episode from its rewards; everything else by keyword."""
+
+    def make(rewards: Sequence[float] = (1.0, 1.0), **keywords: Any) -> Episode:
+        given = {"actions": np.zeros(len(rewards), dtype=np.int64), "terminated": True} | keywords
+        return Episode(rewards=np.array(rewards, dtype=np.float64), **given)
+
+    return make
+
+
+@pytest.fixture
+def decode() -> Callable[[Path | str], tuple[dict[str, Any], np.ndarray]]:
+    """Decodes a video with ffmpeg: what the file says of itself, and its frames ``[N, H, W, 3]``."""
+
+    def read(path: Path | str) -> tuple[dict[str, Any], np.ndarray]:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+        answer = subprocess.run(command, capture_output=True, check=True)
+        stream = re.search(
+            r"Video: (\w+)[^\n]*?, (\w+)[^\n]*?, (\d+)x(\d+)[^\n]*?, ([\d.]+) fps", answer.stderr.decode()
+        )
+        codec, pixel_format, width, height, fps = stream.groups()
+        size = int(width), int(height)
+        meta = {"codec": codec, "pix_fmt": pixel_format, "size": size, "fps": float(fps)}
+        return meta, np.frombuffer(answer.stdout, np.uint8).reshape(-1, size[1], size[0], 3)
+
+    return read

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from rlwandb_callbacks.core.behaviour import entropy, mean_chosen_q, mean_entropy
+from rlwandb_callbacks.core.episode import Episode, Gaussian, Probabilities, QValues
+
+MakeEpisode = Callable[..., Episode]
+
+
+def test_entropy_of_probabilities_by_hand() -> None:
+    scores = Probabilities(np.array([[0.25] * 4, [1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]]))
+    assert entropy(scores) == pytest.approx([math.log(4), 0.0, math.log(2)])
+
+
+def test_entropy_of_a_gaussian_is_that_of_torch_summed_over_dimensions() -> None:
+    std = np.array([[0.5, 2.0], [1.0, 1.0]])
+    expected = torch.distributions.Normal(0.0, torch.tensor(std)).entropy().sum(-1)
+    assert entropy(Gaussian(np.zeros((2, 2)), std)) == pytest.approx(expected.numpy())
+
+
+def test_entropy_of_a_gaussian_without_spread_is_minus_infinity() -> None:
+    assert entropy(Gaussian(np.zeros((1, 1)), np.zeros((1, 1)))).tolist() == [-math.inf]
+
+
+def test_q_values_have_no_entropy(make_episode: MakeEpisode) -> None:
+    scores = QValues(np.ones((2, 2)))
+    assert entropy(scores) is None
+    assert mean_entropy([make_episode(scores=scores), make_episode()]) is None
+
+
+def test_mean_entropy_weighs_steps_and_not_episodes(make_episode: MakeEpisode) -> None:
+    sure, unsure = np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])
+    episodes = [
+        make_episode([0.0] * 3, scores=Probabilities(sure.repeat(3, axis=0))),
+        make_episode([0.0], scores=Probabilities(unsure)),
+        make_episode([], scores=Probabilities(np.empty((0, 2)))),
+    ]
+    assert mean_entropy(episodes) == pytest.approx(math.log(2) / 4)
+
+
+def test_mean_q_is_that_of_the_actions_taken(make_episode: MakeEpisode) -> None:
+    scores = QValues(np.array([[1.0, 100.0], [200.0, 3.0]]))
+    chosen = make_episode(actions=np.array([0, 1]), scores=scores)
+    other = make_episode([0.0], actions=np.array([1]), scores=QValues(np.array([[-50.0, 8.0]])))
+    assert mean_chosen_q([chosen]) == 2.0
+    assert mean_chosen_q([chosen, other, make_episode()]) == 4.0
+
+
+def test_mean_q_counts_actions_from_the_first_of_the_space(make_episode: MakeEpisode) -> None:
+    episode = make_episode(actions=np.array([5, 6]), scores=QValues(np.array([[1.0, 9.0], [9.0, 2.0]])))
+    assert mean_chosen_q([episode], first=5) == 1.5
+
+
+def test_mean_q_is_none_without_q_values(make_episode: MakeEpisode) -> None:
+    assert mean_chosen_q([make_episode(scores=Probabilities(np.ones((2, 1)))), make_episode()]) is None
+    assert mean_chosen_q([make_episode([], scores=QValues(np.empty((0, 2))))]) is None

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from easydict import EasyDict
+from omegaconf import OmegaConf
+
+from rlwandb_callbacks.config import (
+    EvaluationConfig,
+    GradientsConfig,
+    MetricsConfig,
+    RunConfig,
+    VideosConfig,
+    WandbRLConfig,
+    as_config,
+)
+from rlwandb_callbacks.errors import ConfigError
+from rlwandb_callbacks.testing import CorridorEnv
+
+GIVEN = {
+    "gradient_logger": True,
+    "action_logger": "q value",
+    "metric_list": ["loss", "q_values"],
+    "evaluation": {"env": "CartPole-v1", "env_kwargs": {"sutton_barto_reward": True}, "episodes": 4},
+    "videos": {"fps": 12.5},
+    "run": {"tags": ["a", "b"], "config": {"note": {"depth": 2}}},
+}
+EXPECTED = WandbRLConfig(
+    gradient_logger=True,
+    action_logger="q_value",
+    metric_list=["loss", "q_values"],
+    evaluation=EvaluationConfig(env="CartPole-v1", env_kwargs={"sutton_barto_reward": True}, episodes=4),
+    videos=VideosConfig(fps=12.5),
+    run=RunConfig(tags=["a", "b"], config={"note": {"depth": 2}}),
+)
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [GIVEN, OrderedDict(GIVEN), MappingProxyType(GIVEN), EasyDict(GIVEN), OmegaConf.create(GIVEN), EXPECTED],
+    ids=["dict", "OrderedDict", "read-only mapping", "EasyDict", "OmegaConf", "WandbRLConfig"],
+)
+def test_any_mapping_and_a_config_mean_the_same(cfg: Any) -> None:
+    config = as_config(cfg)
+    assert config == EXPECTED
+    assert type(config.run.config["note"]) is dict
+    assert type(config.metric_list) is list
+
+
+def test_keywords_alone_mean_the_same() -> None:
+    assert as_config(**GIVEN) == as_config({}, **GIVEN) == EXPECTED
+
+
+def test_nothing_gives_the_defaults() -> None:
+    assert as_config() == as_config(None) == as_config({}) == WandbRLConfig()
+
+
+def test_keywords_win_over_the_mapping_and_over_a_config() -> None:
+    assert as_config({"plot_logger": True, "on_error": "raise"}, plot_logger=False) == WandbRLConfig(
+        plot_logger=False, on_error="raise"
+    )
+    assert as_config(EXPECTED, gradient_logger=False).gradient_logger is False
+    assert as_config(EXPECTED, gradient_logger=False).evaluation == EXPECTED.evaluation
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        {"evaluation": {"env": "Pendulum-v1", "episodes": 3}},
+        OmegaConf.create({"evaluation": {"env": "Pendulum-v1", "episodes": 3}}),
+        WandbRLConfig(evaluation=EvaluationConfig(env="Pendulum-v1", episodes=3)),
+        {"evaluation": EvaluationConfig(env="Pendulum-v1", episodes=3)},
+    ],
+    ids=["dict", "OmegaConf", "WandbRLConfig", "section"],
+)
+def test_env_and_policy_are_short_for_those_of_evaluation_and_leave_the_rest(cfg: Any) -> None:
+    evaluation = as_config(cfg, env="CartPole-v1", policy="q_network").evaluation
+    assert (evaluation.env, evaluation.policy, evaluation.episodes) == ("CartPole-v1", "q_network", 3)
+    assert as_config(cfg, env=None, policy=None).evaluation == as_config(cfg).evaluation
+
+
+def test_env_and_policy_need_no_section() -> None:
+    assert as_config(env=CorridorEnv, policy=max).evaluation == EvaluationConfig(env=CorridorEnv, policy=max)
+
+
+def test_the_mapping_that_was_given_is_not_changed() -> None:
+    cfg = {"evaluation": {"episodes": 3}}
+    as_config(cfg, env="CartPole-v1", plot_logger=False)
+    assert cfg == {"evaluation": {"episodes": 3}}
+
+
+def test_the_example_of_rl_users_is_taken_as_written() -> None:
+    cfg = {
+        "record_path": "./video_qbert_dqn",
+        "gradient_logger": True,
+        "plot_logger": True,
+        "action_logger": "action probability",
+    }
+    config = as_config(cfg)
+    assert (config.record_path, config.action_logger) == ("./video_qbert_dqn", "action_probability")
+    assert config.gradient_logger
+    assert config.plot_logger
+
+
+@pytest.mark.parametrize(
+    ("spelling", "meaning"),
+    [
+        ("q_value", "q_value"),
+        ("q value", "q_value"),
+        ("action_probability", "action_probability"),
+        ("action probability", "action_probability"),
+        (True, True),
+        (False, False),
+    ],
+)
+def test_both_spellings_of_action_logger(spelling: Any, meaning: Any) -> None:
+    assert as_config(action_logger=spelling).action_logger == meaning
+    assert WandbRLConfig(action_logger=spelling).action_logger == meaning
+
+
+def test_paths_are_taken_as_text() -> None:
+    assert as_config(record_path=Path("videos") / "dqn").record_path == str(Path("videos") / "dqn")
+    assert WandbRLConfig(record_path=Path("videos")).record_path == "videos"
+
+
+def test_an_environment_or_a_function_may_stand_for_the_env() -> None:
+    env = gym.make("CartPole-v1")
+    assert as_config(env=env).evaluation.env is env
+    assert as_config({"evaluation": {"env": CorridorEnv}}).evaluation.env is CorridorEnv
+
+
+def test_env_kwargs_arrive_as_they_were_given() -> None:
+    kwargs = {"size": (45, 61), "rewards": {0: -1.0, 1: 1.0}}
+    assert as_config({"evaluation": {"env_kwargs": kwargs}}).evaluation.env_kwargs == kwargs
+    assert as_config(evaluation={"env_kwargs": kwargs}, env=CorridorEnv).evaluation.env_kwargs == kwargs
+
+
+@pytest.mark.parametrize(
+    ("cfg", "fragments"),
+    [
+        ({"gradient_loger": True}, ["Unknown key 'gradient_loger' (value True)", "Did you mean 'gradient_logger'?"]),
+        ({"evaluation": {"epsiodes": 4}}, ["'epsiodes' (value 4) in evaluation", "'episodes'?", "num_envs"]),
+        ({"videos": {"frames": 4}}, ["Unknown key 'frames' (value 4) in videos", "Known keys in videos: fps, crf."]),
+        ({"gradients": {"log_frequency": 4}}, ["in gradients", "Did you mean 'log_freq'?"]),
+        ({"xyz": 1}, ["Unknown key 'xyz' (value 1).", "Known keys: plot_logger,"]),
+        ({1: 2}, ["Unknown key '1' (value 2)"]),
+        ({"evaluation": {"episodes": 0}}, ["evaluation.episodes is 0", "a whole number ≥ 1"]),
+        ({"evaluation": {"episodes": -3}}, ["evaluation.episodes is -3"]),
+        ({"evaluation": {"episodes": 2.5}}, ["evaluation.episodes is 2.5", "a whole number"]),
+        ({"evaluation": {"episodes": "8"}}, ["evaluation.episodes is '8'", "a whole number"]),
+        ({"evaluation": {"episodes": True}}, ["evaluation.episodes is True", "a whole number"]),
+        ({"evaluation": {"episodes": None}}, ["evaluation.episodes is None", "a whole number"]),
+        ({"evaluation": {"num_envs": 0}}, ["evaluation.num_envs is 0", "≥ 1"]),
+        ({"evaluation": {"seed": -1}}, ["evaluation.seed is -1", "≥ 0"]),
+        ({"evaluation": {"every_n_steps": 0}}, ["evaluation.every_n_steps is 0", "≥ 1"]),
+        ({"evaluation": {"max_steps": 0}}, ["evaluation.max_steps is 0", "≥ 1"]),
+        ({"evaluation": {"gamma": 1.5}}, ["evaluation.gamma is 1.5", "between 0 and 1"]),
+        ({"evaluation": {"gamma": -0.1}}, ["evaluation.gamma is -0.1", "between 0 and 1"]),
+        ({"evaluation": {"gamma": float("nan")}}, ["evaluation.gamma is nan"]),
+        ({"evaluation": {"deterministic": 1}}, ["evaluation.deterministic is 1", "true or false"]),
+        ({"evaluation": {"env": 5}}, ["evaluation.env is 5", "text or a callable or nothing"]),
+        ({"evaluation": {"policy": 5}}, ["evaluation.policy is 5", "text or a callable or nothing"]),
+        ({"evaluation": {"env_kwargs": [1]}}, ["evaluation.env_kwargs is [1]", "a mapping"]),
+        ({"evaluation": "CartPole-v1"}, ["evaluation is 'CartPole-v1'", "mapping"]),
+        ({"metrics": {"every_n_steps": 0}}, ["metrics.every_n_steps is 0", "≥ 1"]),
+        ({"gradients": {"log": "everything"}}, ["gradients.log is 'everything'", "'gradients', 'parameters', 'all'"]),
+        ({"gradients": {"log": "gradient"}}, ["Did you mean 'gradients'?"]),
+        ({"gradients": {"log_freq": 0}}, ["gradients.log_freq is 0", "≥ 1"]),
+        ({"videos": {"fps": -30}}, ["videos.fps is -30", "above 0"]),
+        ({"videos": {"fps": 0}}, ["videos.fps is 0", "above 0"]),
+        ({"videos": {"fps": float("inf")}}, ["videos.fps is inf", "above 0"]),
+        ({"videos": {"fps": float("nan")}}, ["videos.fps is nan"]),
+        ({"videos": {"fps": "30"}}, ["videos.fps is '30'", "a number"]),
+        ({"videos": {"crf": 52}}, ["videos.crf is 52", "0 to 51"]),
+        ({"videos": {"crf": -1}}, ["videos.crf is -1", "0 to 51"]),
+        ({"run": {"mode": "ofline"}}, ["run.mode is 'ofline'", "null, 'online'", "Did you mean 'offline'?"]),
+        ({"run": {"resume": "yes"}}, ["run.resume is 'yes'", "'allow'"]),
+        ({"run": {"tags": "dqn"}}, ["run.tags is 'dqn'", "a list of text"]),
+        ({"run": {"tags": [1]}}, ["run.tags is [1]", "a list of text"]),
+        ({"run": {"step_metric": "env_steps"}}, ["run.step_metric is 'env_steps'", "'time/env_steps'"]),
+        ({"action_logger": "q_values"}, ["action_logger is 'q_values'", "Did you mean 'q_value'?"]),
+        ({"action_logger": "action probabilty"}, ["Did you mean 'action probability'?"]),
+        ({"action_logger": 1}, ["action_logger is 1"]),
+        ({"on_error": "ignore"}, ["on_error is 'ignore'", "'warn', 'raise'"]),
+        ({"plot_logger": "yes"}, ["plot_logger is 'yes'", "true or false"]),
+        ({"metric_list": "loss"}, ["metric_list is 'loss'", "a list of text"]),
+        ({"metric_list": ["loss", 3]}, ["metric_list is ['loss', 3]"]),
+        ({"record_path": 5}, ["record_path is 5", "text"]),
+        ({"record_path": None}, ["record_path is None", "text"]),
+        ({"vis_dataset": True}, ["vis_dataset is True", "Allowed is False"]),
+        ({"video_logger": True}, ["video_logger is True", "evaluation.env is None", "CartPole-v1"]),
+        ("CartPole-v1", ["cfg is 'CartPole-v1' of type str", "mapping"]),
+        ([("plot_logger", True)], ["of type list"]),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_named_with_its_value_and_what_is_allowed(cfg: Any, fragments: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        as_config(cfg)
+    message = str(caught.value)
+    assert [fragment for fragment in fragments if fragment not in message] == []
+
+
+def test_a_wrong_keyword_is_an_error_as_well() -> None:
+    with pytest.raises(ConfigError, match=re.escape("Unknown key 'enviroment'")):
+        as_config(enviroment="CartPole-v1")
+    with pytest.raises(ConfigError, match=re.escape("evaluation.env is 3")):
+        as_config(env=3)
+
+
+def test_a_video_logger_with_an_env_is_taken() -> None:
+    assert as_config(video_logger=True, env="CartPole-v1").video_logger is True
+    assert as_config(video_logger=False).video_logger is False
+
+
+@pytest.mark.parametrize(
+    ("section", "wrong"),
+    [
+        (EvaluationConfig, {"episodes": 0}),
+        (MetricsConfig, {"every_n_steps": -1}),
+        (GradientsConfig, {"log": None}),
+        (VideosConfig, {"fps": -1.0}),
+        (RunConfig, {"project": 3}),
+        (WandbRLConfig, {"evaluation": MetricsConfig()}),
+    ],
+)
+def test_sections_that_are_made_directly_are_checked_too(section: Any, wrong: dict[str, Any]) -> None:
+    name = next(iter(wrong))
+    with pytest.raises(ConfigError, match=rf"{name} is "):
+        section(**wrong)
+
+
+def test_a_section_takes_null_for_its_defaults() -> None:
+    assert as_config({"evaluation": None, "run": None}) == WandbRLConfig()
+
+
+def test_configs_cannot_be_changed_and_take_keywords_only() -> None:
+    with pytest.raises(FrozenInstanceError):
+        WandbRLConfig().plot_logger = False
+    with pytest.raises(TypeError):
+        EvaluationConfig("CartPole-v1")
+
+
+def test_no_two_configs_share_a_container() -> None:
+    first, second = WandbRLConfig(), WandbRLConfig()
+    for section in fields(first):
+        for item in getattr(getattr(first, section.name), "__dataclass_fields__", ()):
+            value = getattr(getattr(first, section.name), item)
+            if isinstance(value, list | dict):
+                assert value is not getattr(getattr(second, section.name), item)

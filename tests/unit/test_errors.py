@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pytest
+
+from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError, nearest
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        ("epsiodes", ["seed", "episodes", "num_envs"], " Did you mean 'episodes'?"),
+        ("CartPole-v2", ["CartPole-v1", "CartPole-v0", "Acrobot-v1"], " Did you mean 'CartPole-v1'?"),
+        ("xyz", ["episodes", "seed"], ""),
+        ("xyz", [], ""),
+    ],
+)
+def test_the_nearest_name_is_suggested_where_one_is_near(name: str, known: list[str], expected: str) -> None:
+    assert nearest(name, known) == expected
+
+
+def test_errors_of_the_configuration_are_value_errors() -> None:
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(EnvError, ConfigError)
+    assert issubclass(PolicyError, ConfigError)

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rlwandb_callbacks.config import WandbRLConfig, as_config
+from rlwandb_callbacks.core.actions import DiscreteActions
+from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.evaluation import Evaluation
+from rlwandb_callbacks.core.values import Image, Video
+from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError
+from rlwandb_callbacks.evaluator import Evaluator
+from rlwandb_callbacks.recorder import Recorder, Shelf, check_writable
+from rlwandb_callbacks.testing import CorridorEnv
+
+MakeEpisode = Callable[..., Episode]
+Decode = Callable[[Path | str], tuple[dict[str, Any], np.ndarray]]
+KEYS = ["video/best", "video/best_sheet", "video/median", "video/median_sheet", "video/worst", "video/worst_sheet"]
+
+
+def go_right(observations: torch.Tensor) -> torch.Tensor:
+    return torch.ones(len(observations), dtype=torch.int64)
+
+
+def config(env: Any = CorridorEnv, **keywords: Any) -> WandbRLConfig:
+    return as_config({"evaluation": {"env": env, "policy": go_right, "episodes": 5}, **keywords})
+
+
+def shelf_in(folder: Path, env_steps: float | None = None) -> Shelf:
+    return Shelf(folder / "run", 1200, env_steps)
+
+
+def played(
+    cfg: WandbRLConfig, reporter: Any, folder: Path, can_render: bool = True
+) -> tuple[Evaluation, dict[str, Any]]:
+    return Recorder(cfg, reporter, can_render=can_render).play(
+        Evaluator(cfg, nn.Module()), gamma=1.0, shelf=shelf_in(folder)
+    )
+
+
+def lengths(evaluation: Evaluation) -> list[int]:
+    return [episode.length for episode in evaluation.episodes]
+
+
+def test_best_median_and_worst_are_clips_with_captions(reporter: Any, decode: Decode, tmp_path: Path) -> None:
+    cfg = config()
+    recorder = Recorder(cfg, reporter, can_render=True)
+    evaluation, clips = recorder.play(Evaluator(cfg, nn.Module()), gamma=1.0, shelf=shelf_in(tmp_path, 34_000.0))
+    assert lengths(evaluation) == [2, 3, 4, 5, 6]
+    assert sorted(clips) == KEYS
+    for rank, length, seed in [("best", 6, 4), ("median", 4, 2), ("worst", 2, 0)]:
+        video, sheet = clips[f"video/{rank}"], clips[f"video/{rank}_sheet"]
+        assert isinstance(video, Video)
+        assert isinstance(sheet, Image)
+        assert video.path == str(tmp_path / "run" / f"step_000001200_{rank}.mp4")
+        assert video.caption == sheet.caption
+        assert video.caption == (
+            f"{rank} of 5 · return {length}.00 · length {length} · terminated · seed {seed} · env step 34,000"
+        )
+        meta, frames = decode(video.path)
+        assert len(frames) == length + 1
+        assert meta["fps"] == 12
+    assert (reporter.errors, reporter.warnings) == ([], [])
+
+
+def test_the_video_shows_the_episode_up_to_its_last_state(reporter: Any, decode: Decode, tmp_path: Path) -> None:
+    _, clips = played(config(), reporter, tmp_path)
+    _, frames = decode(clips["video/median"].path)
+    factor = 6  # 45 pixels become 270
+    for position, frame in enumerate(frames):
+        columns = frame[100, :, 0] > 128
+        assert np.nonzero(columns)[0][0] == pytest.approx(position * 61 // 8 * factor, abs=1)
+
+
+@pytest.mark.parametrize(("action_logger", "is_wider"), [(False, False), (True, True), ("action_probability", True)])
+def test_the_panel_is_there_where_it_is_asked_for(
+    reporter: Any, decode: Decode, tmp_path: Path, action_logger: Any, is_wider: bool
+) -> None:
+    _, clips = played(config(action_logger=action_logger), reporter, tmp_path)
+    meta, _ = decode(clips["video/best"].path)
+    assert (meta["size"][0] > 6 * 61 + 1) == is_wider
+
+
+@pytest.mark.parametrize(("episodes", "ranks"), [(1, ["best"]), (2, ["best", "worst"])])
+def test_few_episodes_make_few_clips(reporter: Any, tmp_path: Path, episodes: int, ranks: list[str]) -> None:
+    cfg = as_config({"evaluation": {"env": CorridorEnv, "policy": go_right, "episodes": episodes}})
+    _, clips = played(cfg, reporter, tmp_path)
+    assert sorted(clips) == sorted([f"video/{rank}" for rank in ranks] + [f"video/{rank}_sheet" for rank in ranks])
+
+
+def test_nothing_is_rendered_where_no_video_is_wanted(reporter: Any, tmp_path: Path) -> None:
+    class Unseen(CorridorEnv):
+        def render(self) -> Any:
+            raise AssertionError
+
+    evaluation, clips = played(config(Unseen), reporter, tmp_path, can_render=False)
+    assert (lengths(evaluation), clips) == ([2, 3, 4, 5, 6], {})
+    assert list(tmp_path.iterdir()) == []
+
+
+class Headless(CorridorEnv):
+    """Fails to draw."""
+
+    def render(self) -> Any:
+        raise OSError("no OpenGL platform library")
+
+
+class Blank(CorridorEnv):
+    """Draws nothing."""
+
+    def render(self) -> None:
+        return None
+
+
+class NoScreen(CorridorEnv):
+    """Cannot be made with pictures."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        if render_mode is not None:
+            raise RuntimeError("no video device")
+        super().__init__()
+
+
+class LateScreen(CorridorEnv):
+    """Opens its screen when it is reset, as some simulators do."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        if self.render_mode is not None:
+            raise RuntimeError("no video device")
+        return super().reset(seed=seed, options=options)
+
+
+class LostScreen(CorridorEnv):
+    """Loses its screen at the second step."""
+
+    def step(self, action: Any) -> Any:
+        if self.render_mode is not None and self._steps == 1:
+            raise RuntimeError("no video device")
+        return super().step(action)
+
+
+def without_render_mode() -> CorridorEnv:
+    return CorridorEnv()
+
+
+@pytest.mark.parametrize("env", [Headless, Blank, NoScreen, LateScreen, LostScreen, without_render_mode])
+def test_an_env_that_cannot_render_gives_numbers_and_one_report(reporter: Any, tmp_path: Path, env: Any) -> None:
+    cfg = config(env)
+    recorder, evaluator = Recorder(cfg, reporter, can_render=True), Evaluator(cfg, nn.Module())
+    for _ in range(3):
+        evaluation, clips = recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+        assert (lengths(evaluation), clips) == ([2, 3, 4, 5, 6], {})
+    assert [what for what, _ in reporter.errors] == ["Making videos"]
+    assert isinstance(reporter.errors[0][1], RenderError | EnvError)
+    assert reporter.warnings == []
+    assert list(tmp_path.rglob("*.mp4")) == []
+
+
+def test_the_report_of_a_missing_display_holds_the_remedy(reporter: Any, tmp_path: Path) -> None:
+    played(config(Headless), reporter, tmp_path)
+    assert "MUJOCO_GL=egl" in str(reporter.errors[0][1])
+
+
+def test_an_env_that_cannot_render_is_raised_where_the_user_wants_that(strict_reporter: Any, tmp_path: Path) -> None:
+    with pytest.raises(RenderError):
+        played(config(Headless), strict_reporter, tmp_path)
+
+
+def test_an_env_that_cannot_be_made_at_all_is_not_tried_for_ever(reporter: Any, tmp_path: Path) -> None:
+    made = []
+
+    def once() -> CorridorEnv:
+        made.append(True)
+        if len(made) > 1:
+            raise RuntimeError("licence expired")
+        return CorridorEnv()
+
+    cfg = config(once)
+    recorder, evaluator = Recorder(cfg, reporter, can_render=True), Evaluator(cfg, nn.Module())
+    with pytest.raises(EnvError, match="licence expired"):
+        recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+    assert len(made) <= 4
+
+
+class Restless(CorridorEnv):
+    """Ends by chance, and by the interpreter's own random numbers: it cannot be played again."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward + random.random(), random.random() < 0.3, truncated, info
+
+
+def test_an_env_that_does_not_repeat_itself_is_recorded_while_playing(
+    reporter: Any, decode: Decode, tmp_path: Path
+) -> None:
+    random.seed(0)
+    cfg = config(Restless)
+    recorder, evaluator = Recorder(cfg, reporter, can_render=True), Evaluator(cfg, nn.Module())
+    for _ in range(2):
+        evaluation, clips = recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+        assert sorted(clips) == KEYS
+        returns = [episode.total_return for episode in evaluation.episodes]
+        for rank, index in [("best", np.argmax(returns)), ("worst", np.argmin(returns))]:
+            _, frames = decode(clips[f"video/{rank}"].path)
+            assert len(frames) == evaluation.episodes[int(index)].length + 1
+    assert len(reporter.warnings) == 1
+    assert "recorded while playing from now on" in reporter.warnings[0]
+    assert reporter.errors == []
+
+
+def test_frames_that_are_recorded_while_playing_are_those_of_the_episode(
+    reporter: Any, decode: Decode, tmp_path: Path
+) -> None:
+    class Jittery(CorridorEnv):
+        def step(self, action: Any) -> Any:
+            observation, reward, *others = super().step(action)
+            return observation, reward + 1e-6 * random.random(), *others
+
+    _, clips = played(config(Jittery), reporter, tmp_path)
+    _, frames = decode(clips["video/best"].path)
+    assert len(frames) == 7
+    columns = [np.nonzero(frame[100, :, 0] > 128)[0][0] for frame in frames]
+    assert columns == pytest.approx([position * 61 // 8 * 6 for position in range(7)], abs=1)
+
+
+def test_an_env_that_neither_repeats_itself_nor_renders_gives_numbers(reporter: Any, tmp_path: Path) -> None:
+    class Hopeless(Restless):
+        def render(self) -> Any:
+            if self._steps > 3:
+                raise OSError("no display")
+            return super().render()
+
+        def step(self, action: Any) -> Any:
+            observation, reward, *_ = super().step(action)
+            return observation, reward, self._steps == 6, False, {}
+
+    evaluation, clips = played(config(Hopeless), reporter, tmp_path)
+    assert (lengths(evaluation), clips) == ([6] * 5, {})
+    assert len(reporter.errors) == len(reporter.warnings) == 1
+
+
+def test_videos_that_cannot_be_written_are_reported_and_the_numbers_kept(reporter: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file, where a folder should be")
+    cfg = config()
+    recorder, evaluator = Recorder(cfg, reporter, can_render=True), Evaluator(cfg, nn.Module())
+    evaluation, clips = recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+    assert (lengths(evaluation), clips) == ([2, 3, 4, 5, 6], {})
+    assert [what for what, _ in reporter.errors] == ["Writing videos"]
+    (tmp_path / "run").unlink()
+    _, clips = recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+    assert sorted(clips) == KEYS, "once there is room again, videos are made again"
+
+
+def test_videos_that_cannot_be_written_are_raised_where_the_user_wants_that(
+    strict_reporter: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_text("a file, where a folder should be")
+    with pytest.raises(OSError, match="run"):
+        played(config(), strict_reporter, tmp_path)
+
+
+def given(make_episode: MakeEpisode, frames: bool = True) -> Evaluation:
+    episodes = [
+        make_episode([1.0] * steps, frames=np.full((steps + 1, 64, 64, 3), 90, np.uint8) if frames else None)
+        for steps in (3, 1, 2)
+    ]
+    return Evaluation(episodes, 1.0, DiscreteActions(("0", "1")))
+
+
+def test_episodes_that_bring_their_frames_become_clips(
+    reporter: Any, make_episode: MakeEpisode, decode: Decode, tmp_path: Path
+) -> None:
+    recorder = Recorder(as_config(videos={"fps": 7}), reporter, can_render=True)
+    clips = recorder.clips_of_given(given(make_episode), shelf=shelf_in(tmp_path))
+    assert sorted(clips) == KEYS
+    assert "seed unknown" in clips["video/best"].caption
+    for rank, length in [("best", 3), ("median", 2), ("worst", 1)]:
+        meta, frames = decode(clips[f"video/{rank}"].path)
+        assert (len(frames), meta["fps"]) == (length + 1, 7)
+
+
+@pytest.mark.parametrize(("frames", "can_render"), [(False, True), (True, False)])
+def test_episodes_without_frames_or_a_wish_for_videos_make_no_clips(
+    reporter: Any, make_episode: MakeEpisode, tmp_path: Path, frames: bool, can_render: bool
+) -> None:
+    recorder = Recorder(as_config(), reporter, can_render=can_render)
+    assert recorder.clips_of_given(given(make_episode, frames), shelf=shelf_in(tmp_path)) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clips_of_given_episodes_that_cannot_be_written_are_reported(
+    reporter: Any, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_text("a file, where a folder should be")
+    recorder = Recorder(as_config(), reporter, can_render=True)
+    assert recorder.clips_of_given(given(make_episode), shelf=shelf_in(tmp_path)) == {}
+    assert [what for what, _ in reporter.errors] == ["Writing videos"]
+
+
+def test_a_folder_is_made_where_files_can_be_written(tmp_path: Path) -> None:
+    check_writable(str(tmp_path / "a" / "b"))
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"record_path is '.*file/videos'.*Not a directory.*Set it to a folder"):
+        check_writable(str(tmp_path / "file" / "videos"))
+
+
+def test_a_shelf_makes_its_folder_when_it_is_first_needed(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert shelf.stem("worst") == tmp_path / "run" / "step_000001200_worst"
+    assert (tmp_path / "run").is_dir()

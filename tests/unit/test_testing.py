@@ -1,0 +1,104 @@
+"""The fakes that are shipped for users' own tests keep their word."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+import rlwandb_callbacks.testing
+from rlwandb_callbacks.core.values import Image, Scalar
+from rlwandb_callbacks.testing import CorridorEnv, MemorySink, PointEnv, TinyActorCritic, TinyQ
+
+STEP = {"trainer/global_step": 7}
+
+
+def test_a_row_holds_axes_and_plain_numbers_and_other_values_as_they_are() -> None:
+    sink, image = MemorySink(), Image(np.zeros((2, 2, 3), np.uint8))
+    sink.write({**STEP, "time/updates": 3}, {"train/loss": Scalar(0.5), "video/best_sheet": image})
+    sink.write(STEP, {})
+    sink.write({"trainer/global_step": 8}, {"train/loss": Scalar(0.25), "parameters/q.0/weight": Scalar(1.0)})
+    assert sink.rows[0] == {"trainer/global_step": 7, "time/updates": 3, "train/loss": 0.5, "video/best_sheet": image}
+    assert sink.rows[1] == STEP
+    assert sink.column("train/loss") == [0.5, 0.25]
+    assert sink.column("trainer/global_step") == [7, 7, 8]
+    assert sink.column("train/entropy") == []
+
+
+@pytest.mark.parametrize(
+    ("axes", "values", "error", "message"),
+    [
+        ({}, {}, ValueError, "needs the axis trainer/global_step"),
+        ({"time/updates": 1}, {"train/loss": Scalar(1.0)}, ValueError, "needs the axis trainer/global_step"),
+        (STEP, {"loss": Scalar(1.0)}, ValueError, "'loss' is no key"),
+        (STEP, {"train/a/loss": Scalar(1.0)}, ValueError, "must have one slash"),
+        (STEP, {"trainer/global_step": Scalar(1.0)}, ValueError, "be no axis"),
+        (STEP, {"train/loss": 1.0}, TypeError, "'train/loss' is 1.0, which is no Value"),
+        (STEP, {"train/loss": torch.tensor(1.0)}, TypeError, "no Value"),
+    ],
+)
+def test_rows_that_no_sink_should_be_given_are_refused(
+    axes: dict[str, float], values: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    sink = MemorySink()
+    with pytest.raises(error, match=message):
+        sink.write(axes, values)
+    assert sink.rows == []
+
+
+def test_flushes_are_counted() -> None:
+    sink = MemorySink()
+    sink.flush()
+    sink.flush()
+    assert sink.flushes == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*WARN:UserWarning")  # advice about spaces; what is wrong raises
+@pytest.mark.parametrize("make_env", [CorridorEnv, PointEnv])
+def test_the_envs_keep_to_gymnasiums_rules(make_env: Any) -> None:
+    check_env(make_env("rgb_array"), skip_render_check=True)
+
+
+@pytest.mark.parametrize("seed", range(7))
+def test_a_corridor_is_as_long_as_its_seed_says(seed: int) -> None:
+    env = CorridorEnv("rgb_array", size=(9, 16))
+    env.reset(seed=seed)
+    length = 2 + seed % 5
+    for step in range(1, length + 1):
+        _, reward, terminated, truncated, info = env.step(1)
+        assert (reward, terminated, truncated, info) == (1.0, step == length, False, {"is_success": step == length})
+        assert np.nonzero(env.render()[0, :, 0])[0].tolist() == [2 * step, 2 * step + 1]
+
+
+def test_waiting_in_a_corridor_is_cut_after_twenty_steps() -> None:
+    env = CorridorEnv()
+    env.reset(seed=0)
+    outcomes = [env.step(0)[1:4] for _ in range(20)]
+    assert outcomes == [(-1.0, False, False)] * 19 + [(-1.0, False, True)]
+    assert env.render() is None
+
+
+def test_a_point_is_as_far_as_it_was_steered() -> None:
+    env = PointEnv()
+    (start,), _ = env.reset(seed=3)
+    assert abs(start) <= 3
+    rewards = [env.step(np.array([-start]))[1] for _ in range(10)]
+    assert rewards == pytest.approx([-abs(start * -(turn - 1)) for turn in range(1, 11)], abs=1e-5)
+    assert env.step(np.array([0.0]))[3]
+
+
+def test_the_modules_answer_as_policies_do() -> None:
+    assert TinyQ().q_network(torch.zeros(3, 2)).shape == (3, 2)
+    assert TinyActorCritic().policy(torch.zeros(3, 1)).mean.shape == (3, 1)
+    assert math.isclose(TinyActorCritic().policy(torch.zeros(3, 1)).stddev[0].item(), 0.5)
+
+
+def test_all_that_is_promised_is_there_and_nothing_else() -> None:
+    for name in rlwandb_callbacks.testing.__all__:
+        assert getattr(rlwandb_callbacks.testing, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        rlwandb_callbacks.testing.nothing  # noqa: B018  # looking is enough
