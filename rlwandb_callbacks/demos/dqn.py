@@ -164,7 +164,7 @@ class DQN(pl.LightningModule):
         buffer_size: int = 50_000,
         warmup_env_steps: int = 1_000,
         env_steps_per_update: int = 4,
-        total_env_steps: int = 41_000,
+        total_env_steps: int = 33_000,
         epsilon_start: float = 1.0,
         epsilon_end: float = 0.1,
         epsilon_env_steps: int = 10_000,

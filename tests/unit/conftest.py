@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +73,13 @@ def decode() -> Callable[[Path | str], tuple[dict[str, Any], np.ndarray]]:
         return meta, np.frombuffer(answer.stdout, np.uint8).reshape(-1, size[1], size[0], 3)
 
     return read
+
+
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """No file may grow beyond 64 KiB, as on a disk that is full."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -136,6 +136,12 @@ def test_an_environment_or_a_function_may_stand_for_the_env() -> None:
     assert as_config({"evaluation": {"env": CorridorEnv}}).evaluation.env is CorridorEnv
 
 
+def test_lists_may_be_written_as_tuples() -> None:
+    config = as_config({"metric_list": ("loss", "lr"), "run": {"tags": ("a", "b")}})
+    assert (config.metric_list, config.run.tags) == (["loss", "lr"], ["a", "b"])
+    assert as_config(metric_list=("loss",)).metric_list == ["loss"]
+
+
 def test_env_kwargs_arrive_as_they_were_given() -> None:
     kwargs = {"size": (45, 61), "rewards": {0: -1.0, 1: 1.0}}
     assert as_config({"evaluation": {"env_kwargs": kwargs}}).evaluation.env_kwargs == kwargs

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 from typing import Any
@@ -64,6 +65,13 @@ def test_counters_go_on_from_their_state(state: dict[str, float]) -> None:
     counters.restore(state)
     assert counters.state() == state
     assert pickle.loads(pickle.dumps(counters)).state() == state
+
+
+def test_counters_can_be_copied_while_they_hold_what_a_step_returned() -> None:
+    counters = Counters()
+    counters.restore({"updates": 3})
+    counters._env_steps_output = 2 * torch.ones((), requires_grad=True)
+    assert copy.deepcopy(counters).state() == {"updates": 3}
 
 
 def test_a_state_of_somebody_else_starts_from_zero() -> None:

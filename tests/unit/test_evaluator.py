@@ -87,6 +87,17 @@ def test_the_same_evaluation_twice_is_the_same() -> None:
     assert np.array_equal(first, second)
 
 
+def test_a_distribution_is_sampled_or_not_as_the_settings_say() -> None:
+    module = TinyActorCritic()
+    nn.init.zeros_(module.actor.weight)
+    drawn = {}
+    for deterministic in (True, False):
+        episode = evaluator_of(module, env=PointEnv, deterministic=deterministic, episodes=1).play()[0].episode
+        drawn[deterministic] = np.abs(episode.actions - np.clip(episode.scores.mean, -2, 2)).max()
+    assert drawn[True] == pytest.approx(0.0, abs=1e-6)
+    assert drawn[False] > 0.05
+
+
 def test_a_network_that_is_replaced_is_found_anew() -> None:
     module = Right()
     evaluator = evaluator_of(module, episodes=1)
@@ -148,6 +159,7 @@ def test_what_is_wrong_shows_before_anything_is_played(
     with pytest.raises(error) as caught:
         evaluator_of(Right(), **evaluation)
     assert isinstance(caught.value, ConfigError)
+    assert ("failed on a batch" in str(caught.value)) == (evaluation.get("policy") is fails)
     assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from rlwandb_callbacks.callbacks.evaluation import discount_factor
 from rlwandb_callbacks.callbacks.gradients import trained_parameters
-from rlwandb_callbacks.callbacks.metrics import gradient_norm, learning_rates, to_numbers
+from rlwandb_callbacks.callbacks.metrics import _as_tensor, gradient_norm, learning_rates, to_numbers
 from rlwandb_callbacks.testing import TinyQ
 
 
@@ -81,6 +81,12 @@ def test_names_keep_their_order() -> None:
         "q_value_max",
         "loss",
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float32])
+def test_whatever_lies_on_another_device_can_be_averaged_there(dtype: torch.dtype) -> None:
+    elsewhere = torch.ones(2, dtype=dtype, device="meta")
+    assert _as_tensor(elsewhere).mean().device.type == "meta"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -162,6 +168,12 @@ def test_optimizers_of_the_same_part_are_numbered() -> None:
     assert learning_rates(optimizers, agent) == {"lr": 0.1, "lr_actor_0": 0.1, "lr_actor_1": 0.2}
 
 
+def test_a_number_in_a_list_of_layers_is_no_name() -> None:
+    agent = Agent()
+    optimizers = [sgd(agent.actor[1].parameters(), 0.1), sgd(agent.critic.parameters(), 0.2)]
+    assert learning_rates(optimizers, agent) == {"lr": 0.1, "lr_actor": 0.1, "lr_critic": 0.2}
+
+
 def test_optimizers_of_everything_or_of_strangers_are_numbered() -> None:
     agent = Agent()
     optimizers = [sgd(agent.parameters(), 0.1), sgd([torch.zeros(1, requires_grad=True)], 0.2)]
@@ -208,6 +220,11 @@ def test_the_norm_is_the_one_that_clipping_takes() -> None:
 def test_the_norm_of_other_floating_types(dtype: torch.dtype) -> None:
     parameters = [parameter_with(torch.tensor([3.0, 4.0], dtype=dtype)), parameter_with(torch.tensor([0.0, 12.0]))]
     assert gradient_norm(parameters).item() == pytest.approx(13.0)
+
+
+def test_the_norm_of_half_precision_gradients_may_be_larger_than_they_can_be() -> None:
+    parameters = [parameter_with(torch.tensor([60_000.0, 0.0]).half()) for _ in range(2)]
+    assert gradient_norm(parameters).item() == pytest.approx(60_000 * math.sqrt(2))
 
 
 def test_rows_of_a_sparse_gradient_that_come_twice_are_added_first() -> None:

@@ -266,6 +266,19 @@ def test_videos_that_cannot_be_written_are_raised_where_the_user_wants_that(
         played(config(), strict_reporter, tmp_path)
 
 
+def test_frames_that_cannot_be_kept_are_reported_and_the_numbers_kept(
+    reporter: Any, tmp_path: Path, little_room: None
+) -> None:
+    class Noisy(Restless):
+        def render(self) -> Any:
+            return np.random.default_rng(self._steps).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+
+    evaluation, clips = played(config(Noisy, action_logger=False), reporter, tmp_path)
+    assert len(evaluation.episodes) == 5
+    assert clips == {}
+    assert [type(error) for _, error in reporter.errors] == [OSError]
+
+
 def given(make_episode: MakeEpisode, frames: bool = True) -> Evaluation:
     episodes = [
         make_episode([1.0] * steps, frames=np.full((steps + 1, 64, 64, 3), 90, np.uint8) if frames else None)

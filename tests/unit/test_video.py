@@ -123,16 +123,6 @@ def test_what_ffmpeg_cannot_write_is_an_os_error_and_no_file(tmp_path: Path, nam
     assert list(tmp_path.rglob("*")) == []
 
 
-@pytest.fixture
-def little_room() -> Iterator[None]:
-    """No file may grow beyond 64 KiB, as on a disk that is full."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("count", [2, 60])
 def test_a_disk_that_is_full_is_an_os_error_and_no_file(tmp_path: Path, little_room: None, count: int) -> None:
     with pytest.raises(OSError, match="clip"):
