@@ -17,9 +17,9 @@ SMALL_POLICY_ELEMENTS = 1_000_000
 def undisturbed(module: nn.Module, *, seed: int) -> Iterator[None]:
     """Runs a block in evaluation mode and without gradients, and puts everything back behind it.
 
-    Put back are the random states of python, numpy and torch (CPU and CUDA), the train/eval flag of each submodule, and
-    the number of torch's threads. Networks of up to a million parameters on the CPU run on one thread inside the block:
-    threads that wait for each other on busy cores cost more than they bring.
+    Put back are the random states of python, numpy and torch (CPU and the module's devices), the train/eval flag of
+    each submodule, and the number of torch's threads. Networks of up to a million parameters on the CPU run on one
+    thread inside the block: threads that wait for each other on busy cores cost more than they bring.
 
     Args:
         module: The LightningModule that trains.
@@ -29,10 +29,9 @@ def undisturbed(module: nn.Module, *, seed: int) -> Iterator[None]:
     numpy_state = np.random.get_state()  # noqa: NPY002  # the global state is what must be put back
     modes = {submodule: submodule.training for submodule in module.modules()}
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        with _seeded_torch(module, seed), torch.no_grad():
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002  # environments may draw from it
-            torch.manual_seed(seed)
             module.eval()
             if _is_small_and_on_cpu(module):
                 torch.set_num_threads(1)
@@ -43,6 +42,25 @@ def undisturbed(module: nn.Module, *, seed: int) -> Iterator[None]:
             submodule.training = training
         np.random.set_state(numpy_state)  # noqa: NPY002  # see above
         random.setstate(python_state)
+
+
+@contextlib.contextmanager
+def _seeded_torch(module: nn.Module, seed: int) -> Iterator[None]:
+    """Seeds the CPU and the devices that the module is on; ``torch.manual_seed`` would seed those of others too."""
+    devices = {parameter.device for parameter in module.parameters()}
+    cuda = sorted(device.index for device in devices if device.type == "cuda")
+    mps_state = torch.mps.get_rng_state() if any(device.type == "mps" for device in devices) else None
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        for index in cuda:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        if mps_state is not None:
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if mps_state is not None:
+                torch.mps.set_rng_state(mps_state)
 
 
 def _is_small_and_on_cpu(module: nn.Module) -> bool:

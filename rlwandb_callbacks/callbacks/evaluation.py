@@ -51,6 +51,8 @@ class EvaluationCallback(RLCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the run, and checks that videos can be kept."""
         super().setup(trainer, pl_module, stage)
+        self._evaluator = None
+        self._recorder = self._new_recorder()
         if self._makes_videos and self.cfg.evaluation.env is not None:
             check_writable(self.cfg.record_path)
 
@@ -63,16 +65,13 @@ class EvaluationCallback(RLCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the environment and asks the policy once, so that what is wrong shows before the first step."""
-        self._evaluator = None
-        self._recorder = self._new_recorder()
         self._evaluated_at_update = -1
         self._prepare(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepares for ``trainer.validate``, where no fit has started."""
         self._given = []
-        if not trainer.sanity_checking and self._evaluator is None:
-            self._recorder = self._new_recorder()
+        if not trainer.sanity_checking:
             self._prepare(trainer, pl_module)
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -148,6 +147,10 @@ class EvaluationCallback(RLCallback):
             return given, self._recorder.clips_of_given(given, shelf=shelf)
         with undisturbed(pl_module, seed=self.cfg.evaluation.seed):
             return self._recorder.play(self._evaluator, gamma=gamma, shelf=shelf)
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets go of the module."""
+        self._evaluator, self._given = None, []
 
 
 def discount_factor(configured: float | None, module: torch.nn.Module) -> float:
