@@ -86,7 +86,7 @@ def test_sheet_indices_are_evenly_spread_from_the_first_to_the_last(count: int, 
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((400, 600), (200, 300)), ((400, 300), (400, 300)), ((3, 3000), (1, 300)), ((50, 20), (50, 20))],
+    [((400, 600), (280, 420)), ((400, 420), (400, 420)), ((3, 4200), (1, 420)), ((50, 20), (50, 20))],
 )
 def test_thumbnails_keep_proportions_and_never_grow(shape: tuple[int, int], expected: tuple[int, int]) -> None:
     assert thumbnail(noise(*shape)).shape == (*expected, 3)

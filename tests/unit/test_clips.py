@@ -87,15 +87,15 @@ def test_the_sheet_holds_small_pictures_the_right_way_round(make_episode: MakeEp
     frames[:, :, 300:] = 200
     frames[:, :100] = 90
     sheet = clip_of(make_episode([1.0]), tmp_path / "clip", frames, has_overlay=False)["video/best_sheet"].pixels
-    assert 2 * 300 < sheet.shape[1] < 2 * 300 + 40
-    assert 200 < sheet.shape[0] < 200 + 40
+    assert 2 * 420 < sheet.shape[1] < 2 * 420 + 40
+    assert 280 < sheet.shape[0] < 280 + 40
     for level in (90, 200):
         columns = np.nonzero((sheet == level).all(axis=-1))[1]
         assert np.ptp(columns) > 300, "both cells have it"
     cell = np.nonzero((sheet == 90).all(axis=-1))
     top, left = cell[0].min(), cell[1].min()
     assert sheet[top + 20, left + 10].tolist() == [90] * 3
-    assert sheet[top + 180, left + 10].tolist() == [0] * 3
+    assert sheet[top + 260, left + 10].tolist() == [0] * 3
     assert sheet[top + 180, left + 290].tolist() == [200] * 3
 
 
