@@ -65,12 +65,17 @@ def tensor_meaning(policy: str | Callable[..., Any] | None, module: nn.Module, a
     if policy is None:
         policy = next((name for name in DEFAULT_NAMES if callable(getattr(module, name, None))), "")
     name = policy if isinstance(policy, str) else getattr(policy, "__name__", type(policy).__name__)
-    name = name.rpartition(":")[2]
-    if action_logger == "q_value" or (_Q_NAME.search(name) and not _POLICY_NAME.search(name)):
+    if action_logger == "q_value":
         return "q_values"
-    if action_logger == "action_probability" or _POLICY_NAME.search(name):
+    own_name, attribute_path = re.split(r"[.:]", name)[-1], name.rpartition(":")[2]
+    told = _meaning_told_by(own_name) or _meaning_told_by(attribute_path)
+    return told or ("logits" if action_logger == "action_probability" else "unknown")
+
+
+def _meaning_told_by(name: str) -> str:
+    if _POLICY_NAME.search(name):
         return "logits"
-    return "unknown"
+    return "q_values" if _Q_NAME.search(name) else ""
 
 
 @dataclass(frozen=True)

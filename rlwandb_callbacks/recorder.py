@@ -79,10 +79,15 @@ class Recorder:
             The episodes, and ``video/…`` values; without these where no video could be made.
         """
         try:
-            return self._attempt(evaluator, gamma, shelf)
+            return self._attempt(evaluator, gamma, shelf, makes_clips=self._can_render)
         except ReplayDivergedError as error:
             self._can_replay = False
             self._reporter.warn_once(f"{error} Episodes are recorded while playing from now on.", kind="replay")
+        except OSError as error:
+            if self._can_replay or not self._can_render:
+                raise
+            self._reporter.report("Keeping frames", error)
+            return self._attempt(evaluator, gamma, shelf, makes_clips=False)
         except (RenderError, EnvError) as error:
             if not self._can_render:
                 raise
@@ -90,13 +95,14 @@ class Recorder:
             self._reporter.report("Making videos", error)
         return self.play(evaluator, gamma=gamma, shelf=shelf)
 
-    def _attempt(self, evaluator: Evaluator, gamma: float, shelf: Shelf) -> tuple[Evaluation, dict[str, Value]]:
+    def _attempt(
+        self, evaluator: Evaluator, gamma: float, shelf: Shelf, *, makes_clips: bool
+    ) -> tuple[Evaluation, dict[str, Value]]:
         with contextlib.ExitStack() as stack:
-            records = self._can_render and not self._can_replay
-            store = stack.enter_context(FrameStore()) if records else None
+            store = stack.enter_context(FrameStore()) if makes_clips and not self._can_replay else None
             played = evaluator.play(store)
             evaluation = Evaluation([each.episode for each in played], gamma, evaluator.actions)
-            if not self._can_render:
+            if not makes_clips:
                 return evaluation, {}
             frames = [partial(frames_of, each, evaluator.make_env, store) for each in played]
             return evaluation, self._clips(evaluation, frames, evaluator.fps, shelf)

@@ -178,7 +178,7 @@ def detached(value: Any) -> Any:
 
 def _as_tensor(value: Any) -> torch.Tensor | None:
     if isinstance(value, torch.Tensor):
-        return None if value.is_complex() else value.detach().to(torch.float64 if value.device.type == "cpu" else None)
+        return None if value.is_complex() else _as_float(value.detach())
     if isinstance(value, list | tuple) and any(isinstance(entry, torch.Tensor) for entry in value):
         entries = [entry for entry in map(_as_tensor, value) if entry is not None]
         return torch.cat([entry.reshape(-1).to(entries[0].device) for entry in entries]) if entries else None
@@ -186,6 +186,13 @@ def _as_tensor(value: Any) -> torch.Tensor | None:
         return None if value is None else torch.from_numpy(np.asarray(value, dtype=np.float64))
     except (TypeError, ValueError):
         return None
+
+
+def _as_float(tensor: torch.Tensor) -> torch.Tensor:
+    """Double precision on the CPU, where it is free; other devices may not have it."""
+    if tensor.device.type == "cpu":
+        return tensor.double()
+    return tensor if tensor.is_floating_point() else tensor.float()
 
 
 def learning_rates(optimizers: Iterable[torch.optim.Optimizer], module: torch.nn.Module) -> dict[str, float]:
