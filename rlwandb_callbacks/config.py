@@ -14,6 +14,7 @@ Example:
 
 from __future__ import annotations
 
+import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +110,7 @@ class VideosConfig:
     """How videos are made.
 
     Args:
-        fps: Frames per second, > 0; by default ``render_fps`` of the environment's metadata, else 30.
+        fps: Frames per second, 0.1 to 1000; by default ``render_fps`` of the environment's metadata, else 30.
         crf: H.264 quality, 0 (lossless) to 51; 23 keeps small text legible.
     """
 
@@ -118,7 +119,7 @@ class VideosConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _require(self, "fps", lambda value: value is None or 0 < value <= 1000, "a number above 0 and up to 1000")
+        _require(self, "fps", lambda value: value is None or 0.1 <= value <= 1000, "a number from 0.1 to 1000")
         _require(self, "crf", lambda value: 0 <= value <= 51, "a whole number from 0 to 51")
 
 
@@ -328,9 +329,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, numbers.Real) and not isinstance(value, bool)
     return isinstance(value, type(None) if hint is None else hint)
 
 

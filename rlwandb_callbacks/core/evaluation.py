@@ -101,11 +101,12 @@ def guess_actions(episodes: Sequence[Episode]) -> ActionSpec:
         >>> guess_actions([Episode(actions=np.array([0, 2]), rewards=np.ones(2), terminated=True)])
         DiscreteActions(names=('0', '1', '2'), first=0)
     """
-    actions = np.concatenate([episode.actions.reshape(episode.length, -1) for episode in episodes])
-    if actions.dtype.kind == "f":
+    taken = [episode.actions.reshape(episode.length, -1) for episode in episodes if episode.length]
+    actions = np.concatenate(taken or [np.zeros((1, 0))])
+    if actions.dtype.kind == "f" and actions.size:
         unbounded = np.full(actions.shape[1], np.inf)
         return ContinuousActions(-unbounded, unbounded)
-    if actions.shape[1] != 1:
+    if actions.shape[1] != 1 or actions.min() < 0:
         return OtherActions()
     widths = [e.scores.values.shape[-1] for e in episodes if isinstance(e.scores, QValues | Probabilities)]
     return DiscreteActions(tuple(map(str, range(max([int(actions.max(initial=0)) + 1, *widths])))))

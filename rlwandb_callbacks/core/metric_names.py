@@ -33,7 +33,11 @@ def normalise(name: str) -> str:
         >>> [normalise(name) for name in ("losses/qf1_values", "target q_value", "loss_step")]
         ['qf1_values', 'target_q_value', 'loss']
     """
-    return name.rsplit("/", 1)[-1].lower().replace(" ", "_").replace("-", "_").removesuffix("_step")
+    return _plain(name).removesuffix("_step")
+
+
+def _plain(name: str) -> str:
+    return name.rsplit("/", 1)[-1].lower().replace(" ", "_").replace("-", "_")
 
 
 def canonical(name: str) -> str | None:
@@ -55,14 +59,14 @@ class MetricSelection:
         metric_list: Names or aliases; a name that is not known stands for itself. None for all that are known.
 
     Example:
-        >>> MetricSelection(["q_values", "my_scalar"]).pick(["loss", "qf1_values", "my_scalar"])
-        {'qf1_values': 'q_value', 'my_scalar': 'my_scalar'}
+        >>> MetricSelection(["q_values", "time_per_step"]).pick(["loss", "qf1_values", "time_per_step"])
+        {'qf1_values': 'q_value', 'time_per_step': 'time_per_step'}
     """
 
     def __init__(self, metric_list: Sequence[str] | None) -> None:
         known = set(ALIASES) if metric_list is None else {canonical(name) for name in metric_list}
         self._known = {name for name in known if name is not None}
-        self._further = {normalise(name): name for name in metric_list or () if canonical(name) is None}
+        self._further = {_plain(name): name for name in metric_list or () if canonical(name) is None}
 
     def wants(self, name: str) -> bool:
         """Tells whether a canonical name is to be logged."""
@@ -93,8 +97,7 @@ class MetricSelection:
         ours = canonical(name)
         if ours is not None:
             return ours if ours in self._known else None
-        short = normalise(name)
-        return short if short in self._further else None
+        return next((short for short in (_plain(name), normalise(name)) if short in self._further), None)
 
 
 def _rank(ours: str, alias: str) -> int:

@@ -117,5 +117,5 @@ class Geometry:
 
     def x(self, value: float, low: float, high: float) -> int:
         """Where a value of an axis that goes from ``low`` to ``high`` lies; values beyond stay at the end."""
-        share = min(max((value - low) / (high - low), 0.0), 1.0) if math.isfinite(value) else 0.0
+        share = min(max((value / 2 - low / 2) / (high / 2 - low / 2), 0.0), 1.0) if math.isfinite(value) else 0.0
         return round(self.bar_left + share * (self.bar_right - self.bar_left))

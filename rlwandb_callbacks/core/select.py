@@ -29,8 +29,9 @@ def extremes(returns: Sequence[float]) -> dict[str, int]:
     """
     if len(returns) == 0:
         raise ValueError("There is no episode to choose from: returns is empty.")
-    comparable = np.nan_to_num(np.asarray(returns, dtype=np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    order = np.argsort(comparable, kind="stable")
+    comparable = np.asarray(returns, dtype=np.float64)
+    is_number = ~np.isnan(comparable)
+    order = np.lexsort((np.where(is_number, comparable, 0.0), is_number))
     picked = {"best": int(order[-1])}
     if len(order) >= 3:
         picked["median"] = int(order[(len(order) - 1) // 2])

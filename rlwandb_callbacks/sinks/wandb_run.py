@@ -153,7 +153,7 @@ def is_run(candidate: Any) -> bool:
 
 
 def without_secrets(value: Any) -> Any:
-    """Makes a value fit for a run's config: plain containers, functions by name, long texts cut, secrets left out.
+    """Makes a value fit for a run's config: plain containers, functions by name, secrets left out.
 
     Example:
         >>> without_secrets({"lr": 0.1, "wandb_api_key": "k", "nested": {"password": "p", "seed": 1}})

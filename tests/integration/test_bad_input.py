@@ -39,7 +39,7 @@ class NeverTrains(TinyQ):
         ({"video_logger": True}, ["video_logger", "evaluation.env"]),
         ({"evaluation": {"episodes": 0}}, ["evaluation.episodes", "0", "≥ 1"]),
         ({"evaluation": {"episodes": 2.5}}, ["evaluation.episodes", "2.5", "a whole number"]),
-        ({"videos": {"fps": -30}}, ["videos.fps", "-30", "above 0"]),
+        ({"videos": {"fps": -30}}, ["videos.fps", "-30", "0.1 to 1000"]),
         ({"evaluation": {"epsiodes": 3}}, ["epsiodes", "evaluation", "Did you mean 'episodes'"]),
         ({"gradient_loger": True}, ["gradient_loger", "Did you mean 'gradient_logger'"]),
         ({"action_logger": "qvalue"}, ["action_logger", "qvalue", "q_value", "action probability"]),

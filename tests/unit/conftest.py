@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -55,24 +51,6 @@ def make_episode() -> Callable[..., Episode]:
         return Episode(rewards=np.array(rewards, dtype=np.float64), **given)
 
     return make
-
-
-@pytest.fixture
-def decode() -> Callable[[Path | str], tuple[dict[str, Any], np.ndarray]]:
-    """Decodes a video with ffmpeg: what the file says of itself, and its frames ``[N, H, W, 3]``."""
-
-    def read(path: Path | str) -> tuple[dict[str, Any], np.ndarray]:
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-        answer = subprocess.run(command, capture_output=True, check=True)
-        stream = re.search(
-            r"Video: (\w+)[^\n]*?, (\w+)[^\n]*?, (\d+)x(\d+)[^\n]*?, ([\d.]+) fps", answer.stderr.decode()
-        )
-        codec, pixel_format, width, height, fps = stream.groups()
-        size = int(width), int(height)
-        meta = {"codec": codec, "pix_fmt": pixel_format, "size": size, "fps": float(fps)}
-        return meta, np.frombuffer(answer.stdout, np.uint8).reshape(-1, size[1], size[0], 3)
-
-    return read
 
 
 @pytest.fixture

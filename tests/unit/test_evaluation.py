@@ -117,3 +117,8 @@ def test_discrete_actions_that_come_in_a_column_are_read_as_well(make_episode: M
     actions = guess_actions([episode])
     assert actions == DiscreteActions(("0", "1"))
     assert Evaluation([episode], 1.0, actions).numbers()["q/mean"] == 2.0
+
+
+def test_episodes_without_a_step_have_no_actions_to_guess_from() -> None:
+    empty = Episode(actions=np.zeros(0), rewards=np.zeros(0), terminated=True)
+    assert guess_actions([empty]) == OtherActions()

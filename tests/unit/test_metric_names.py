@@ -67,3 +67,11 @@ def test_missing_names_what_was_asked_for_and_never_came() -> None:
     assert selection.missing(["my_scalar"]) == ["Other-Scalar"]
     assert selection.missing(["my_scalar", "other_scalar"]) == []
     assert MetricSelection(None).missing([]) == []
+
+
+def test_a_name_of_the_users_own_that_ends_in_step_stays_whole() -> None:
+    selection = MetricSelection(["time_per_step", "bonus"])
+    assert selection.pick(["rollout/time_per_step", "bonus_step"]) == {
+        "rollout/time_per_step": "time_per_step",
+        "bonus_step": "bonus",
+    }

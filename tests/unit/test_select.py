@@ -67,3 +67,7 @@ def test_the_order_of_episodes_does_not_matter() -> None:
 def test_no_episode_is_an_error() -> None:
     with pytest.raises(ValueError, match="no episode to choose from"):
         extremes([])
+
+
+def test_an_episode_without_a_number_is_worse_than_one_that_lost_everything() -> None:
+    assert extremes([float("nan"), -float("inf"), 0.0]) == {"best": 2, "median": 1, "worst": 0}
