@@ -45,8 +45,8 @@ class EvaluationConfig:
         num_envs: Environments stepped at a time, ≥ 1; by default as many as episodes, at most 8.
         seed: Episode ``i`` is reset with ``seed + i``, the same ones in every evaluation.
         deterministic: Take the mode of a distribution; otherwise sample from it.
-        every_n_steps: Training batches between two evaluations of a module that has no validation loop, ≥ 1. A module
-            with a validation loop is evaluated when that ends.
+        every_n_steps: Updates (batches after which an optimizer stepped) between two evaluations of a module that has
+            no validation loop, ≥ 1. A module with a validation loop is evaluated when that ends.
         gamma: Discount factor in [0, 1]; by default ``gamma`` of the module or its hyper-parameters, else 0.99.
         max_steps: Longest episode, ≥ 1; longer ones are cut, and their captions say so.
     """
@@ -75,7 +75,8 @@ class MetricsConfig:
     """How training metrics are logged.
 
     Args:
-        every_n_steps: Training batches between two rows, ≥ 1; by default the Trainer's ``log_every_n_steps``.
+        every_n_steps: Updates (batches after which an optimizer stepped) between two rows, ≥ 1; by default the
+            Trainer's ``log_every_n_steps``.
     """
 
     every_n_steps: int | None = None
@@ -91,7 +92,7 @@ class GradientsConfig:
 
     Args:
         log: ``gradients``, ``parameters`` or ``all``.
-        log_freq: Training batches between two histograms of a tensor, ≥ 1.
+        log_freq: Updates between two histograms of a tensor, ≥ 1.
         log_graph: Also log the networks' structure, once.
     """
 

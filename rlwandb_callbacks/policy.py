@@ -106,6 +106,8 @@ class Player:
         if isinstance(observations, tuple):
             return tuple(self._to_tensors(value) for value in observations)
         array = np.asarray(observations)
+        if array.dtype.kind not in "biuf":
+            return observations
         first = next((p for p in self.module.parameters() if p.is_floating_point()), torch.empty(0))
         return torch.as_tensor(array, device=first.device, dtype=first.dtype if array.dtype.kind == "f" else None)
 
@@ -113,7 +115,9 @@ class Player:
 def _batch_size(observations: Any) -> int:
     if isinstance(observations, dict):
         return _batch_size(next(iter(observations.values())))
-    return _batch_size(observations[0]) if isinstance(observations, tuple) else len(observations)
+    if isinstance(observations, tuple) and not isinstance(observations[0], str):  # gymnasium batches text as a tuple
+        return _batch_size(observations[0])
+    return len(observations)
 
 
 def _attribute(module: nn.Module, path: str) -> Any:

@@ -73,7 +73,7 @@ class Reader:
 
     def _step(self, answer: Any, batch_size: int) -> PolicyStep | None:
         if isinstance(answer, PolicyStep):
-            return answer if len(answer.actions) == batch_size else None
+            return answer if self._is_consistent(answer, batch_size) else None
         if isinstance(answer, Distribution):
             return self._from_distribution(answer, batch_size)
         if isinstance(answer, Mapping):
@@ -84,6 +84,15 @@ class Reader:
         if isinstance(answer, torch.Tensor | np.ndarray):
             return self._from_array(to_numpy(answer), batch_size)
         return None
+
+    def _is_consistent(self, step: PolicyStep, batch_size: int) -> bool:
+        scores = step.scores
+        if scores is not None:
+            rows = scores.mean if isinstance(scores, Gaussian) else scores.values
+            expected = (batch_size, self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else None
+            if len(rows) != batch_size or (expected is not None and rows.shape != expected):
+                return False
+        return len(step.actions) == batch_size and (step.values is None or np.shape(step.values) == (batch_size,))
 
     def _from_array(self, array: NDArray[Any], batch_size: int) -> PolicyStep | None:
         if self._is_one_row_of_scores_per_state(array, batch_size):

@@ -119,11 +119,15 @@ class Recorder:
     def _clips(
         self, evaluation: Evaluation, frames: Sequence[Callable[[], Generator[Pixels]]], fps: float, shelf: Shelf
     ) -> dict[str, Value]:
+        clips: dict[str, Value] = {}
         try:
-            return dict(self._each_clip(evaluation, frames, fps, shelf))
-        except OSError as error:
+            for key, value in self._each_clip(evaluation, frames, fps, shelf):
+                clips[key] = value  # noqa: PERF403  # those before a failure are kept
+        except (RenderError, EnvError, ReplayDivergedError):
+            raise
+        except Exception as error:  # noqa: BLE001  # no video is worth the numbers of an evaluation
             self._reporter.report("Writing videos", error)
-            return {}
+        return clips
 
     def _each_clip(
         self, evaluation: Evaluation, frames: Sequence[Callable[[], Generator[Pixels]]], fps: float, shelf: Shelf

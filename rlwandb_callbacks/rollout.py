@@ -5,6 +5,7 @@ Every episode has its own seed and all that are begun are played to their end, s
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,12 +52,13 @@ def play(
     Returns:
         One entry per seed, in that order.
     """
-    lanes = [_Lane(make_env(), max_steps, store) for _ in range(min(num_envs, len(seeds)))]
-    envs = SyncVectorEnv([lane.itself for lane in lanes], autoreset_mode=AutoresetMode.DISABLED)
-    try:
+    with contextlib.ExitStack() as opened:
+        lanes: list[_Lane] = []
+        for _ in range(min(num_envs, len(seeds))):
+            lanes.append(_Lane(make_env(), max_steps, store))
+            opened.callback(lanes[-1].close)
+        envs = SyncVectorEnv([lane.itself for lane in lanes], autoreset_mode=AutoresetMode.DISABLED)
         played = dict(_play_all(envs, lanes, act, iter(enumerate(seeds))))
-    finally:
-        envs.close()
     return [played[index] for index in range(len(seeds))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ class Counters:
     def __init__(self) -> None:
         self.updates = 0
         self._batch_step: int | None = None
+        self._module_step: float | None = None
         self._env_steps_output: Any = None
         self._env_steps_known: float | None = None
         self._seen_batch = -1
@@ -74,7 +76,9 @@ class Counters:
             ``training_step``, the logged metrics or the module tell it.
         """
         logged = trainer.callback_metrics
-        step = logged.get("step", self._batch_step)
+        told = as_number(logged_on_step(trainer).get("step"))
+        self._module_step = self._module_step if told is None else told
+        step = self._batch_step if self._module_step is None else self._module_step
         axes = {
             "trainer/global_step": int(batches_that_stepped(trainer) if step is None else step),
             "time/updates": self.updates,
@@ -88,6 +92,15 @@ class Counters:
         sources += [getattr(module, name, None) for name in ENV_STEP_NAMES]
         numbers = (as_number(source) for source in sources)
         return next((number for number in numbers if number is not None), self._env_steps_known)
+
+
+def logged_on_step(trainer: Trainer) -> Mapping[str, Any]:
+    """What the module logged for this very batch, as Lightning is about to give it to its loggers.
+
+    The Trainer's own ``logged_metrics`` and ``callback_metrics`` also hold what was logged for epochs, and long ago.
+    """
+    results = getattr(trainer.fit_loop.epoch_loop, "_results", None)
+    return {} if results is None else results.metrics(on_step=True)["log"]
 
 
 def batches_that_stepped(trainer: Trainer) -> int:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 DEFAULT_GAMMA = 0.99
+OUR_GROUPS = ("eval/", "q/", "policy/")
+WORST = float(torch.finfo(torch.float32).min)
 
 
 class EvaluationCallback(RLCallback):
@@ -67,6 +69,11 @@ class EvaluationCallback(RLCallback):
         """Makes the environment and asks the policy once, so that what is wrong shows before the first step."""
         self._evaluated_at_update = -1
         self._prepare(trainer, pl_module)
+        if self.cfg.evaluation.env is None and self.cfg.evaluation.policy is not None:
+            self.session.warn_once(
+                "evaluation.policy is set and evaluation.env is not, so nothing is played. Set evaluation.env too.",
+                kind="policy without env",
+            )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepares for ``trainer.validate``, where no fit has started."""
@@ -107,8 +114,16 @@ class EvaluationCallback(RLCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Takes the episodes that ``validation_step`` may return."""
-        if isinstance(outputs, Mapping) and not trainer.sanity_checking:
-            self._given += [episode for episode in outputs.get("episodes", ()) if isinstance(episode, Episode)]
+        given = outputs.get("episodes") if isinstance(outputs, Mapping) else None
+        if not isinstance(given, list | tuple) or trainer.sanity_checking:
+            return
+        episodes = [episode for episode in given if isinstance(episode, Episode)]
+        if len(episodes) < len(given):
+            self.session.warn_once(
+                "validation_step returned 'episodes' that are no rlwandb_callbacks.Episode; they are left out.",
+                kind="given episodes",
+            )
+        self._given += episodes
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates."""
@@ -116,15 +131,22 @@ class EvaluationCallback(RLCallback):
             self._evaluate(trainer, pl_module)
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if getattr(trainer, "fast_dev_run", False) or (self._evaluator is None and not self._given):
+        if getattr(trainer, "fast_dev_run", False):
+            return
+        if self._evaluator is None:
+            self._given = of_all_ranks(self._given, trainer.world_size)
+        if self._evaluator is None and not self._given:
             return
         self._evaluated_at_update = self.session.counters.updates
         numbers: dict[str, float] = {}
         if trainer.is_global_zero:
             with self.session.guarded("The evaluation"):
                 numbers = self._play_and_log(trainer, pl_module)
+        self._given = []
         if trainer.world_size > 1:
             numbers = trainer.strategy.broadcast(numbers, src=0)
+        numbers = stand_ins(trainer) | numbers
+        self.session.published |= numbers.keys()
         trainer.callback_metrics.update({key: torch.tensor(number) for key, number in numbers.items()})
 
     def _play_and_log(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
@@ -151,6 +173,29 @@ class EvaluationCallback(RLCallback):
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets go of the module."""
         self._evaluator, self._given = None, []
+
+
+def of_all_ranks(episodes: list[Episode], world_size: int) -> list[Episode]:
+    """Collects what the ranks of a distributed training brought; called on all of them."""
+    if world_size == 1:
+        return episodes
+    gathered: list[list[Episode]] = [[] for _ in range(world_size)]
+    torch.distributed.all_gather_object(gathered, episodes)
+    return [episode for of_rank in gathered for episode in of_rank]
+
+
+def stand_ins(trainer: Any) -> dict[str, float]:
+    """The worst finite number for each of our keys that a callback monitors and no evaluation has given yet.
+
+    ModelCheckpoint and EarlyStopping end a training over a number that is missing, or not finite, and an evaluation may
+    fail. Stand-ins are not logged.
+    """
+    numbers = {}
+    for callback in trainer.callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith(OUR_GROUPS) and monitor not in trainer.callback_metrics:
+            numbers[monitor] = WORST if getattr(callback, "mode", "min") == "max" else -WORST
+    return numbers
 
 
 def discount_factor(configured: float | None, module: torch.nn.Module) -> float:

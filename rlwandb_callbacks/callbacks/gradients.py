@@ -63,14 +63,15 @@ class GradientsCallback(RLCallback):
             trained,
             networks,
             gradients=cfg.log != "parameters",
-            log_freq=cfg.log_freq,
+            log_freq=cfg.log_freq * backward_passes_per_update(trainer),
             log_graph=cfg.log_graph,
         )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Takes the graph's hooks off as soon as the networks have run once."""
         if self._watch is not None:
-            self._watch.finish_graph()
+            with self.session.guarded("Logging the graph"):
+                self._watch.finish_graph()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -98,6 +99,11 @@ class GradientsCallback(RLCallback):
         if self._watch is not None:
             watch, self._watch = self._watch, None
             watch.close()
+
+
+def backward_passes_per_update(trainer: Any) -> int:
+    """How often gradients are accumulated before a step: ``wandb.watch`` counts backward passes."""
+    return int(trainer.accumulate_grad_batches)
 
 
 def trained_parameters(optimizers: Any, module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

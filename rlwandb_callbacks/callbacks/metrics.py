@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from rlwandb_callbacks.callbacks.base import RLCallback
+from rlwandb_callbacks.callbacks.counters import logged_on_step
 from rlwandb_callbacks.core.metric_names import WITH_RANGE, MetricSelection
 from rlwandb_callbacks.core.schedule import Every
 from rlwandb_callbacks.core.values import Scalar
@@ -22,8 +23,8 @@ class MetricsCallback(RLCallback):
     """Logs ``train/…`` every ``metrics.every_n_steps`` updates.
 
     Values come from the mapping that ``training_step`` returns, else from what the module logged, else (``lr``) from
-    the optimizers. A row holds the latest value of each metric that was seen since the row before; nothing is moved
-    off the device, and nothing waits for it, until a row is due.
+    the optimizers. A row holds the latest value of each metric that was returned since the row before, or that the
+    Trainer holds; nothing is moved off the device, and nothing waits for it, until a row is due.
 
     Example:
         >>> MetricsCallback({"metric_list": ["loss", "q_values"]}).cfg.metric_list
@@ -39,26 +40,29 @@ class MetricsCallback(RLCallback):
         self._every = Every(1)
         self._latest: dict[str, Any] = {}
         self._plans: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
-        self._squared_norms: list[torch.Tensor] = []
+        self._norms: dict[int, torch.Tensor] = {}
+        self._row_at_update = 0
         self._seen: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves live tensors out."""
-        return {**super().__getstate__(), "_latest": {}, "_squared_norms": []}
+        return {**super().__getstate__(), "_latest": {}, "_norms": {}}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the schedule."""
         super().on_train_start(trainer, pl_module)
         self._clear()
-        interval = self.cfg.metrics.every_n_steps or max(1, log_every_n_steps(trainer))
-        self._every = Every(interval, last=self.session.counters.updates)
+        interval = self.cfg.metrics.every_n_steps or log_every_n_steps(trainer)
+        self._row_at_update = self.session.counters.updates
+        self._every = Every(interval, last=self._row_at_update)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Takes the norm of the gradients: unscaled, accumulated, not clipped yet, and only when a row is due."""
         if self._selection.wants("grad_norm") and self._row_is_due_after_this_batch():
-            norm = gradient_norm(parameter for group in optimizer.param_groups for parameter in group["params"])
-            if norm is not None:
-                self._squared_norms.append(norm.square())
+            with self.session.guarded("The gradient norm"):
+                norm = gradient_norm(parameter for group in optimizer.param_groups for parameter in group["params"])
+                if norm is not None:
+                    self._norms[id(optimizer)] = norm
 
     def _row_is_due_after_this_batch(self) -> bool:
         return self.session.sink is not None and self._every.would_fire(self.session.counters.updates + 1)
@@ -78,9 +82,9 @@ class MetricsCallback(RLCallback):
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the values that came after the last row."""
-        if self.session.sink is not None and self._latest:
+        if self.session.sink is not None and self.session.counters.updates > self._row_at_update:
             self._write_row(trainer, pl_module)
-        self._latest, self._squared_norms = {}, []
+        self._latest, self._norms = {}, {}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last row, and says which of the metrics asked for never came."""
@@ -102,32 +106,30 @@ class MetricsCallback(RLCallback):
             self._latest[ours] = detached(outputs[name])
 
     def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        logged = trainer.callback_metrics
+        latest, self._latest, norms, self._norms = self._latest, {}, self._norms, {}
+        self._row_at_update = self.session.counters.updates
+        logged = {key: value for key, value in trainer.callback_metrics.items() if key not in self.session.published}
         offered = {ours: logged[name] for name, ours in self._selection.pick(logged).items()}
-        if self._squared_norms:
-            offered = {"grad_norm": torch.stack(self._squared_norms).sum().sqrt(), **offered}
-        numbers = to_numbers({**offered, **self._latest})
+        if norms:
+            offered = {"grad_norm": norm_of(norms.values()), **offered}
+        numbers = to_numbers({**offered, **latest})
         self._seen |= numbers.keys()
         if self._selection.wants("lr"):
             numbers |= learning_rates(trainer.optimizers, pl_module)
-        self._latest, self._squared_norms = {}, []
         ours = {f"train/{name}": Scalar(number) for name, number in numbers.items()}
         if self.session.shares_rows_with_lightning:
-            ours = {key: value for key, value in ours.items() if key not in trainer.logged_metrics}
+            theirs = logged_on_step(trainer)
+            ours = {key: value for key, value in ours.items() if key not in theirs}
         self.session.write(trainer, pl_module, ours)
 
 
 def log_every_n_steps(trainer: Any) -> int:
-    """The Trainer's own logging interval in batches; Lightning sets the attribute where type checkers cannot see it."""
-    return int(trainer.log_every_n_steps)
+    """The Trainer's own logging interval, which is 0 where its loggers are switched off: then Lightning's default."""
+    return int(trainer.log_every_n_steps) or 50
 
 
 def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:
-    """L2 norm of all gradients together, left on its device; None where there is no gradient.
-
-    Args:
-        parameters: All on one device.
-    """
+    """L2 norm of all gradients together, left on the device of the first; None where there is no gradient."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
     if not dense:
@@ -135,7 +137,13 @@ def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:
     norms: Any = torch._foreach_norm(  # noqa: SLF001  # torch's own way to do it in one pass
         [gradient.detach() for gradient in dense]
     )
-    total: torch.Tensor = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
+    return norm_of(norms)
+
+
+def norm_of(norms: Iterable[torch.Tensor]) -> torch.Tensor:
+    """L2 norm of what has these L2 norms, on the device of the first."""
+    parts = [norm.float() for norm in norms]
+    total: torch.Tensor = torch.linalg.vector_norm(torch.stack([part.to(parts[0].device) for part in parts]))
     return total
 
 

@@ -48,6 +48,7 @@ class Session:
         self.errors = 0
         self._errors_written = 0
         self._warned: set[str] = set()
+        self.published: set[str] = set()
         self._axes: dict[str, float] = {"trainer/global_step": 0}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,14 +94,16 @@ class Session:
         self._users -= 1
         if self._users > 0:
             return
-        if self.sink is not None and self.errors > self._errors_written:
-            self._write(self._axes, {})
-        if self.sink is not None:
-            self.sink.flush()
-        held = self._held
+        held, sink = self._held, self.sink
+        with self.guarded("Finishing"):
+            if sink is not None and self.errors > self._errors_written:
+                self._write(self._axes, {})
+            if sink is not None:
+                sink.flush()
         self._forget_run()
         if held is not None:
-            held.release(exit_code)
+            with self.guarded("Finishing the run"):
+                held.release(exit_code)
 
     def write(self, trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:
         """Writes one row, with its axes; does nothing where there is no run."""

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     trainer = pl.Trainer(
         max_epochs=1,
-        val_check_interval=options.val_check_interval,
+        val_check_interval=min(options.val_check_interval, options.updates or options.val_check_interval),
         **({"limit_train_batches": options.updates} if options.updates else {}),
         num_sanity_val_steps=0,
         logger=False,
@@ -66,7 +66,7 @@ def summary(trainer: pl.Trainer, callback: WandbRLCallback, record_path: Path, s
     lines = [
         "",
         f"Trained for {seconds:.0f} s.",
-        f"Evaluation return: {float(metrics['eval/return_mean']):.0f} of 500",
+        f"Evaluation return: {float(metrics.get('eval/return_mean', float('nan'))):.0f} of 500",
         f"Run:    {folder}",
         "Videos, each with a contact sheet (.png) beside it; any browser or video player shows them:",
         *(f"        {video}" for video in videos),

@@ -70,7 +70,7 @@ def open_run(cfg: RunConfig, *, again: str | None = None) -> HeldRun:
     try:
         run = _init(cfg, mode, again)
     except wandb.Error as error:
-        if mode != "online" or cfg.mode is not None:
+        if mode != "online" or cfg.mode is not None or cfg.resume is not None:
             raise
         mode, reason = "offline", f"W&B answered: {error}"
         run = _init(cfg, mode, again)

@@ -38,7 +38,7 @@ def check_content(run_file: OfflineRun) -> None:
 
 
 def test_the_demo_says_what_came_of_it_and_where_it_is() -> None:
-    done = run("demo", "--updates", "600", "--val-check-interval", "300")
+    done = run("demo", "--updates", "600")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Evaluation return: \d+ of 500", done.stdout)
     folder = re.search(r"Run: +(\S+)", done.stdout).group(1)  # type: ignore[union-attr]  # the next line fails if None

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
-from rlwandb_callbacks import Episode, EvaluationCallback, QValues, WandbRLCallback
+from rlwandb_callbacks import Episode, EvaluationCallback, PolicyError, PolicyStep, QValues, WandbRLCallback
 from rlwandb_callbacks.core.values import Histogram, Table
 from rlwandb_callbacks.testing import (
     CorridorEnv,
@@ -258,3 +258,102 @@ def test_the_policy_is_asked_once_for_all_envs_at_each_step(fit: Any) -> None:
 
     evaluated(fit, Counts())
     assert batch_sizes == [3] + [5] * 6
+
+
+class Breaks(CorridorEnv):
+    """A simulator that crashes at its first step."""
+
+    def step(self, action: Any) -> Any:
+        raise RuntimeError("simulator crashed")
+
+
+@pytest.mark.parametrize(
+    "monitor",
+    [
+        lambda: EarlyStopping(monitor="eval/return_mean", mode="max"),
+        lambda: ModelCheckpoint("best", monitor="eval/return_mean", mode="max"),
+    ],
+    ids=["EarlyStopping", "ModelCheckpoint"],
+)
+def test_a_failing_evaluation_is_no_end_for_those_who_monitor_it(fit: Any, monitor: Any) -> None:
+    callback = EvaluationCallback(env=Breaks, policy="q_network", sink=MemorySink())
+    with pytest.warns(UserWarning, match="simulator crashed"):
+        trainer = fit(TinyValidatedQ(), callback, monitor(), enable_checkpointing=True, val_check_interval=4)
+    assert trainer.global_step == 8
+
+
+@pytest.mark.parametrize("returned", [5, None, torch.tensor(3.0), "three"])
+def test_a_validation_step_may_use_the_name_episodes_otherwise(fit: Any, returned: Any) -> None:
+    class Counts(TinyValidatedQ):
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            return {"episodes": returned}
+
+    sink = MemorySink()
+    trainer = fit(Counts(), EvaluationCallback({"on_error": "raise"}, sink=sink))
+    assert trainer.global_step == 8
+    assert sink.rows == []
+
+
+def test_a_video_that_cannot_be_made_costs_no_number(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "no_such_ffmpeg")
+    monkeypatch.setattr("moviepy.video.io.ffmpeg_writer.FFMPEG_BINARY", "no_such_ffmpeg")
+    sink = MemorySink()
+    callback = EvaluationCallback(env=CorridorEnv, policy="q_network", sink=sink)
+    with pytest.warns(UserWarning, match="Writing videos failed"):
+        fit(TinyValidatedQ(), callback)
+    assert len(sink.column("eval/return_mean")) == 1
+    assert not sink.column("video/best")
+
+
+def test_scores_of_another_width_than_the_actions_are_an_error_before_the_first_step(fit: Any) -> None:
+    class TooNarrow(TinyValidatedQ):
+        def policy(self, observations: torch.Tensor) -> PolicyStep:
+            batch = len(observations)
+            return PolicyStep(np.ones(batch, np.int64), QValues(np.zeros((batch, 1))))
+
+    with pytest.raises(PolicyError, match="a PolicyStep with 3 actions"):
+        fit(TooNarrow(), EvaluationCallback(env=CorridorEnv, policy="policy", sink=MemorySink()))
+
+
+class Mission(CorridorEnv):
+    """Says in words what to do, as MiniGrid does."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        position = self.observation_space
+        self.observation_space = gym.spaces.Dict({"position": position, "mission": gym.spaces.Text(20)})
+
+    def _observation(self) -> Any:
+        return {"position": super()._observation(), "mission": "go right"}
+
+
+def test_observations_may_be_dicts_that_hold_text(fit: Any) -> None:
+    class Reads(TinyValidatedQ):
+        def policy(self, observations: dict[str, Any]) -> torch.Tensor:
+            assert set(observations["mission"]) == {"go right"}
+            return torch.tensor([[0.0, 1.0]]).expand(len(observations["position"]), 2)
+
+    sink = MemorySink()
+    fit(Reads(), EvaluationCallback({"on_error": "raise"}, env=Mission, policy="policy", sink=sink))
+    assert sink.column("eval/success_rate") == [1.0]
+    assert sink.column("video/best")
+
+
+def test_a_run_that_the_user_finishes_early_is_no_end_of_training(fit: Any) -> None:
+    import wandb
+
+    class Finishes(TinyValidatedQ):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if batch_idx == 2:
+                wandb.finish()
+            return super().training_step(batch, batch_idx)
+
+    wandb.init()
+    with pytest.warns(UserWarning, match="is finished"):
+        trainer = fit(Finishes(), WandbRLCallback(env=CorridorEnv, policy="q_network", metrics={"every_n_steps": 1}))
+    assert trainer.global_step == 8
+
+
+def test_a_policy_without_an_env_is_pointed_out(fit: Any) -> None:
+    with pytest.warns(UserWarning, match="nothing is played"):
+        fit(TinyValidatedQ(), EvaluationCallback(policy="q_network", sink=MemorySink()))

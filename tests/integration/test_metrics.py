@@ -6,9 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
+from pytorch_lightning.loggers import WandbLogger
 
-from rlwandb_callbacks import MetricsCallback
-from rlwandb_callbacks.testing import MemorySink, TinyActorCritic, TinyQ
+from rlwandb_callbacks import MetricsCallback, WandbRLCallback
+from rlwandb_callbacks.testing import (
+    CorridorEnv,
+    MemorySink,
+    TinyActorCritic,
+    TinyQ,
+    TinyValidatedQ,
+    read_offline_run,
+)
 
 
 class Scripted(TinyQ):
@@ -191,3 +200,71 @@ def test_a_checkpoint_of_a_training_without_us_gives_lightnings_own_count(fit: A
     callback = MetricsCallback({"metrics": {"every_n_steps": 1}}, sink=sink)
     fit(TinyQ(batches=4), callback, max_epochs=2, ckpt_path="bare.ckpt")
     assert sink.rows[0]["time/updates"] == 5
+
+
+def test_numbers_of_an_evaluation_are_no_training_metrics(fit: Any) -> None:
+    class Explores(TinyValidatedQ):
+        def policy(self, observations: torch.Tensor) -> torch.distributions.Categorical:
+            return torch.distributions.Categorical(logits=torch.zeros(len(observations), 2))
+
+    sink = MemorySink()
+    settings = {"on_error": "raise", "metrics": {"every_n_steps": 1}, "video_logger": False}
+    fit(Explores(), WandbRLCallback(settings, env=CorridorEnv, policy="policy", sink=sink), max_epochs=2)
+    assert sink.column("policy/entropy")
+    assert not sink.column("train/entropy")
+
+
+def test_a_module_that_returns_nothing_and_logs_itself_has_its_last_row(fit: Any) -> None:
+    class Logs(TinyActorCritic):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log("entropy", 0.5)
+            super().training_step(batch, batch_idx)
+
+    rows = rows_of(fit, Logs(batches=5), {"metrics": {"every_n_steps": 50}})
+    assert [(row["time/updates"], row["train/entropy"]) for row in rows] == [(5, 0.5)]
+
+
+def test_grad_norm_is_that_of_one_step_however_many_a_batch_has(fit: Any) -> None:
+    class ManySteps(TinyQ):
+        def __init__(self) -> None:
+            super().__init__(batches=1)
+            self.automatic_optimization = False
+            self.weight = torch.nn.Parameter(torch.zeros(2))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            optimizer: Any = self.optimizers()
+            for _ in range(16):
+                optimizer.zero_grad()
+                self.manual_backward((self.weight * torch.tensor([3.0, 4.0])).sum())
+                optimizer.step()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD([self.weight], lr=0.1)
+
+    assert rows_of(fit, ManySteps())[0]["train/grad_norm"] == pytest.approx(5.0)
+
+
+def test_a_step_that_is_logged_for_epochs_is_no_axis_of_batches(fit: Any) -> None:
+    class EpochStep(TinyQ):
+        def on_train_epoch_end(self) -> None:
+            self.log("step", float(self.current_epoch))
+
+    rows = rows_of(fit, EpochStep(batches=2), max_epochs=3)
+    assert [row["trainer/global_step"] for row in rows] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_key_that_the_module_logs_per_epoch_stays_in_our_rows(fit: Any) -> None:
+    class EpochLoss(TinyQ):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            outputs = super().training_step(batch, batch_idx)
+            self.log("train/loss", outputs["loss"], on_step=False, on_epoch=True)
+            self.log("train/td_error", 1.0)
+            return outputs
+
+    settings = {"on_error": "raise", "metrics": {"every_n_steps": 1}}
+    fit(EpochLoss(batches=3), MetricsCallback(settings), max_epochs=2, logger=WandbLogger(), log_every_n_steps=1)
+    wandb.finish()
+    history = read_offline_run("wandb").history
+    ours = [row for row in history if "train/lr" in row]
+    assert len(ours) == 6
+    assert all("train/loss" in row and "train/td_error" not in row for row in ours)
