@@ -102,7 +102,7 @@ def _find_file(path: Path) -> Path:
 
 
 def _records(content: bytes, file: Path) -> Iterator[Any]:
-    if content[: len(MAGIC)] != MAGIC:
+    if not MAGIC.startswith(content[: len(MAGIC)]):  # an empty file is one that is about to be written
         raise ValueError(f"{file} does not begin with {MAGIC!r}; it is not a W&B run file.")
     position, parts = HEADER_BYTES, b""
     while position + HEADER_BYTES <= len(content):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 import rlwandb_callbacks.testing
 from rlwandb_callbacks.core.values import Image, Scalar
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, PointEnv, TinyActorCritic, TinyQ
+from rlwandb_callbacks.testing import CorridorEnv, MemorySink, PointEnv, TinyActorCritic, TinyQ, read_offline_run
 
 STEP = {"trainer/global_step": 7}
 
@@ -102,3 +103,9 @@ def test_all_that_is_promised_is_there_and_nothing_else() -> None:
         assert getattr(rlwandb_callbacks.testing, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         rlwandb_callbacks.testing.nothing  # noqa: B018  # looking is enough
+
+
+def test_a_run_file_that_is_about_to_be_written_is_waited_for_and_then_empty(tmp_path: Path) -> None:
+    (tmp_path / "run-x.wandb").touch()
+    run = read_offline_run(tmp_path, wait_seconds=0.02)
+    assert (run.history, run.exit_code) == ([], None)
