@@ -58,6 +58,8 @@ def play(
             lanes.append(_Lane(make_env(), max_steps, store))
             opened.callback(lanes[-1].close)
         envs = SyncVectorEnv([lane.itself for lane in lanes], autoreset_mode=AutoresetMode.DISABLED)
+        opened.pop_all()  # from here on the vector closes them, and only once
+        opened.callback(envs.close)
         played = dict(_play_all(envs, lanes, act, iter(enumerate(seeds))))
     return [played[index] for index in range(len(seeds))]
 

@@ -55,11 +55,13 @@ class Player:
 
     Attributes:
         env_steps: Steps played so far.
+        episodes: Episodes completed so far.
         returns: Undiscounted returns of the last 20 complete episodes, exploration included.
     """
 
     def __init__(self, env: gym.Env[Any, Any], num_actions: int, seed: int) -> None:
         self.env_steps = 0
+        self.episodes = 0
         self.returns: deque[float] = deque(maxlen=20)
         self._env = env
         self._num_actions = num_actions
@@ -90,6 +92,7 @@ class Player:
         return Transition(before, action, np.float32(reward), after, terminated)
 
     def _next_episode(self) -> npt.NDArray[np.float32]:
+        self.episodes += 1
         self.returns.append(self._return)
         self._return = 0.0
         return self._reset(seed=None)
@@ -213,8 +216,7 @@ class DQN(pl.LightningModule):
             `loss` []; detached `q_value`, `target_q_value` and `td_error` [B] of the actions taken; `entropy` of the
             epsilon-greedy policy in nats; `env_steps` so far.
         """
-        self.replay.extend(self.player.play(self.q_network, self.epsilon, self.hparams["env_steps_per_update"]))
-        self._show_return()
+        self._play()
         rows = self._sample().to(self.device)
         q_value = self(rows["observation"]).gather(1, rows["action"][:, None])[:, 0]
         target_q_value = self._target(rows)
@@ -227,6 +229,12 @@ class DQN(pl.LightningModule):
             "env_steps": self.player.env_steps,
         }
 
+    def _play(self) -> None:
+        episodes = self.player.episodes
+        self.replay.extend(self.player.play(self.q_network, self.epsilon, self.hparams["env_steps_per_update"]))
+        if self.player.episodes > episodes:  # not every batch: a call of `log` costs as much as half an update
+            self.log("return", float(np.mean(self.player.returns)), prog_bar=True, logger=False)
+
     def _sample(self) -> TensorDict:
         indices = self._sampling.integers(len(self.replay), size=self.hparams["batch_size"])
         return self.replay[torch.from_numpy(indices)]
@@ -238,11 +246,6 @@ class DQN(pl.LightningModule):
         next_value = self.target_network(rows["next_observation"]).gather(1, best)[:, 0]
         target: Tensor = rows["reward"] + self.hparams["gamma"] * ~rows["terminated"] * next_value
         return target
-
-    def _show_return(self) -> None:
-        """Mean return of the latest training episodes, in the progress bar only."""
-        if self.player.returns:
-            self.log("return", float(np.mean(self.player.returns)), prog_bar=True, logger=False)
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
