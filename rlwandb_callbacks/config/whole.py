@@ -1,0 +1,68 @@
+"""All settings as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rlwandb_callbacks.config.checks import check_types, path_text, require_one_of
+from rlwandb_callbacks.config.evaluation import EvaluationConfig
+from rlwandb_callbacks.config.gradients import GradientsConfig
+from rlwandb_callbacks.config.metrics import MetricsConfig
+from rlwandb_callbacks.config.run import RunConfig
+from rlwandb_callbacks.config.videos import VideosConfig
+from rlwandb_callbacks.errors import ConfigError
+
+ACTION_LOGGERS = ("q_value", "action_probability")
+_SPELLINGS = {"q value": "q_value", "action probability": "action_probability"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbRLConfig:
+    """Everything that :class:`rlwandb_callbacks.WandbRLCallback` can be told.
+
+    Args:
+        plot_logger: Log training metrics: loss, lr, entropy, q-values, …
+        gradient_logger: Call ``wandb.watch`` on the networks that train.
+        video_logger: Log the best, median and worst evaluation episode as videos; by default where an env is known.
+        action_logger: What is drawn beside each frame: ``q_value``, ``action_probability``, ``True`` for whatever the
+            policy gives, or ``False`` for nothing.
+        return_logger: Log the distribution of evaluation returns.
+        record_path: Folder in which videos and pictures are kept.
+        metric_list: Names, or aliases, of the metrics to log; by default all that are known.
+        vis_dataset: Only false in this version.
+        dataset_path: Offline data; not used in this version.
+        on_error: ``warn`` goes on training when logging fails, ``raise`` does not.
+        evaluation: How episodes are played.
+        metrics: How training metrics are logged.
+        gradients: What ``wandb.watch`` is called with.
+        videos: How videos are made.
+        run: The W&B run to open where there is none.
+    """
+
+    plot_logger: bool = True
+    gradient_logger: bool = False
+    video_logger: bool | None = None
+    action_logger: bool | str = False
+    return_logger: bool = True
+    record_path: str = "./rl_videos"
+    metric_list: list[str] | None = None
+    vis_dataset: bool = False
+    dataset_path: str | None = None
+    on_error: str = "warn"
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    gradients: GradientsConfig = field(default_factory=GradientsConfig)
+    videos: VideosConfig = field(default_factory=VideosConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    key_prefix = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "record_path", path_text(self.record_path))
+        if isinstance(self.action_logger, str):
+            object.__setattr__(self, "action_logger", _SPELLINGS.get(self.action_logger, self.action_logger))
+        check_types(self)
+        require_one_of(self, "action_logger", (True, False, *ACTION_LOGGERS, *_SPELLINGS))
+        require_one_of(self, "on_error", ("warn", "raise"))
+        if self.vis_dataset:
+            raise ConfigError("vis_dataset is True; this version has no pictures of data sets yet. Allowed is False.")
