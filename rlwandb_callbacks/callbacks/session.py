@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,22 @@ class Session:
         self._axes = self.counters.axes(trainer, module)
         self._write(self._axes, values)
         self.written_at_update = self.counters.updates
+
+    def submit(
+        self, trainer: Trainer, module: LightningModule, what: str, report: Callable[[], Mapping[str, Value]]
+    ) -> None:
+        """Has slow work done, and writes what it gives on the step at which it was submitted.
+
+        Args:
+            trainer: For the axes.
+            module: For the axes.
+            what: What is being done, as the subject of a warning ("Embedding the data set").
+            report: Picklable, without a W&B run, a module or a trainer in it.
+        """
+        if self.sink is not None:
+            axes = self.counters.axes(trainer, module)
+            with self.guarded(what):
+                self._write(axes, report())
 
     def _write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         assert self.sink is not None

@@ -73,4 +73,15 @@ class Table:
     rows: Sequence[tuple[float | int | str | bool | None, ...]]
 
 
-Value: TypeAlias = Scalar | Histogram | Image | Video | Table
+@dataclass(frozen=True)
+class Html:
+    """A page that needs nothing but itself: scripts and data are in it.
+
+    Args:
+        text: The whole page.
+    """
+
+    text: str
+
+
+Value: TypeAlias = Scalar | Histogram | Image | Video | Table | Html

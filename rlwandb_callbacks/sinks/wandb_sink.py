@@ -9,7 +9,7 @@ import numpy as np
 import wandb
 from typing_extensions import assert_never
 
-from rlwandb_callbacks.core.values import Histogram, Image, Scalar, Table, Value, Video
+from rlwandb_callbacks.core.values import Histogram, Html, Image, Scalar, Table, Value, Video
 
 
 class WandbSink:
@@ -55,5 +55,7 @@ def to_wandb(value: Value) -> Any:
             return wandb.Video(path, caption=caption, format="mp4")
         case Table(columns=columns, rows=rows):
             return wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
+        case Html(text=text):
+            return wandb.Html(text, inject=False)
         case _:
             assert_never(value)
