@@ -17,17 +17,17 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlwandb_callbacks.core.episode import Episode, PolicyScores, PolicyStep, row_of, stack_scores
 from rlwandb_callbacks.environments import Env, render
-from rlwandb_callbacks.frame_store import FrameKey, FrameStore
+from rlwandb_callbacks.film import Camera, RecordedFilm
 
 SUCCESS_KEYS = ("is_success", "success")
 
 
 @dataclass(frozen=True)
 class Played:
-    """An episode, and where its frames are when they were recorded while playing."""
+    """An episode, and its frames when they were recorded while playing."""
 
     episode: Episode
-    frame_keys: tuple[FrameKey, ...] = ()
+    film: RecordedFilm | None = None
 
 
 def play(
@@ -37,17 +37,17 @@ def play(
     seeds: Sequence[int],
     num_envs: int,
     max_steps: int,
-    store: FrameStore | None = None,
+    film_bytes: int | None = None,
 ) -> list[Played]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
 
     Args:
-        make_env: Makes one environment; with ``store`` given, one that renders.
+        make_env: Makes one environment; with ``film_bytes`` given, one that renders.
         act: Acts in a batch of observations.
         seeds: One per episode.
         num_envs: Environments side by side; never more than episodes.
         max_steps: Longest episode; longer ones are cut and marked.
-        store: Takes every frame, where given.
+        film_bytes: Record each episode, in at most so many bytes.
 
     Returns:
         One entry per seed, in that order.
@@ -55,7 +55,7 @@ def play(
     with contextlib.ExitStack() as opened:
         lanes: list[_Lane] = []
         for _ in range(min(num_envs, len(seeds))):
-            lanes.append(_Lane(make_env(), max_steps, store))
+            lanes.append(_Lane(make_env(), max_steps, film_bytes))
             opened.callback(lanes[-1].close)
         envs = SyncVectorEnv([lane.itself for lane in lanes], autoreset_mode=AutoresetMode.DISABLED)
         opened.pop_all()  # from here on the vector closes them, and only once
@@ -89,9 +89,9 @@ def _play_all(
 class _Lane(gym.Wrapper[Any, Any, Any, Any]):
     """One environment of the vector: records the episode that it plays, and rests when none is left."""
 
-    def __init__(self, env: Env, max_steps: int, store: FrameStore | None) -> None:
+    def __init__(self, env: Env, max_steps: int, film_bytes: int | None) -> None:
         super().__init__(env)
-        self._max_steps, self._store = max_steps, store
+        self._max_steps, self._film_bytes = max_steps, film_bytes
         self._observation: Any = None
         self.begin(-1, None)
 
@@ -102,7 +102,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
         self._scores: list[PolicyScores] = []
         self._values: list[float] = []
         self._digests: list[int] = []
-        self._frame_keys: list[FrameKey] = []
+        self._camera = None if self._film_bytes is None else Camera(self._film_bytes)
         self._ending: dict[str, Any] = {}
 
     def itself(self) -> _Lane:
@@ -145,8 +145,8 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
 
     def _keep(self, reward: float) -> None:
         self._digests.append(digest(self._observation, reward))
-        if self._store is not None:
-            self._frame_keys.append(self._store.append(render(self.env)))
+        if self._camera is not None:
+            self._camera.take(render(self.env))
 
     def result(self) -> Played:
         episode = Episode(
@@ -158,7 +158,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
             digests=np.array(self._digests, dtype=np.uint32),
             **self._ending,
         )
-        return Played(episode, tuple(self._frame_keys))
+        return Played(episode, None if self._camera is None else self._camera.film())
 
 
 def digest(observation: Any, reward: float) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import Any
 
-from rlwandb_callbacks.config.checks import check_types, path_text, require_one_of
+from rlwandb_callbacks.config.checks import check_types, path_text, require, require_one_of
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.gradients import GradientsConfig
 from rlwandb_callbacks.config.metrics import MetricsConfig
@@ -12,6 +14,7 @@ from rlwandb_callbacks.config.run import RunConfig
 from rlwandb_callbacks.config.videos import VideosConfig
 from rlwandb_callbacks.errors import ConfigError
 
+EXECUTORS = ("process", "thread", "inline")
 ACTION_LOGGERS = ("q_value", "action_probability")
 _SPELLINGS = {"q value": "q_value", "action probability": "action_probability"}
 
@@ -31,6 +34,13 @@ class WandbRLConfig:
         metric_list: Names, or aliases, of the metrics to log; by default all that are known.
         vis_dataset: Only false in this version.
         dataset_path: Offline data; not used in this version.
+        executor: Where slow work (replaying, drawing, encoding, embedding) is done: ``process``, one worker process;
+            ``thread``; ``inline``, in the training process, which waits; or a ``concurrent.futures.Executor``, such as
+            Dask's, whose workers see ``record_path`` under the same name.
+        queue_size: Reports (an evaluation's videos, a data set's pictures) that wait or run at a time, ≥ 1.
+        queue_full: ``skip`` leaves the newest evaluation's videos out and counts them as ``logging/skipped``; ``wait``
+            has training wait.
+        finish_seconds: How long the end of a training waits for what is under way, ≥ 0.
         on_error: ``warn`` goes on training when logging fails, ``raise`` does not.
         evaluation: How episodes are played.
         metrics: How training metrics are logged.
@@ -48,6 +58,10 @@ class WandbRLConfig:
     metric_list: list[str] | None = None
     vis_dataset: bool = False
     dataset_path: str | None = None
+    executor: str | Executor = "process"
+    queue_size: int = 2
+    queue_full: str = "skip"
+    finish_seconds: float = 600.0
     on_error: str = "warn"
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
@@ -64,5 +78,14 @@ class WandbRLConfig:
         check_types(self)
         require_one_of(self, "action_logger", (True, False, *ACTION_LOGGERS, *_SPELLINGS))
         require_one_of(self, "on_error", ("warn", "raise"))
+        require_one_of(self, "queue_full", ("skip", "wait"))
+        require(self, "queue_size", lambda value: value >= 1, "a whole number ≥ 1")
+        require(self, "finish_seconds", lambda value: value >= 0, "a number ≥ 0")
+        if isinstance(self.executor, str):
+            require_one_of(self, "executor", EXECUTORS)
         if self.vis_dataset:
             raise ConfigError("vis_dataset is True; this version has no pictures of data sets yet. Allowed is False.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves a user's executor out: none can be pickled or copied."""
+        return {**vars(self), "executor": self.executor if isinstance(self.executor, str) else "process"}
