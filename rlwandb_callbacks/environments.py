@@ -74,7 +74,8 @@ class EnvMaker:
             TypeError: If the function is a method of a module.
         """
         if hasattr(getattr(self.make, "__self__", None), "named_parameters"):
-            raise TypeError(f"{self.make.__qualname__} is a method of the module, which stays in the training process")
+            name = getattr(self.make, "__qualname__", self.make)
+            raise TypeError(f"{name} is a method of the module, which stays in the training process")
         return dict(vars(self))
 
     def portable(self) -> EnvMaker:
