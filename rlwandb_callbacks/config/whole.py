@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rlwandb_callbacks.config.alerts import AlertsConfig
 from rlwandb_callbacks.config.checks import check_types, path_text, require_one_of
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.gradients import GradientsConfig
 from rlwandb_callbacks.config.metrics import MetricsConfig
+from rlwandb_callbacks.config.plasticity import PlasticityConfig
 from rlwandb_callbacks.config.run import RunConfig
 from rlwandb_callbacks.config.videos import VideosConfig
+from rlwandb_callbacks.core.naming import PRESETS
 from rlwandb_callbacks.errors import ConfigError
 
 ACTION_LOGGERS = ("q_value", "action_probability")
@@ -31,11 +34,15 @@ class WandbRLConfig:
         metric_list: Names, or aliases, of the metrics to log; by default all that are known.
         vis_dataset: Only false in this version.
         dataset_path: Offline data; not used in this version.
+        naming: Names that the run's keys get: those of ``sb3``, ``cleanrl``, ``torchrl`` or ``di-engine``; by default
+            our own. Monitors go by our own names in any case.
         on_error: ``warn`` goes on training when logging fails, ``raise`` does not.
         evaluation: How episodes are played.
         metrics: How training metrics are logged.
         gradients: What ``wandb.watch`` is called with.
         videos: How videos are made.
+        plasticity: Whether networks can still learn.
+        alerts: When somebody should be told.
         run: The W&B run to open where there is none.
     """
 
@@ -48,11 +55,14 @@ class WandbRLConfig:
     metric_list: list[str] | None = None
     vis_dataset: bool = False
     dataset_path: str | None = None
+    naming: str | None = None
     on_error: str = "warn"
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     gradients: GradientsConfig = field(default_factory=GradientsConfig)
     videos: VideosConfig = field(default_factory=VideosConfig)
+    plasticity: PlasticityConfig = field(default_factory=PlasticityConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     key_prefix = ""
@@ -63,6 +73,7 @@ class WandbRLConfig:
             object.__setattr__(self, "action_logger", _SPELLINGS.get(self.action_logger, self.action_logger))
         check_types(self)
         require_one_of(self, "action_logger", (True, False, *ACTION_LOGGERS, *_SPELLINGS))
+        require_one_of(self, "naming", (None, *PRESETS))
         require_one_of(self, "on_error", ("warn", "raise"))
         if self.vis_dataset:
             raise ConfigError("vis_dataset is True; this version has no pictures of data sets yet. Allowed is False.")

@@ -38,6 +38,10 @@ class WandbSink:
         self._defined |= axes.keys() | values.keys()
         self.run.log({**axes, **{key: to_wandb(value) for key, value in values.items()}})
 
+    def alert(self, title: str, text: str, level: str) -> None:
+        """Has W&B send an e-mail or a message, as the account's settings say; an offline run keeps it in its file."""
+        self.run.alert(title=title, text=text, level=level)
+
     def flush(self) -> None:
         """Does nothing: ``run.log`` hands each row to W&B's own process before it returns."""
 
