@@ -59,6 +59,7 @@ class RolloutsCallback(RLCallback):
         self._every = Every(1)
         self._plans: dict[tuple[str, ...], Plan] = {}
         self._kept: list[dict[str, Any]] = []
+        self._trains = False
         self._module_tells = False
         self._counts: dict[int, int] = {}
 
@@ -70,6 +71,7 @@ class RolloutsCallback(RLCallback):
         """Sets the schedule, and forgets what was played before."""
         super().on_train_start(trainer, pl_module)
         self._clear()
+        self._trains = True
         interval = self.cfg.metrics.every_n_steps or log_every_n_steps(trainer)
         self._every = Every(interval, last=self.session.counters.updates)
         with self.session.guarded("Looking for the training environment"):
@@ -93,8 +95,9 @@ class RolloutsCallback(RLCallback):
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes what came after the last row."""
-        if self.session.sink is not None:
+        if self._trains and self.session.sink is not None:
             self._write_row(trainer, pl_module)
+        self._trains = False
 
     def _keep(self, outputs: Mapping[str, Any]) -> None:
         offered = tuple(outputs)

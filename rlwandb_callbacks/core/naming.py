@@ -65,7 +65,6 @@ DI_ENGINE = {
     "eval/return_max": "episode return max",
     "eval/return_std": "episode return std",
     "eval/return_distribution": "return distribution",
-    "video/best": "video",
     "train/loss": "loss",
     "train/lr": "lr",
     "train/entropy": "entropy",
