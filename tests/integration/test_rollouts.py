@@ -116,7 +116,11 @@ def test_a_vector_of_real_environments(fit: Any) -> None:
 
 
 def test_episodes_of_another_time_are_none_of_a_validation(fit: Any) -> None:
-    module, sink = Plays(RecordEpisodeStatistics(CorridorEnv())), MemorySink()
+    class Validates(Plays):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+    module, sink = Validates(RecordEpisodeStatistics(CorridorEnv())), MemorySink()
     module.training_step(next(iter(module.train_dataloader())), 0)
     assert module.env.episode_count == 5
     trainer = fit(module, RolloutsCallback(sink=sink), max_steps=0)

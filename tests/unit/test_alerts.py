@@ -15,8 +15,10 @@ def fired(rules: AlertRules, *rows: dict[str, float]) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     "key",
-    ["train/q_value", "train/q_value_max", "train/target_q_value_min", "train/q1", "train/q2_max", "train/q1_value"]
-    + ["q/mean", "q/max", "train/q_values_mean"],
+    [
+        *("train/q_value", "train/q_value_max", "train/target_q_value_min", "train/q1", "train/q2_max"),
+        *("train/q1_value", "train/q_values_mean", "q/mean", "q/max"),
+    ],
 )
 @pytest.mark.parametrize("value", [101.0, -101.0, math.inf, math.nan])
 def test_q_values_beyond_the_limit_explode(key: str, value: float) -> None:
@@ -33,8 +35,10 @@ def test_other_numbers_are_no_q_values(key: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "limit", "collapsed"),
-    [(0.009, 0.01, True), (0.0, 0.01, True), (-1e-9, 0.01, True), (0.01, 0.01, False), (math.nan, 0.01, False)]
-    + [(-3.0, 0.01, False), (-3.0, -2.0, True), (-1.0, -2.0, False)],
+    [
+        *((0.009, 0.01, True), (0.0, 0.01, True), (-1e-9, 0.01, True), (0.01, 0.01, False)),
+        *((math.nan, 0.01, False), (-3.0, 0.01, False), (-3.0, -2.0, True), (-1.0, -2.0, False)),
+    ],
 )
 def test_entropy_of_densities_may_be_negative(value: float, limit: float, collapsed: bool) -> None:
     assert (collapsed_entropy({"policy/entropy": value}, limit=limit) is not None) is collapsed
