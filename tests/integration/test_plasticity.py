@@ -163,3 +163,13 @@ def test_it_is_part_of_the_whole_when_enabled(fit: Any) -> None:
     run = read_offline_run("wandb")
     assert [row["time/updates"] for row in run.history if "plasticity/dormant_share_q_network" in row] == [4, 8]
     assert not [part for part in WandbRLCallback().callbacks if isinstance(part, PlasticityCallback)]
+
+
+def test_after_an_exception_in_the_middle_of_a_batch_nobody_watches(fit: Any) -> None:
+    class Stops(TinyQ):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        rows_of(fit, Stops(), {"every_n_steps": 1})
+    assert not nn.modules.module._global_forward_hooks
