@@ -123,6 +123,8 @@ def test_infos_in_a_list_and_in_final_info() -> None:
     final = np.array([None, one], dtype=object)
     assert as_lists(ended_in_info(relevant({"final_info": final}, "info"))) == ([3.0], [2.0], [0.0])
     assert as_lists(ended_in_info({"episode": 7})) == ([], [], [])
+    running = {"episode": {"r": np.array([1.0, 7.0]), "l": np.array([4, 3])}, "_episode": np.array([False, True])}
+    assert as_lists(ended_in_info(running)) == ([7.0], [3.0], [])
 
 
 def test_tensors_are_kept_off_their_graph_and_arrays_as_they_were() -> None:
