@@ -54,9 +54,12 @@ def drawing(module_class: type[TinyQ]) -> type[TinyQ]:
 
 def test_all_callbacks_are_found() -> None:
     assert {kind.__name__ for kind in CALLBACKS} >= {
+        "AlertCallback",
         "EvaluationCallback",
         "GradientsCallback",
         "MetricsCallback",
+        "PlasticityCallback",
+        "RolloutsCallback",
         "WandbRLCallback",
     }
 
