@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 from rlwandb_callbacks._version import __version__
 
 if TYPE_CHECKING:
+    from rlwandb_callbacks.callbacks.alerts import AlertCallback
     from rlwandb_callbacks.callbacks.evaluation import EvaluationCallback
     from rlwandb_callbacks.callbacks.gradients import GradientsCallback
     from rlwandb_callbacks.callbacks.metrics import MetricsCallback
+    from rlwandb_callbacks.callbacks.plasticity import PlasticityCallback
+    from rlwandb_callbacks.callbacks.rollouts import RolloutsCallback
     from rlwandb_callbacks.callbacks.wandb_rl import CallbackGroup, WandbRLCallback, build_callbacks
     from rlwandb_callbacks.config import (
+        AlertsConfig,
         EvaluationConfig,
         GradientsConfig,
         MetricsConfig,
+        PlasticityConfig,
         RunConfig,
         VideosConfig,
         WandbRLConfig,
@@ -27,17 +32,31 @@ if TYPE_CHECKING:
     from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError
 
 _HOMES = {
+    "callbacks.alerts": ("AlertCallback",),
     "callbacks.evaluation": ("EvaluationCallback",),
     "callbacks.gradients": ("GradientsCallback",),
     "callbacks.metrics": ("MetricsCallback",),
+    "callbacks.plasticity": ("PlasticityCallback",),
+    "callbacks.rollouts": ("RolloutsCallback",),
     "callbacks.wandb_rl": ("CallbackGroup", "WandbRLCallback", "build_callbacks"),
-    "config": ("EvaluationConfig", "GradientsConfig", "MetricsConfig", "RunConfig", "VideosConfig", "WandbRLConfig"),
+    "config": (
+        "AlertsConfig",
+        "EvaluationConfig",
+        "GradientsConfig",
+        "MetricsConfig",
+        "PlasticityConfig",
+        "RunConfig",
+        "VideosConfig",
+        "WandbRLConfig",
+    ),
     "core.episode": ("Episode", "Gaussian", "PolicyStep", "Probabilities", "QValues"),
     "errors": ("ConfigError", "EnvError", "PolicyError"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AlertCallback",
+    "AlertsConfig",
     "CallbackGroup",
     "ConfigError",
     "EnvError",
@@ -49,10 +68,13 @@ __all__ = [
     "GradientsConfig",
     "MetricsCallback",
     "MetricsConfig",
+    "PlasticityCallback",
+    "PlasticityConfig",
     "PolicyError",
     "PolicyStep",
     "Probabilities",
     "QValues",
+    "RolloutsCallback",
     "RunConfig",
     "VideosConfig",
     "WandbRLCallback",

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.counters import Counters
 from rlwandb_callbacks.config import WandbRLConfig
+from rlwandb_callbacks.core.naming import Naming
 from rlwandb_callbacks.core.values import Scalar, Value
 from rlwandb_callbacks.jobs import Jobs, Outcome
 from rlwandb_callbacks.reports import Report
-from rlwandb_callbacks.sinks.base import Sink
+from rlwandb_callbacks.sinks.base import AlertingSink, Sink
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from rlwandb_callbacks.sinks.wandb_run import HeldRun
+
+    Listener = Callable[[Mapping[str, float], Mapping[str, float]], None]
 
 
 class Session:
@@ -36,6 +39,8 @@ class Session:
         self.shares_rows_with_lightning = False
         self._given_sink = sink
         self._jobs: Jobs | None = None
+        self._naming = Naming(cfg.naming)
+        self._listeners: list[Listener] = []
         self._last_run_id: str | None = None
         self.run_folder: Path | None = None
         self._forget_run()
@@ -92,7 +97,7 @@ class Session:
         hyper_parameters = {} if logger else wandb_run.without_secrets(dict(module.hparams))
         config = {**hyper_parameters, "rlwandb": wandb_run.without_secrets(self.cfg)}
         held.run.config.update(config, allow_val_change=True)
-        return WandbSink(held.run, step_metric=self.cfg.run.step_metric)
+        return WandbSink(held.run, step_metric=self.shown_as(self.cfg.run.step_metric))
 
     def close(self, exit_code: int = 0) -> None:
         """Lets go of the run once the last of the callbacks that share it has closed."""
@@ -200,8 +205,42 @@ class Session:
         assert self.sink is not None
         counts = {"logging/errors": self.errors, "logging/skipped": self.skipped}
         news = {key: Scalar(count) for key, count in counts.items() if count > self._counts_written[key]}
-        self.sink.write(axes, {**values, **news})
+        row = {**values, **news}
+        self.sink.write(self._naming.row(axes), self._naming.row(row))
         self._counts_written = counts
+        if self._listeners:
+            numbers = {key: value.value for key, value in row.items() if isinstance(value, Scalar)}
+            for listener in self._listeners:
+                with self.guarded("Looking at a row"):
+                    listener(axes, numbers)
+
+    def shown_as(self, key: str) -> str:
+        """What a key of ours is called in the run, by the preset that ``naming`` chose."""
+        return self._naming.key(key)
+
+    def listen(self, listener: Listener) -> None:
+        """Gives the axes and the scalars of each row, by our own keys, to a listener as well."""
+        if listener not in self._listeners:
+            self._listeners.append(listener)
+
+    def stop_listening(self, listener: Listener) -> None:
+        """Gives a listener nothing any more; one that does not listen is fine."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def alert(self, title: str, text: str, *, level: str) -> None:
+        """Tells somebody, by way of the tracker; a warning where the tracker has no way.
+
+        Args:
+            title: Less than 64 characters.
+            text: What was seen.
+            level: ``INFO``, ``WARN`` or ``ERROR``.
+        """
+        sink: object = self.sink
+        if isinstance(sink, AlertingSink):
+            sink.alert(title, text, level)
+        elif sink is not None:
+            self.warn_once(f"{title}: {text}. (This tracker has no alerts of its own.)", kind=f"alert {title}")
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:

@@ -6,12 +6,15 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlwandb_callbacks.config.alerts import AlertsConfig
 from rlwandb_callbacks.config.checks import check_types, path_text, require, require_one_of
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.gradients import GradientsConfig
 from rlwandb_callbacks.config.metrics import MetricsConfig
+from rlwandb_callbacks.config.plasticity import PlasticityConfig
 from rlwandb_callbacks.config.run import RunConfig
 from rlwandb_callbacks.config.videos import VideosConfig
+from rlwandb_callbacks.core.naming import PRESETS
 from rlwandb_callbacks.errors import ConfigError
 
 EXECUTORS = ("process", "thread", "inline")
@@ -41,11 +44,15 @@ class WandbRLConfig:
         queue_full: ``skip`` leaves the newest evaluation's videos out and counts them as ``logging/skipped``; ``wait``
             has training wait.
         finish_seconds: How long the end of a training waits for what is under way, ≥ 0.
+        naming: Names that the run's keys get: those of ``sb3``, ``cleanrl``, ``torchrl`` or ``di-engine``; by default
+            our own. Monitors go by our own names in any case.
         on_error: ``warn`` goes on training when logging fails, ``raise`` does not.
         evaluation: How episodes are played.
         metrics: How training metrics are logged.
         gradients: What ``wandb.watch`` is called with.
         videos: How videos are made.
+        plasticity: Whether networks can still learn.
+        alerts: When somebody should be told.
         run: The W&B run to open where there is none.
     """
 
@@ -62,11 +69,14 @@ class WandbRLConfig:
     queue_size: int = 2
     queue_full: str = "skip"
     finish_seconds: float = 600.0
+    naming: str | None = None
     on_error: str = "warn"
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     gradients: GradientsConfig = field(default_factory=GradientsConfig)
     videos: VideosConfig = field(default_factory=VideosConfig)
+    plasticity: PlasticityConfig = field(default_factory=PlasticityConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     key_prefix = ""
@@ -77,6 +87,7 @@ class WandbRLConfig:
             object.__setattr__(self, "action_logger", _SPELLINGS.get(self.action_logger, self.action_logger))
         check_types(self)
         require_one_of(self, "action_logger", (True, False, *ACTION_LOGGERS, *_SPELLINGS))
+        require_one_of(self, "naming", (None, *PRESETS))
         require_one_of(self, "on_error", ("warn", "raise"))
         require_one_of(self, "queue_full", ("skip", "wait"))
         require(self, "queue_size", lambda value: value >= 1, "a whole number ≥ 1")

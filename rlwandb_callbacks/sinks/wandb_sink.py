@@ -47,6 +47,10 @@ class WandbSink:
             self.run.summary.update(late)
         self._latest_axes |= {**axes, **late}
 
+    def alert(self, title: str, text: str, level: str) -> None:
+        """Has W&B send an e-mail or a message, as the account's settings say; an offline run keeps it in its file."""
+        self.run.alert(title=title, text=text, level=level)
+
     def flush(self) -> None:
         """Does nothing: ``run.log`` hands each row to W&B's own process before it returns."""
 
