@@ -162,6 +162,10 @@ class EvaluationCallback(RLCallback):
         if self._evaluator is None and not self._given:
             return
         self._evaluated_at_update = self.session.counters.updates
+        with self.session.stopwatch.running():
+            self._share_out(trainer, pl_module, ranks)
+
+    def _share_out(self, trainer: Trainer, pl_module: LightningModule, ranks: Ranks) -> None:
         numbers: dict[str, float] = {}
         errors: list[Exception] = []
         try:
