@@ -12,8 +12,9 @@ import pytest
 from rlwandb_callbacks.core.actions import ActionSpec, ContinuousActions, DiscreteActions, OtherActions
 from rlwandb_callbacks.core.canvas import BACKGROUND, BAR, CHOSEN, GRID, TEXT, TRACK, Colour, text_block
 from rlwandb_callbacks.core.episode import Episode, Gaussian, Probabilities, QValues
-from rlwandb_callbacks.core.overlay import MAX_ROWS, Overlay, annotate
+from rlwandb_callbacks.core.overlay import Overlay, annotate
 from rlwandb_callbacks.core.panel_layout import Geometry
+from rlwandb_callbacks.core.panel_rows import MAX_ROWS
 
 MakeEpisode = Callable[..., Episode]
 HEIGHT = 400
