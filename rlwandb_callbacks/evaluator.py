@@ -55,7 +55,7 @@ class Evaluator:
         if any(torch.nn.parameter.is_lazy(parameter) for parameter in self._module.parameters()):
             return
         try:
-            player(observations)
+            player.rehearse(observations, side_by_side=1 < self._num_envs < self._cfg.evaluation.episodes)
         except PolicyError:
             raise
         except Exception as error:
@@ -77,15 +77,21 @@ class Evaluator:
         Args:
             store: Takes all frames, for environments that cannot be replayed.
         """
-        cfg = self._cfg.evaluation
+        cfg, player = self._cfg.evaluation, self._player()
         return play(
             (lambda: self.make_env(render=True)) if store is not None else self.make_env,
-            self._player(),
+            player,
             seeds=range(cfg.seed, cfg.seed + cfg.episodes),
-            num_envs=cfg.num_envs or min(cfg.episodes, MAX_ENVS),
+            num_envs=self._num_envs,
             max_steps=cfg.max_steps,
             store=store,
+            on_begin=player.begin_episodes,
         )
+
+    @property
+    def _num_envs(self) -> int:
+        cfg = self._cfg.evaluation
+        return cfg.num_envs or min(cfg.episodes, MAX_ENVS)
 
     def _player(self) -> Player:
         policy = self._cfg.evaluation.policy

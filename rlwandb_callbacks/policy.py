@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from rlwandb_callbacks.adapters import adapter_for, can_be_asked
+from rlwandb_callbacks.adapters.networks import batch_size_of
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.environments import import_object
 from rlwandb_callbacks.errors import PolicyError, nearest
@@ -49,7 +50,7 @@ def resolve_policy(module: nn.Module, policy: str | Callable[..., Any] | None) -
             f"evaluation.policy '{policy}' is neither an attribute of {type(module).__name__} nor an import path."
             f"{nearest(policy, _candidates(module))} {_inventory(module)}"
         )
-    if not callable(found):
+    if not can_be_asked(found):
         raise PolicyError(
             f"evaluation.policy '{policy}' is {found!r} of type {type(found).__name__}, which cannot be called with "
             f"observations. {_inventory(module)}"
@@ -78,19 +79,27 @@ def _meaning_told_by(name: str) -> str:
     return "q_values" if _Q_NAME.search(name) else ""
 
 
-@dataclass(frozen=True)
 class Player:
-    """Asks a policy in batches, on the module's device and in its floating-point type.
+    """Asks a policy in batches, on its own device and in its floating-point type.
 
     Args:
-        policy: Called with a batch of observations: a tensor, or a dict or tuple of tensors.
-        module: Tells device and floating-point type.
+        policy: A callable that takes a batch of observations (a tensor, or a dict or tuple of tensors), an actor of
+            TorchRL, or a model of Stable-Baselines3.
+        module: The LightningModule, which tells device and type where the policy does not.
         reader: Reads the answers.
     """
 
-    policy: Callable[..., Any]
-    module: nn.Module
-    reader: Reader
+    def __init__(self, policy: Any, module: nn.Module, reader: Reader) -> None:
+        self._adapter = adapter_for(policy, module, reader)
+        self._begins: NDArray[np.bool_] | None = None
+
+    def begin_episodes(self, rows: NDArray[np.bool_]) -> None:
+        """Says in which rows of the next batch an episode begins, for policies with memory.
+
+        Args:
+            rows: Shape ``[B]``. In the first batch all rows begin.
+        """
+        self._begins = rows if self._begins is None else self._begins | rows
 
     def __call__(self, observations: Any) -> PolicyStep:
         """Acts in a batch of B observations, as ``gymnasium.vector`` batches them.
@@ -98,26 +107,27 @@ class Player:
         Raises:
             PolicyError: If the answer cannot be read.
         """
-        return self.reader.read(self.policy(self._to_tensors(observations)), _batch_size(observations))
+        count = batch_size_of(observations)
+        is_first = self._begins is None or self._begins.size != count
+        begins = np.ones(count, dtype=np.bool_) if is_first else self._begins
+        self._begins = np.zeros(count, dtype=np.bool_)
+        return self._adapter.act(observations, begins)
 
-    def _to_tensors(self, observations: Any) -> Any:
-        if isinstance(observations, dict):
-            return {key: self._to_tensors(value) for key, value in observations.items()}
-        if isinstance(observations, tuple):
-            return tuple(self._to_tensors(value) for value in observations)
-        array = np.asarray(observations)
-        if array.dtype.kind not in "biuf":
-            return observations
-        first = next((p for p in self.module.parameters() if p.is_floating_point()), torch.empty(0))
-        return torch.as_tensor(array, device=first.device, dtype=first.dtype if array.dtype.kind == "f" else None)
+    def rehearse(self, observations: Any, *, side_by_side: bool) -> None:
+        """Asks for one step, and a policy with memory for two, so that what cannot be done shows.
 
+        Args:
+            observations: A batch of at least two.
+            side_by_side: Episodes will begin while others go on.
 
-def _batch_size(observations: Any) -> int:
-    if isinstance(observations, dict):
-        return _batch_size(next(iter(observations.values())))
-    if isinstance(observations, tuple) and not isinstance(observations[0], str):  # gymnasium batches text as a tuple
-        return _batch_size(observations[0])
-    return len(observations)
+        Raises:
+            PolicyError: If an answer cannot be read, or the state cannot be carried.
+        """
+        first = np.arange(batch_size_of(observations)) == 0
+        self(observations)
+        if self._adapter.has_memory:
+            self.begin_episodes(first & side_by_side)
+            self(observations)
 
 
 def _attribute(module: nn.Module, path: str) -> Any:

@@ -20,7 +20,8 @@ from torch.distributions import (
 
 from rlwandb_callbacks.core.episode import Gaussian, PolicyStep, Probabilities, QValues
 from rlwandb_callbacks.errors import PolicyError
-from rlwandb_callbacks.policy_answer import Reader, softmax, to_numpy
+from rlwandb_callbacks.answers.tensors import softmax, to_numpy
+from rlwandb_callbacks.policy_answer import Reader
 
 THREE = spaces.Discrete(3)
 FROM_FIVE = spaces.Discrete(3, start=5)
