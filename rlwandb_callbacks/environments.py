@@ -152,14 +152,14 @@ def describe_actions(env: Env) -> ActionSpec:
     """
     space = env.action_space
     meanings = getattr(env.unwrapped, "get_action_meanings", None)
-    named: Any = meanings() if callable(meanings) else ()
+    named: Any = list(meanings()) if callable(meanings) else []
     if isinstance(space, spaces.Discrete):
         return _choice(int(space.n), int(space.start), named)
     if isinstance(space, spaces.Box):
         return ContinuousActions(space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64))
     if isinstance(space, spaces.MultiDiscrete):
         sizes, firsts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
-        names = named if len(named) == len(sizes) else [()] * len(sizes)
+        names = named if len(named) == len(sizes) else [[]] * len(sizes)
         return GroupedActions(tuple(map(_choice, sizes, firsts, names)))
     if isinstance(space, spaces.MultiBinary):
         count = math.prod(space.shape)
@@ -169,7 +169,7 @@ def describe_actions(env: Env) -> ActionSpec:
 
 def _choice(count: int, first: int, named: Any) -> DiscreteActions:
     """Names the options of a finite choice as the environment does, where it names all of them, else by number."""
-    names = tuple(map(str, named)) if isinstance(named, list | tuple) else ()
+    names = () if isinstance(named, str) else tuple(map(str, named))
     return DiscreteActions(names if len(names) == count else tuple(map(str, range(first, first + count))), first)
 
 

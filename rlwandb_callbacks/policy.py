@@ -108,8 +108,9 @@ class Player:
             PolicyError: If the answer cannot be read.
         """
         count = batch_size_of(observations)
-        is_first = self._begins is None or self._begins.size != count
-        begins = np.ones(count, dtype=np.bool_) if is_first else self._begins
+        begins = self._begins
+        if begins is None or begins.size != count:
+            begins = np.ones(count, dtype=np.bool_)
         self._begins = np.zeros(count, dtype=np.bool_)
         return self._adapter.act(observations, begins)
 

@@ -160,11 +160,11 @@ class Reader:
         step = self._from_named_scores(answer, batch_size)
         given = answer.get("action")
         actions = None if given is None else batch_of_actions(self.action_space, given, batch_size)
-        if actions is None and step is None:
-            return None
-        scores = None if step is None else step.scores
-        chosen = actions if actions is not None else step.actions if step is not None else None
-        return PolicyStep(chosen, scores, _state_values(answer, batch_size))
+        if actions is None:
+            if step is None:
+                return None
+            actions = step.actions
+        return PolicyStep(actions, None if step is None else step.scores, _state_values(answer, batch_size))
 
     def _from_named_scores(self, answer: Mapping[Any, Any], batch_size: int) -> PolicyStep | None:
         if self._choices is not None:

@@ -40,7 +40,7 @@ def play(
     num_envs: int,
     max_steps: int,
     store: FrameStore | None = None,
-    on_begin: Callable[[NDArray[np.bool_]], None] = lambda rows: None,
+    on_begin: Callable[[NDArray[np.bool_]], None] = lambda _: None,
 ) -> list[Played]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
 

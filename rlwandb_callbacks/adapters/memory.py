@@ -141,8 +141,7 @@ def merged(begins: NDArray[np.bool_], fresh: Any, carried: Any, of_twice_as_many
     if fresh is None:
         return carried
     if isinstance(fresh, Mapping):
-        parts = {key: merged(begins, fresh[key], carried[key], of_twice_as_many[key]) for key in fresh.keys()}  # noqa: SIM118  # iterating a TensorDict gives its rows
-        return fresh.clone().update(parts) if hasattr(fresh, "batch_size") else type(fresh)(parts)  # type: ignore[call-arg]  # dicts
+        return _merged_mapping(begins, fresh, carried, of_twice_as_many)
     if isinstance(fresh, tuple | list):
         entries = [merged(begins, *each) for each in zip(fresh, carried, of_twice_as_many, strict=True)]
         return type(fresh)(*entries) if hasattr(fresh, "_fields") else type(fresh)(entries)
@@ -154,6 +153,12 @@ def merged(begins: NDArray[np.bool_], fresh: Any, carried: Any, of_twice_as_many
     return np.where(begins.reshape(shape), fresh, carried)
 
 
+def _merged_mapping(begins: NDArray[np.bool_], fresh: Any, carried: Any, of_twice_as_many: Any) -> Any:
+    keys = list(fresh.keys())  # iterating over a TensorDict gives its rows
+    parts = {key: merged(begins, fresh[key], carried[key], of_twice_as_many[key]) for key in keys}
+    return fresh.clone().update(parts) if hasattr(fresh, "batch_size") else parts
+
+
 def _axis_of_rows(batch_size: int, fresh: Any, carried: Any, of_twice_as_many: Any) -> int:
     small, same, large = (tuple(getattr(part, "shape", ())) for part in (fresh, carried, of_twice_as_many))
     grown = [axis for axis, (short, long) in enumerate(zip(small, large, strict=False)) if short != long]
@@ -162,7 +167,8 @@ def _axis_of_rows(batch_size: int, fresh: Any, carried: Any, of_twice_as_many: A
             f"The policy's `state` holds {_in_words(fresh)} for {batch_size} observations at the first step, "
             f"{_in_words(carried)} at a later one and {_in_words(of_twice_as_many)} for {2 * batch_size}. Its parts "
             "must be tensors of one size, with one axis along which each observation has a row, so that an episode "
-            "can begin while others go on. Bring them to that form, or set evaluation.num_envs to 1 or to as many as evaluation.episodes."
+            "can begin while others go on. Bring them to that form, or set evaluation.num_envs to 1 or to as many as "
+            "evaluation.episodes."
         )
     return grown[0]
 

@@ -19,9 +19,9 @@ from rlwandb_callbacks.policy_answer import Reader
 class PredictingPolicy:
     """Takes the actions that ``predict`` gives, and scores from the networks behind it.
 
-    Scores are q-values (DQN, QR-DQN), the distribution of an actor-critic policy (A2C, PPO, TRPO) with its V(s), or that
-    of a squashed Gaussian actor (SAC). A model whose environment is a ``VecNormalize`` has its observations normalised
-    by that one's statistics, which stay as they are.
+    Scores are q-values (DQN, QR-DQN), the distribution of an actor-critic policy (A2C, PPO, TRPO) with its V(s), or
+    that of a squashed Gaussian actor (SAC). A model whose environment is a ``VecNormalize`` has its observations
+    normalised by that one's statistics, which stay as they are.
 
     Args:
         policy: A model, its policy, or the method ``predict`` of either.
@@ -58,9 +58,7 @@ class PredictingPolicy:
             observations = normaliser.normalize_obs(observations)
         with evaluating(self._policy):
             memory = {} if self._state is None else {"state": self._state, "episode_start": begins}
-            actions, self._state = self._model.predict(
-                observations, deterministic=self._reader.deterministic, **memory
-            )
+            actions, self._state = self._model.predict(observations, deterministic=self._reader.deterministic, **memory)
             scores = self._scores(observations) if self._state is None else {}
         return self._reader.read({"action": actions, **scores}, count)
 
@@ -76,7 +74,7 @@ class PredictingPolicy:
         if hasattr(policy, "get_distribution"):
             found = policy.get_distribution(tensors).distribution
             return {"distribution": self._in_action_units(found), "value": policy.predict_values(tensors)}
-        actor = getattr(policy, "actor", None)
+        actor: Any = getattr(policy, "actor", None)
         if not hasattr(actor, "get_action_dist_params"):
             return {}
         mean, log_std, extra = actor.get_action_dist_params(tensors)

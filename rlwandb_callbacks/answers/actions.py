@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -11,6 +11,8 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 
 from rlwandb_callbacks.answers.choices import Choices
 from rlwandb_callbacks.answers.tensors import to_numpy
+
+_Compound: TypeAlias = "spaces.Dict | spaces.Tuple[Any]"
 
 
 def batch_of_actions(space: Space[Any], given: Any, batch_size: int) -> Any:
@@ -52,12 +54,11 @@ def _options(choices: Choices, array: Any, batch_size: int) -> Any:
     if choices.is_single:
         is_index = array.shape in ((batch_size,), (batch_size, 1)) and array.dtype.kind in "iu"
         return array.reshape(batch_size).astype(np.int64) if is_index else None
-    if array.shape != (batch_size, *choices.shape) or array.dtype.kind not in "biuf":
-        return None
-    return np.rint(array).astype(choices.dtype)
+    is_whole = array.dtype.kind in "biu" or (array.dtype.kind == "f" and np.array_equal(array, np.rint(array)))
+    return array.astype(choices.dtype) if is_whole and array.shape == (batch_size, *choices.shape) else None
 
 
-def _parts(space: spaces.Dict | spaces.Tuple, given: Any, batch_size: int) -> Any:
+def _parts(space: _Compound, given: Any, batch_size: int) -> Any:
     if isinstance(space, spaces.Dict):
         if not isinstance(given, Mapping) or any(key not in given for key in space.spaces):
             return None
@@ -69,7 +70,7 @@ def _parts(space: spaces.Dict | spaces.Tuple, given: Any, batch_size: int) -> An
     return None if any(entry is None for entry in entries) else entries
 
 
-def _from_rows(space: spaces.Dict | spaces.Tuple, given: Any, batch_size: int) -> Any:
+def _from_rows(space: _Compound, given: Any, batch_size: int) -> Any:
     if not isinstance(given, tuple | list) or len(given) != batch_size or not all(map(space.contains, given)):
         return None
     empty: Any = create_empty_array(space, n=batch_size)

@@ -16,8 +16,8 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 from torch.distributions import Bernoulli, Distribution, Independent
 
-from rlwandb_callbacks.core.episode import Floats, Grouped, PolicyScores, PolicyStep, Probabilities, QValues
 from rlwandb_callbacks.answers.tensors import softmax, to_numpy
+from rlwandb_callbacks.core.episode import Floats, Grouped, PolicyScores, PolicyStep, Probabilities, QValues
 
 SOFTMAX_OF_Q = "softmax of q-values"
 

@@ -64,7 +64,7 @@ class Grouped:
     groups: tuple[QValues | Probabilities, ...]
 
     @property
-    def kind(self) -> type[QValues] | type[Probabilities]:
+    def kind(self) -> type[QValues | Probabilities]:
         """What the groups are."""
         return type(self.groups[0])
 

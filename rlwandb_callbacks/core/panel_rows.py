@@ -14,7 +14,6 @@ from rlwandb_callbacks.core.actions import (
     BinaryActions,
     ContinuousActions,
     DiscreteActions,
-    GroupedActions,
     choices_of,
 )
 from rlwandb_callbacks.core.episode import PolicyScores, QValues, groups_of
