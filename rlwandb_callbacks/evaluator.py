@@ -12,7 +12,7 @@ from rlwandb_callbacks.core.actions import ActionSpec
 from rlwandb_callbacks.environments import Env, EnvMaker, describe_actions, env_maker, frames_per_second
 from rlwandb_callbacks.errors import EnvError, PolicyError
 from rlwandb_callbacks.frame_store import FrameStore
-from rlwandb_callbacks.policy import Player, resolve_policy, tensor_meaning
+from rlwandb_callbacks.policy import Player, policy_name, resolve_policy, tensor_meaning
 from rlwandb_callbacks.policy_answer import Reader
 from rlwandb_callbacks.rollout import Played, play
 
@@ -56,8 +56,10 @@ class Evaluator:
             return
         try:
             player.rehearse(observations, side_by_side=1 < self._num_envs < self._cfg.evaluation.episodes)
-        except PolicyError:
-            raise
+        except PolicyError as error:
+            raise PolicyError(
+                f"evaluation.policy {policy_name(self._module, self._cfg.evaluation.policy)!r}: {error}"
+            ) from error
         except Exception as error:
             raise PolicyError(
                 f"evaluation.policy {self._cfg.evaluation.policy!r} failed on a batch of {PROBE_BATCH_SIZE} "

@@ -27,20 +27,27 @@ def resolve_policy(module: nn.Module, policy: str | Callable[..., Any] | None) -
 
     Args:
         module: The LightningModule.
-        policy: Dotted attribute, import path, callable, or None for the first of ``DEFAULT_NAMES`` that there is.
+        policy: Dotted attribute, import path, callable, model of Stable-Baselines3, or None for the first of
+            ``DEFAULT_NAMES`` that there is.
 
     Raises:
         PolicyError: If nothing callable is found; the message lists what the module has.
     """
     if policy is None:
-        names = [name for name in DEFAULT_NAMES if callable(getattr(module, name, None))]
-        if not names:
+        name = policy_name(module, None)
+        if not name:
             raise PolicyError(
                 f"evaluation.policy is not set, and {type(module).__name__} has none of {', '.join(DEFAULT_NAMES)}. "
                 f"{_inventory(module)}"
             )
-        return resolve_policy(module, names[0])
+        return resolve_policy(module, name)
     if not isinstance(policy, str):
+        if not can_be_asked(policy):
+            raise PolicyError(
+                f"evaluation.policy is {policy!r} of type {type(policy).__name__}, which can neither be called with "
+                "observations nor predicts actions as the models of Stable-Baselines3 do. Give a function, a network "
+                "or the name of an attribute."
+            )
         return policy
     found = _attribute(module, policy)
     if found is None and (":" in policy or "." in policy):
@@ -58,14 +65,19 @@ def resolve_policy(module: nn.Module, policy: str | Callable[..., Any] | None) -
     return found  # type: ignore[no-any-return]  # getattr and import give Any
 
 
+def policy_name(module: nn.Module, policy: str | Callable[..., Any] | None) -> str:
+    """What to call a policy: its attribute or import path, or the name of the function or class; empty for none."""
+    if policy is None:
+        return next((name for name in DEFAULT_NAMES if can_be_asked(getattr(module, name, None))), "")
+    return policy if isinstance(policy, str) else str(getattr(policy, "__name__", type(policy).__name__))
+
+
 def tensor_meaning(policy: str | Callable[..., Any] | None, module: nn.Module, action_logger: bool | str) -> str:
     """Tells what a bare tensor ``[B, A]`` of this policy holds: ``q_values``, ``logits`` or ``unknown``.
 
     ``action_logger`` decides where it names one of the two; else the policy's name gives it away or not.
     """
-    if policy is None:
-        policy = next((name for name in DEFAULT_NAMES if callable(getattr(module, name, None))), "")
-    name = policy if isinstance(policy, str) else getattr(policy, "__name__", type(policy).__name__)
+    name = policy_name(module, policy)
     if action_logger == "q_value":
         return "q_values"
     own_name, attribute_path = re.split(r"[.:]", name)[-1], name.rpartition(":")[2]

@@ -232,3 +232,5 @@ def test_what_predicts_otherwise_is_no_such_model() -> None:
     assert not PredictingPolicy.fits(Other())
     assert not PredictingPolicy.fits(nn.Linear(1, 1))
     assert not can_be_asked(Other())
+    with pytest.raises(PolicyError, match=r"of type Other, which can neither be called .* nor predicts"):
+        played(nn.Module(), Other(), episodes=1)
