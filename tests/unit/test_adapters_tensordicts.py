@@ -253,3 +253,16 @@ def test_a_recurrent_actor_plays_side_by_side_as_it_does_alone() -> None:
     for one, other in zip(alone, together, strict=True):
         assert one == pytest.approx(other, abs=1e-6)
     assert not np.allclose(alone[0][-1], alone[1][-1], atol=1e-4), "the cue is remembered"
+
+
+def test_a_state_that_the_actor_does_not_reset_itself_is_zero_where_an_episode_begins() -> None:
+    def count(observations: torch.Tensor, steps: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        steps = torch.zeros(len(observations), 1) if steps is None else steps
+        return torch.cat([steps, -steps], dim=1), steps + 1
+
+    module = TensorDictModule(count, in_keys=["observation", "steps"], out_keys=["action_value", ("next", "steps")])
+    reader = Reader(LEFT_RIGHT, wants=True, tensor_means="unknown", deterministic=True)
+    adapter = adapter_for(QValueActor(module, action_space="categorical"), nn.Module(), reader)
+    begins = [[True, True], [False, False], [False, True], [False, False]]
+    seen = [adapter.act(OBSERVATIONS[:2], np.array(rows)).scores.values[:, 0].tolist() for rows in begins]
+    assert seen == [[0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [3.0, 1.0]]
