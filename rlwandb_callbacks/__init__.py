@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         VideosConfig,
         WandbRLConfig,
     )
-    from rlwandb_callbacks.core.episode import Episode, Gaussian, PolicyStep, Probabilities, QValues
+    from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, PolicyStep, Probabilities, QValues
     from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError
 
 _HOMES = {
@@ -49,7 +49,7 @@ _HOMES = {
         "VideosConfig",
         "WandbRLConfig",
     ),
-    "core.episode": ("Episode", "Gaussian", "PolicyStep", "Probabilities", "QValues"),
+    "core.episode": ("Episode", "Gaussian", "Grouped", "PolicyStep", "Probabilities", "QValues"),
     "errors": ("ConfigError", "EnvError", "PolicyError"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -66,6 +66,7 @@ __all__ = [
     "Gaussian",
     "GradientsCallback",
     "GradientsConfig",
+    "Grouped",
     "MetricsCallback",
     "MetricsConfig",
     "PlasticityCallback",

@@ -6,6 +6,7 @@ Every episode has its own seed and all that are begun are played to their end, s
 from __future__ import annotations
 
 import contextlib
+import copy
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Episode, PolicyScores, PolicyStep, row_of, stack_scores
 from rlwandb_callbacks.environments import Env, render
@@ -38,6 +40,7 @@ def play(
     num_envs: int,
     max_steps: int,
     film_bytes: int | None = None,
+    on_begin: Callable[[NDArray[np.bool_]], None] = lambda _: None,
 ) -> list[Played]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
 
@@ -48,6 +51,7 @@ def play(
         num_envs: Environments side by side; never more than episodes.
         max_steps: Longest episode; longer ones are cut and marked.
         film_bytes: Record each episode, in at most so many bytes.
+        on_begin: Told before a step in which rows of the batch an episode begins, for policies with memory.
 
     Returns:
         One entry per seed, in that order.
@@ -60,7 +64,7 @@ def play(
         envs = SyncVectorEnv([lane.itself for lane in lanes], autoreset_mode=AutoresetMode.DISABLED)
         opened.pop_all()  # from here on the vector closes them, and only once
         opened.callback(envs.close)
-        played = dict(_play_all(envs, lanes, act, iter(enumerate(seeds))))
+        played = dict(_play_all(envs, lanes, act, iter(enumerate(seeds)), on_begin))
     return [played[index] for index in range(len(seeds))]
 
 
@@ -69,10 +73,12 @@ def _play_all(
     lanes: Sequence[_Lane],
     act: Callable[[Any], PolicyStep],
     waiting: Iterator[tuple[int, int]],
+    on_begin: Callable[[NDArray[np.bool_]], None],
 ) -> Iterator[tuple[int, Played]]:
     for lane in lanes:
         lane.begin(*next(waiting))
     observations, _ = envs.reset()
+    on_begin(np.ones(len(lanes), dtype=np.bool_))
     while any(lane.playing for lane in lanes):
         step = act(observations)
         for row, lane in enumerate(lanes):
@@ -84,6 +90,7 @@ def _play_all(
             lane.begin(*next(waiting, (-1, None)))
         if ended.any():
             observations, _ = envs.reset(options={"reset_mask": ended})
+            on_begin(ended & [lane.playing for lane in lanes])
 
 
 class _Lane(gym.Wrapper[Any, Any, Any, Any]):
@@ -129,7 +136,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if not self.playing:
             return self._observation, 0.0, False, False, {}
-        self._actions.append(np.array(action))
+        self._actions.append(_kept(action))
         self._observation, reward, terminated, truncated, info = self.env.step(action)
         self._rewards.append(float(reward))
         self._keep(float(reward))
@@ -159,6 +166,15 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
             **self._ending,
         )
         return Played(episode, None if self._camera is None else self._camera.film())
+
+
+def _kept(action: Any) -> NDArray[Any]:
+    """A copy of an action; a dict or tuple as an object, so that actions of all kinds stack to an array."""
+    if not isinstance(action, dict | tuple):
+        return np.array(action)
+    entry = np.empty((), dtype=np.object_)
+    entry[()] = copy.deepcopy(action)
+    return entry
 
 
 def digest(observation: Any, reward: float) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.episode import Episode, PolicyScores, Probabilities, QValues
+from rlwandb_callbacks.core.episode import Episode, Grouped, PolicyScores, Probabilities, QValues, groups_of
 
 
 def entropy(scores: PolicyScores) -> NDArray[np.float64] | None:
@@ -17,7 +17,8 @@ def entropy(scores: PolicyScores) -> NDArray[np.float64] | None:
         scores: Leading axis T.
 
     Returns:
-        Shape ``[T]``. For a Gaussian the differential entropy, summed over the action's dimensions.
+        Shape ``[T]``. For a Gaussian the differential entropy, summed over the action's dimensions; for an action of
+        several choices, which are drawn independently, the sum of their entropies.
 
     Example:
         >>> entropy(Probabilities(np.array([[0.5, 0.5]]))).round(3)
@@ -25,6 +26,9 @@ def entropy(scores: PolicyScores) -> NDArray[np.float64] | None:
     """
     if isinstance(scores, QValues):
         return None
+    if isinstance(scores, Grouped):
+        parts = [part for group in scores.groups if (part := entropy(group)) is not None]
+        return np.asarray(np.sum(parts, axis=0)) if parts else None
     if isinstance(scores, Probabilities):
         p = scores.values
         return np.asarray(-np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1))
@@ -39,20 +43,27 @@ def mean_entropy(episodes: Sequence[Episode]) -> float | None:
     return float(np.concatenate(known).mean()) if known else None
 
 
-def mean_chosen_q(episodes: Sequence[Episode], *, first: int = 0) -> float | None:
+def mean_chosen_q(episodes: Sequence[Episode], *, first: int | Sequence[int] = 0) -> float | None:
     """Mean of Q(s, a) of the actions that were taken; None where the policy gives no q-values.
 
     Args:
-        episodes: Of a discrete environment.
-        first: The smallest action (``Discrete.start``).
+        episodes: Of an environment with finite actions.
+        first: The smallest action (``Discrete.start``), or one number per choice of an action that consists of several;
+            the mean is then one over the choices too.
     """
-    chosen = [
-        np.take_along_axis(episode.scores.values, _index(episode.actions, first), axis=-1)
-        for episode in episodes
-        if isinstance(episode.scores, QValues) and episode.length
+    chosen = [_chosen_q(episode, first) for episode in episodes if episode.length]
+    known = [values for values in chosen if values.size]
+    return float(np.concatenate(known).mean()) if known else None
+
+
+def _chosen_q(episode: Episode, first: int | Sequence[int]) -> NDArray[np.float64]:
+    """Shape ``[T * choices]``; empty where there are no q-values."""
+    groups = [group for group in groups_of(episode.scores) if isinstance(group, QValues)]
+    if not groups:
+        return np.empty(0)
+    indices = np.asarray(episode.actions, dtype=np.int64).reshape(episode.length, -1) - np.asarray(first)
+    taken = [
+        np.take_along_axis(group.values, column[:, None], axis=-1)[:, 0]
+        for group, column in zip(groups, indices.T, strict=True)
     ]
-    return float(np.concatenate(chosen).mean()) if chosen else None
-
-
-def _index(actions: NDArray[np.generic], first: int) -> NDArray[np.int64]:
-    return np.asarray(actions, dtype=np.int64).reshape(-1, 1) - first
+    return np.concatenate(taken)

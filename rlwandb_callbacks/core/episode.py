@@ -48,7 +48,35 @@ class Gaussian:
     std: Floats
 
 
-PolicyScores: TypeAlias = QValues | Probabilities | Gaussian
+@dataclass(frozen=True)
+class Grouped:
+    """Scores of an action that consists of several finite choices: of ``MultiDiscrete`` and ``MultiBinary``.
+
+    Args:
+        groups: One per choice, in the order of the action's dimensions, all of one kind and with the same leading
+            axes. A switch of ``MultiBinary`` is a choice between 0 and 1.
+
+    Example:
+        >>> Grouped((Probabilities(np.array([0.5, 0.5])), Probabilities(np.array([0.1, 0.2, 0.7])))).kind
+        <class 'rlwandb_callbacks.core.episode.Probabilities'>
+    """
+
+    groups: tuple[QValues | Probabilities, ...]
+
+    @property
+    def kind(self) -> type[QValues | Probabilities]:
+        """What the groups are."""
+        return type(self.groups[0])
+
+
+PolicyScores: TypeAlias = QValues | Probabilities | Gaussian | Grouped
+
+
+def groups_of(scores: PolicyScores | None) -> tuple[QValues | Probabilities, ...]:
+    """The finite choices that scores are about; none for a Gaussian, or where there are no scores."""
+    if isinstance(scores, Grouped):
+        return scores.groups
+    return (scores,) if isinstance(scores, QValues | Probabilities) else ()
 
 
 def row_of(scores: PolicyScores, index: int) -> PolicyScores:
@@ -58,6 +86,8 @@ def row_of(scores: PolicyScores, index: int) -> PolicyScores:
         >>> row_of(QValues(np.array([[1.0, 2.0], [3.0, 4.0]])), 1).values
         array([3., 4.])
     """
+    if isinstance(scores, Grouped):
+        return Grouped(tuple(replace(group, values=group.values[index]) for group in scores.groups))
     if isinstance(scores, Gaussian):
         return Gaussian(scores.mean[index], scores.std[index])
     return replace(scores, values=scores.values[index])
@@ -74,7 +104,11 @@ def stack_scores(rows: list[PolicyScores]) -> PolicyScores | None:
     if isinstance(first, Gaussian):
         gaussians = [row for row in rows if isinstance(row, Gaussian)]
         return Gaussian(np.stack([row.mean for row in gaussians]), np.stack([row.std for row in gaussians]))
-    return replace(first, values=np.stack([row.values for row in rows if not isinstance(row, Gaussian)]))
+    columns = [
+        replace(column[0], values=np.stack([group.values for group in column]))
+        for column in zip(*map(groups_of, rows), strict=True)
+    ]
+    return Grouped(tuple(columns)) if isinstance(first, Grouped) else columns[0]
 
 
 @dataclass(frozen=True)
@@ -82,7 +116,8 @@ class PolicyStep:
     """What a policy does in a batch of B states.
 
     Args:
-        actions: Shape ``[B, ...]``, as the environment takes them.
+        actions: Shape ``[B, ...]``, as the environment takes them. For ``Dict`` and ``Tuple`` spaces such arrays in a
+            dict or tuple.
         scores: Leading axis B, where the policy gives any.
         values: Shape ``[B]``: V(s), where the policy gives it.
     """
@@ -97,7 +132,7 @@ class Episode:
     """A complete episode of T steps.
 
     Args:
-        actions: Shape ``[T, ...]``, as they were given to the environment.
+        actions: Shape ``[T, ...]``, as they were given to the environment; dicts and tuples in an array of objects.
         rewards: Shape ``[T]``, undiscounted, in the environment's unit.
         terminated: The environment ended in a terminal state.
         truncated: The environment, or ``max_steps``, cut the episode.
@@ -171,4 +206,4 @@ class Episode:
 def _score_array(scores: PolicyScores | None) -> Floats | None:
     if scores is None:
         return None
-    return scores.mean if isinstance(scores, Gaussian) else scores.values
+    return scores.mean if isinstance(scores, Gaussian) else groups_of(scores)[0].values

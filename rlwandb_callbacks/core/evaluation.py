@@ -7,13 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlwandb_callbacks.core.actions import ActionSpec, ContinuousActions, DiscreteActions, OtherActions
+from rlwandb_callbacks.core.actions import (
+    ActionSpec,
+    ContinuousActions,
+    DiscreteActions,
+    GroupedActions,
+    OtherActions,
+    choices_of,
+)
 from rlwandb_callbacks.core.behaviour import mean_chosen_q, mean_entropy
-from rlwandb_callbacks.core.episode import Episode, Probabilities, QValues
+from rlwandb_callbacks.core.episode import Episode, Grouped, groups_of
 from rlwandb_callbacks.core.figures import return_distribution
 from rlwandb_callbacks.core.histograms import count_actions, histogram
 from rlwandb_callbacks.core.returns import episode_table, summarise
-from rlwandb_callbacks.core.values import Image, Value
+from rlwandb_callbacks.core.values import Histogram, Image, Value
 
 MAX_ACTION_HISTOGRAMS = 16
 
@@ -27,29 +34,27 @@ def scalars(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -
         actions: Of the environment.
     """
     numbers = {f"eval/{name}": value for name, value in summarise(episodes, gamma=gamma).items()}
-    first = actions.first if isinstance(actions, DiscreteActions) else 0
+    first = [choice.first for choice in choices_of(actions)] or 0
     further = {"q/mean": mean_chosen_q(episodes, first=first), "policy/entropy": mean_entropy(episodes)}
     return numbers | {key: value for key, value in further.items() if value is not None}
 
 
 def action_histograms(episodes: Sequence[Episode], actions: ActionSpec) -> dict[str, Value]:
-    """Which actions were taken: one histogram, or one per dimension of a continuous action (the first 16)."""
+    """Which actions were taken: one histogram, or one per dimension of the action (the first 16)."""
     taken = [episode.actions.reshape(episode.length, -1) for episode in episodes if episode.length]
-    if not taken:
-        return {}
-    if isinstance(actions, DiscreteActions):
-        counted = count_actions(np.concatenate(taken)[:, 0], first=actions.first, n=len(actions.names))
-        return {"policy/action_histogram": counted}
-    if not isinstance(actions, ContinuousActions):
+    if not taken or isinstance(actions, OtherActions):
         return {}
     columns = np.concatenate(taken).T[:MAX_ACTION_HISTOGRAMS]
-    names = (
-        ["policy/action_histogram"]
-        if len(columns) == 1
-        else [f"policy/action_histogram_{i}" for i in range(len(columns))]
-    )
-    counts = {name: histogram(column) for name, column in zip(names, columns, strict=True)}
-    return {name: value for name, value in counts.items() if value is not None}
+    counts: list[Histogram | None]
+    if isinstance(actions, ContinuousActions):
+        counts = [histogram(column) for column in columns]
+    else:
+        counts = [
+            count_actions(column, first=choice.first, n=len(choice.names))
+            for column, choice in zip(columns, choices_of(actions), strict=False)
+        ]
+    names = [f"policy/action_histogram{f'_{i}' if len(counts) > 1 else ''}" for i in range(len(counts))]
+    return {name: value for name, value in zip(names, counts, strict=True) if value is not None}
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,11 @@ def guess_actions(episodes: Sequence[Episode]) -> ActionSpec:
     if actions.dtype.kind == "f" and actions.size:
         unbounded = np.full(actions.shape[1], np.inf)
         return ContinuousActions(-unbounded, unbounded)
+    widths = [group.values.shape[-1] for episode in episodes for group in groups_of(episode.scores)]
+    grouped = next((episode.scores for episode in episodes if isinstance(episode.scores, Grouped)), None)
+    if grouped is not None and len(grouped.groups) == actions.shape[1]:
+        sizes = widths[: len(grouped.groups)]
+        return GroupedActions(tuple(DiscreteActions(tuple(map(str, range(size)))) for size in sizes))
     if actions.shape[1] != 1 or actions.min() < 0:
         return OtherActions()
-    widths = [e.scores.values.shape[-1] for e in episodes if isinstance(e.scores, QValues | Probabilities)]
     return DiscreteActions(tuple(map(str, range(max([int(actions.max(initial=0)) + 1, *widths])))))
