@@ -57,7 +57,7 @@ def evaluated(fit: Any, module: Any, policy: str, **settings: Any) -> dict[str, 
     options = {"env": CorridorEnv, "policy": policy, "episodes": 5, "num_envs": 2, **settings}
     cfg = {"on_error": "raise", "action_logger": True, "evaluation": options}
     fit(module, EvaluationCallback(cfg, sink=sink))
-    return sink.rows[-1]
+    return sink.by_update()[-1]
 
 
 @pytest.mark.parametrize(

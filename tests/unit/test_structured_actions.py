@@ -70,7 +70,7 @@ def test_several_choices_are_played_counted_and_drawn() -> None:
     parts = [torch.distributions.Categorical(logits=part).entropy() for part in logits.split([2, 3])]
     assert evaluation.numbers()["policy/entropy"] == pytest.approx(float(sum(parts)))
     steps = sum(episode.length for episode in evaluation.episodes)
-    counted = evaluation.drawings(with_returns=False)
+    counted = evaluation.distributions(with_returns=False)
     assert isinstance(counted["policy/action_histogram_1"], Histogram)
     assert counted["policy/action_histogram_0"].counts.tolist() == [0, steps]
     assert counted["policy/action_histogram_1"].counts.tolist() == [0, 0, steps]
@@ -96,7 +96,7 @@ def test_switches_are_played_counted_and_drawn() -> None:
         spaces.MultiBinary(2), lambda observations: torch.distributions.Bernoulli(on.repeat(len(observations), 1))
     )
     steps = sum(episode.length for episode in evaluation.episodes)
-    counted = evaluation.drawings(with_returns=False)
+    counted = evaluation.distributions(with_returns=False)
     assert counted["policy/action_histogram_0"].counts.tolist() == [0, steps]
     assert counted["policy/action_histogram_1"].counts.tolist() == [steps, 0]
     expected = -sum(p * math.log(p) + (1 - p) * math.log(1 - p) for p in (0.9, 0.2))
@@ -106,7 +106,7 @@ def test_switches_are_played_counted_and_drawn() -> None:
 
 def test_a_single_choice_in_an_array_has_one_histogram() -> None:
     evaluation, _ = play(spaces.MultiDiscrete([3]), lambda observations: torch.zeros(len(observations), 1).long())
-    assert "policy/action_histogram" in evaluation.drawings(with_returns=False)
+    assert "policy/action_histogram" in evaluation.distributions(with_returns=False)
 
 
 def test_an_unbounded_box_is_played_as_it_is() -> None:
@@ -144,7 +144,7 @@ def test_dicts_and_tuples_are_played_replayed_and_written(space: spaces.Space[An
         assert all(space.contains(action) for action in episode.actions)
         first = episode.actions[0]
         assert int(first["gear"] if isinstance(first, dict) else first[0]) == seed % 3
-    assert "policy/action_histogram" not in evaluation.drawings(with_returns=True)
+    assert "policy/action_histogram" not in evaluation.distributions(with_returns=True)
     assert evaluation.numbers()["eval/return_mean"] > 0
     assert len(pictures) == evaluation.episodes[1].length + 1
     assert len({picture.shape for picture in pictures}) == 1
