@@ -16,6 +16,7 @@ from rlwandb_callbacks.core.episode import Gaussian, PolicyScores, PolicyStep, P
 from rlwandb_callbacks.errors import PolicyError
 
 Q_KEYS = ("q_values", "action_value", "action_values", "q_value")
+CHOSEN_Q_KEYS = ("state_action_value", "chosen_action_value", "q_value", "action_value")
 VALUE_KEYS = ("value", "state_value", "values")
 SAMPLES_FOR_MOMENTS = 64
 SOFTMAX_OF_Q = "softmax of q-values"
@@ -92,7 +93,8 @@ class Reader:
             expected = (batch_size, self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else None
             if len(rows) != batch_size or (expected is not None and rows.shape != expected):
                 return False
-        return len(step.actions) == batch_size and (step.values is None or np.shape(step.values) == (batch_size,))
+        per_state = (values for values in (step.values, step.chosen_q) if values is not None)
+        return len(step.actions) == batch_size and all(np.shape(values) == (batch_size,) for values in per_state)
 
     def _from_array(self, array: NDArray[Any], batch_size: int) -> PolicyStep | None:
         if self._is_one_row_of_scores_per_state(array, batch_size):
@@ -116,7 +118,8 @@ class Reader:
             drawn = torch.multinomial(torch.from_numpy(scores.values), 1)[:, 0]
             actions = to_numpy(drawn) + self._first
         if isinstance(scores, QValues) and self.wants == "action_probability":
-            scores = Probabilities(softmax(scores.values), SOFTMAX_OF_Q)
+            drawn_instead = Probabilities(softmax(scores.values), SOFTMAX_OF_Q)
+            return PolicyStep(actions, drawn_instead, chosen_q=scores.values.max(axis=-1))
         return PolicyStep(actions, scores)
 
     def _best(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -159,7 +162,20 @@ class Reader:
         scores = None if step is None else step.scores
         chosen = actions if actions is not None else step.actions if step is not None else None
         assert chosen is not None
-        return PolicyStep(chosen, scores, _state_values(answer, batch_size))
+        values = _per_state(answer, VALUE_KEYS, batch_size)
+        chosen_q = self._q_of(chosen, answer)
+        if chosen_q is None and (actions is not None or self.deterministic):  # else it is not of the action drawn here
+            chosen_q = _per_state(answer, CHOSEN_Q_KEYS, batch_size)
+        return PolicyStep(chosen, scores, values, chosen_q)
+
+    def _q_of(self, actions: NDArray[Any], answer: Mapping[Any, Any]) -> NDArray[np.float64] | None:
+        for key in Q_KEYS:
+            values = None if answer.get(key) is None else to_numpy(answer[key])
+            if values is not None and self._is_one_row_of_scores_per_state(values, len(actions)):
+                index = (actions - self._first).reshape(-1, 1)
+                is_valid = bool(np.all((index >= 0) & (index < values.shape[1])))
+                return np.take_along_axis(values.astype(np.float64), index, axis=1)[:, 0] if is_valid else None
+        return None
 
     def _from_named_scores(self, answer: Mapping[Any, Any], batch_size: int) -> PolicyStep | None:
         found = self._named_scores(answer)
@@ -177,7 +193,7 @@ class Reader:
     def _named_scores(self, answer: Mapping[Any, Any]) -> PolicyScores | None:
         q_values = next((answer[key] for key in Q_KEYS if answer.get(key) is not None), None)
         has_policy = answer.get("probs") is not None or answer.get("logits") is not None
-        if q_values is not None and not (self.wants == "action_probability" and has_policy):
+        if self._is_discrete and q_values is not None and not (self.wants == "action_probability" and has_policy):
             return QValues(to_numpy(q_values).astype(np.float64))
         if answer.get("probs") is not None:
             return Probabilities(to_numpy(answer["probs"]).astype(np.float64))
@@ -231,11 +247,12 @@ def moments_of(distribution: Distribution) -> Gaussian:
     return Gaussian(to_numpy(mean).astype(np.float64), to_numpy(std).astype(np.float64))
 
 
-def _state_values(answer: Mapping[Any, Any], batch_size: int) -> NDArray[np.float64] | None:
-    for key in VALUE_KEYS:
-        if answer.get(key) is not None:
-            values = to_numpy(answer[key]).astype(np.float64)
-            return values.reshape(batch_size) if values.size == batch_size else None
+def _per_state(answer: Mapping[Any, Any], keys: tuple[str, ...], batch_size: int) -> NDArray[np.float64] | None:
+    """One number per state, ``[B]`` or ``[B, 1]``, under the first of the keys that holds that."""
+    for key in keys:
+        values = None if answer.get(key) is None else to_numpy(answer[key])
+        if values is not None and values.size == batch_size:
+            return values.astype(np.float64).reshape(batch_size)
     return None
 
 

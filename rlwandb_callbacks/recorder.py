@@ -72,7 +72,7 @@ class Recorder:
         self._can_render = can_render
         self._can_replay = True
 
-    def play(self, evaluator: Evaluator, *, gamma: float, shelf: Shelf) -> tuple[Evaluation, dict[str, Value]]:
+    def play(self, evaluator: Evaluator, *, gamma: float | None, shelf: Shelf) -> tuple[Evaluation, dict[str, Value]]:
         """Plays an evaluation.
 
         Returns:
@@ -96,7 +96,7 @@ class Recorder:
         return self.play(evaluator, gamma=gamma, shelf=shelf)
 
     def _attempt(
-        self, evaluator: Evaluator, gamma: float, shelf: Shelf, *, makes_clips: bool
+        self, evaluator: Evaluator, gamma: float | None, shelf: Shelf, *, makes_clips: bool
     ) -> tuple[Evaluation, dict[str, Value]]:
         with contextlib.ExitStack() as stack:
             store = stack.enter_context(FrameStore()) if makes_clips and not self._can_replay else None

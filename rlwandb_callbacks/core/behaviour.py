@@ -39,20 +39,39 @@ def mean_entropy(episodes: Sequence[Episode]) -> float | None:
     return float(np.concatenate(known).mean()) if known else None
 
 
-def mean_chosen_q(episodes: Sequence[Episode], *, first: int = 0) -> float | None:
-    """Mean of Q(s, a) of the actions that were taken; None where the policy gives no q-values.
+def chosen_q(episode: Episode, *, first: int = 0) -> NDArray[np.float64] | None:
+    """Q(s, a) of the action that was taken at each step.
 
     Args:
-        episodes: Of a discrete environment.
+        episode: With ``chosen_q``, or with q-values of discrete actions.
+        first: The smallest action (``Discrete.start``).
+
+    Returns:
+        Shape ``[T]``; None where the policy gives no q-values, or none that belong to the actions.
+
+    Example:
+        >>> scores = QValues(np.array([[1.0, 9.0], [9.0, 3.0]]))
+        >>> chosen_q(Episode(actions=np.array([0, 1]), rewards=np.zeros(2), terminated=True, scores=scores))
+        array([1., 3.])
+    """
+    if episode.chosen_q is not None:
+        return np.asarray(episode.chosen_q, dtype=np.float64)
+    if not isinstance(episode.scores, QValues) or episode.actions.size != episode.length:
+        return None
+    q_values = episode.scores.values
+    index = np.asarray(episode.actions, dtype=np.int64).reshape(-1, 1) - first
+    if q_values.ndim != 2 or not np.all((index >= 0) & (index < q_values.shape[1])):
+        return None
+    return np.take_along_axis(q_values, index, axis=1)[:, 0]
+
+
+def mean_chosen_q(episodes: Sequence[Episode], *, first: int = 0) -> float | None:
+    """Mean of Q(s, a) over all steps of all episodes; None where the policy gives no q-values.
+
+    Args:
+        episodes: Of one environment.
         first: The smallest action (``Discrete.start``).
     """
-    chosen = [
-        np.take_along_axis(episode.scores.values, _index(episode.actions, first), axis=-1)
-        for episode in episodes
-        if isinstance(episode.scores, QValues) and episode.length
-    ]
-    return float(np.concatenate(chosen).mean()) if chosen else None
-
-
-def _index(actions: NDArray[np.generic], first: int) -> NDArray[np.int64]:
-    return np.asarray(actions, dtype=np.int64).reshape(-1, 1) - first
+    per_episode = [chosen_q(episode, first=first) for episode in episodes]
+    known = [steps for steps in per_episode if steps is not None and steps.size]
+    return float(np.concatenate(known).mean()) if known else None

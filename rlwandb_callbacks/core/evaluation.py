@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from rlwandb_callbacks.core.actions import ActionSpec, ContinuousActions, DiscreteActions, OtherActions
 from rlwandb_callbacks.core.behaviour import mean_chosen_q, mean_entropy
 from rlwandb_callbacks.core.episode import Episode, Probabilities, QValues
-from rlwandb_callbacks.core.figures import return_distribution
+from rlwandb_callbacks.core.figures import prediction_against_return, return_distribution
 from rlwandb_callbacks.core.histograms import count_actions, histogram
 from rlwandb_callbacks.core.returns import episode_table, summarise
+from rlwandb_callbacks.core.value_error import ValueErrors, value_errors
 from rlwandb_callbacks.core.values import Image, Value
 
+DEFAULT_GAMMA = 0.99
 MAX_ACTION_HISTOGRAMS = 16
 
 
@@ -27,9 +30,13 @@ def scalars(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -
         actions: Of the environment.
     """
     numbers = {f"eval/{name}": value for name, value in summarise(episodes, gamma=gamma).items()}
-    first = actions.first if isinstance(actions, DiscreteActions) else 0
-    further = {"q/mean": mean_chosen_q(episodes, first=first), "policy/entropy": mean_entropy(episodes)}
+    further = {"q/mean": mean_chosen_q(episodes, first=first_of(actions)), "policy/entropy": mean_entropy(episodes)}
     return numbers | {key: value for key, value in further.items() if value is not None}
+
+
+def first_of(actions: ActionSpec) -> int:
+    """The smallest action of a discrete environment, else 0."""
+    return actions.first if isinstance(actions, DiscreteActions) else 0
 
 
 def return_values(episodes: Sequence[Episode], *, title: str) -> dict[str, Value]:
@@ -38,6 +45,16 @@ def return_values(episodes: Sequence[Episode], *, title: str) -> dict[str, Value
     values: dict[str, Value] = {"eval/return_figure": Image(return_distribution(returns, title=title), title)}
     counted = histogram(np.array(returns))
     return values | ({"eval/return_distribution": counted} if counted is not None else {})
+
+
+def error_values(errors: ValueErrors) -> dict[str, Value]:
+    """The picture of predictions against returns, where there is a step to show."""
+    if not len(errors.predictions):
+        return {}
+    title = f"bias {errors.bias:+,.4g}, mean absolute error {errors.absolute_error:,.4g}"
+    picture = prediction_against_return(errors.predictions, errors.returns, quantity=errors.quantity, title=title)
+    caption = f"{errors.quantity} against the return that came, {len(errors.predictions):,} of {errors.steps:,} steps"
+    return {"q/prediction_vs_return": Image(picture, caption)}
 
 
 def episode_values(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -> dict[str, Value]:
@@ -71,17 +88,19 @@ class Evaluation:
 
     Args:
         episodes: At least one, in the order of their seeds.
-        gamma: Discount factor in [0, 1].
+        gamma: Discount factor in [0, 1] of the training; None where it is not known. Discounted returns are then
+            reported with the usual 0.99, and predictions are not compared with returns.
         actions: Of the environment.
     """
 
     episodes: Sequence[Episode]
-    gamma: float
+    gamma: float | None
     actions: ActionSpec
 
     def numbers(self) -> dict[str, float]:
-        """See :func:`scalars`."""
-        return scalars(self.episodes, gamma=self.gamma, actions=self.actions)
+        """See :func:`scalars` and :meth:`ValueErrors.numbers`."""
+        errors = self._errors.numbers() if self._errors else {}
+        return scalars(self.episodes, gamma=self._shown_gamma, actions=self.actions) | errors
 
     def drawings(self, *, with_returns: bool) -> dict[str, Value]:
         """Tables, histograms and pictures.
@@ -89,9 +108,20 @@ class Evaluation:
         Args:
             with_returns: Also the distribution of returns.
         """
-        values = episode_values(self.episodes, gamma=self.gamma, actions=self.actions)
+        values = episode_values(self.episodes, gamma=self._shown_gamma, actions=self.actions)
         title = f"Returns of {len(self.episodes)} evaluation episodes"
+        values |= error_values(self._errors) if self._errors else {}
         return values | (return_values(self.episodes, title=title) if with_returns else {})
+
+    @property
+    def _shown_gamma(self) -> float:
+        return DEFAULT_GAMMA if self.gamma is None else self.gamma
+
+    @cached_property
+    def _errors(self) -> ValueErrors | None:
+        if self.gamma is None:
+            return None
+        return value_errors(self.episodes, gamma=self.gamma, first=first_of(self.actions))
 
 
 def guess_actions(episodes: Sequence[Episode]) -> ActionSpec:
