@@ -147,8 +147,16 @@ class Overlay:
         self._text(canvas, at.margin, first, f"step {step}")
         self._text(canvas, right, first, f"reward {self.episode.rewards[step - 1]:+.4g}" if step else "reward -")
         self._text(canvas, at.margin, second, f"return {format_number(self._returns[step])}")
-        if self.episode.values is not None and step < self.episode.length:
-            self._text(canvas, right, second, f"V(s) {format_number(float(self.episode.values[step]))}")
+        if predicted := self._prediction(step) if step < self.episode.length else "":
+            self._text(canvas, right, second, predicted)
+
+    def _prediction(self, step: int) -> str:
+        """What a critic says in one number; q-values of all actions have bars instead."""
+        if self.episode.values is not None:
+            return f"V(s) {format_number(float(self.episode.values[step]))}"
+        if self.episode.chosen_q is not None and not isinstance(self.actions, DiscreteActions):
+            return f"Q(s,a) {format_number(float(self.episode.chosen_q[step]))}"
+        return ""
 
     def _draw_bars(self, canvas: Pixels, step: int, actions: DiscreteActions) -> None:
         chosen = int(self.episode.actions[step].item()) - actions.first

@@ -186,6 +186,12 @@ def test_step_reward_return_and_value_stand_on_the_panel(make_episode: MakeEpiso
     assert not shows(panel, "V(s)", size), "the last state has no value"
 
 
+def test_q_of_a_continuous_action_stands_on_the_panel(make_episode: MakeEpisode) -> None:
+    episode = make_episode([0.0], actions=np.zeros((1, 1)), chosen_q=np.array([-3.25]))
+    panel = panel_of(episode, ContinuousActions(-np.ones(1), np.ones(1)))
+    assert shows(panel, "Q(s,a) -3.25", Geometry(HEIGHT, 1, 0.25).text_size)
+
+
 def test_names_and_values_stand_beside_the_bars(make_episode: MakeEpisode) -> None:
     episode = make_episode([0.0], actions=np.array([1]), scores=QValues(np.array([[-0.5, 12.25]])))
     panel = panel_of(episode, LEFT_RIGHT)
