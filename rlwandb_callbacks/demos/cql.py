@@ -51,9 +51,7 @@ def make_actor(hidden_size: int) -> ProbabilisticActor:
         MLP(OBSERVATION_SIZE, 2, num_cells=[hidden_size] * 2, activation_class=nn.ReLU), NormalParamExtractor()
     )
     to_parameters = TensorDictModule(body, in_keys=["observation"], out_keys=["loc", "scale"])
-    return ProbabilisticActor(
-        to_parameters, in_keys=["loc", "scale"], distribution_class=TanhNormal, return_log_prob=True
-    )
+    return ProbabilisticActor(to_parameters, in_keys=["loc", "scale"], distribution_class=TanhNormal)
 
 
 def make_critic(hidden_size: int) -> ValueOperator:
