@@ -20,6 +20,7 @@ from rlwandb_callbacks.core.episode import Floats, Gaussian, PolicyStep, Probabi
 from rlwandb_callbacks.errors import PolicyError
 
 Q_KEYS = ("q_values", "action_value", "action_values", "q_value")
+CHOSEN_Q_KEYS = ("state_action_value", "chosen_action_value", "q_value", "action_value")
 VALUE_KEYS = ("value", "state_value", "values")
 DISTRIBUTION_KEYS = ("distribution", "dist")
 
@@ -87,7 +88,8 @@ class Reader:
             return False
         if any(shape[0] != batch_size for shape in shapes):
             return False
-        return _rows(step.actions) == batch_size and (step.values is None or np.shape(step.values) == (batch_size,))
+        per_state = (values for values in (step.values, step.chosen_q) if values is not None)
+        return _rows(step.actions) == batch_size and all(np.shape(values) == (batch_size,) for values in per_state)
 
     def _from_sequence(self, answer: Sequence[Any], batch_size: int) -> PolicyStep | None:
         """One entry for each choice or part of the action; else the first entry that can be read counts."""
@@ -138,7 +140,8 @@ class Reader:
         step = self._choices.act(scores, samples=False)
         if self.wants != "action_probability":
             return step
-        return PolicyStep(step.actions, self._choices.joined([shown_as_probabilities(each) for each in scores]))
+        drawn_instead = self._choices.joined([shown_as_probabilities(each) for each in scores])
+        return PolicyStep(step.actions, drawn_instead, chosen_q=self._choices.value_of(step.actions, columns))
 
     def _from_distribution(self, distribution: Distribution, batch_size: int) -> PolicyStep | None:
         if self._choices is not None:
@@ -160,29 +163,41 @@ class Reader:
         step = self._from_named_scores(answer, batch_size)
         given = answer.get("action")
         actions = None if given is None else batch_of_actions(self.action_space, given, batch_size)
+        is_drawn_here = actions is None and not self.deterministic
         if actions is None:
             if step is None:
                 return None
             actions = step.actions
-        return PolicyStep(actions, None if step is None else step.scores, _state_values(answer, batch_size))
+        chosen_q = self._q_of(actions, answer, batch_size)
+        if chosen_q is None and not is_drawn_here:  # else it is Q of another action
+            chosen_q = _per_state(answer, CHOSEN_Q_KEYS, batch_size)
+        scores, values = None if step is None else step.scores, _per_state(answer, VALUE_KEYS, batch_size)
+        return PolicyStep(actions, scores, values, chosen_q)
+
+    def _q_of(self, actions: Any, answer: Mapping[Any, Any], batch_size: int) -> Floats | None:
+        q_values = _first(answer, Q_KEYS)
+        if self._choices is None or q_values is None:
+            return None
+        columns = self._choices.columns(_readable(q_values), batch_size, "q_values")
+        return None if columns is None else self._choices.value_of(actions, columns)
 
     def _from_named_scores(self, answer: Mapping[Any, Any], batch_size: int) -> PolicyStep | None:
         if self._choices is not None:
-            found = self._named_choices(answer)
-            if found is not None:
-                columns = self._choices.columns(_readable(found[1]), batch_size, found[0])
-                return None if columns is None else self._act(found[0], columns)
+            for meaning, given in self._named_choices(answer):
+                columns = self._choices.columns(_readable(given), batch_size, meaning)
+                if columns is not None:
+                    return self._act(meaning, columns)
         distribution = _first(answer, DISTRIBUTION_KEYS)
         if distribution is not None:
             return self._step(distribution, batch_size)
         return self._from_loc_and_scale(answer, batch_size) if isinstance(self.action_space, spaces.Box) else None
 
-    def _named_choices(self, answer: Mapping[Any, Any]) -> tuple[str, Any] | None:
+    def _named_choices(self, answer: Mapping[Any, Any]) -> list[tuple[str, Any]]:
         named = {"q_values": _first(answer, Q_KEYS), "probs": answer.get("probs"), "logits": answer.get("logits")}
         has_policy = any(answer.get(key) is not None for key in ("probs", "logits", *DISTRIBUTION_KEYS))
         if self.wants == "action_probability" and has_policy:
             del named["q_values"]
-        return next(((meaning, given) for meaning, given in named.items() if given is not None), None)
+        return [(meaning, given) for meaning, given in named.items() if given is not None]
 
     def _from_loc_and_scale(self, answer: Mapping[Any, Any], batch_size: int) -> PolicyStep | None:
         if answer.get("loc") is None or answer.get("scale") is None:
@@ -213,12 +228,13 @@ def _readable(given: Any) -> Any:
     return given if is_of_arrays else to_numpy(given)
 
 
-def _state_values(answer: Mapping[Any, Any], batch_size: int) -> NDArray[np.float64] | None:
-    values = _first(answer, VALUE_KEYS)
-    if values is None:
-        return None
-    array = to_numpy(values).astype(np.float64)
-    return array.reshape(batch_size) if array.size == batch_size else None
+def _per_state(answer: Mapping[Any, Any], keys: Sequence[str], batch_size: int) -> NDArray[np.float64] | None:
+    """One number per state, ``[B]`` or ``[B, 1]``, under the first of the keys that holds that."""
+    for key in keys:
+        values = None if answer.get(key) is None else to_numpy(answer[key])
+        if values is not None and values.size == batch_size:
+            return values.astype(np.float64).reshape(batch_size)
+    return None
 
 
 def wish(space: Space[Any]) -> str:

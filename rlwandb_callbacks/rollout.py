@@ -108,6 +108,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
         self._rewards: list[float] = []
         self._scores: list[PolicyScores] = []
         self._values: list[float] = []
+        self._chosen_q: list[float] = []
         self._digests: list[int] = []
         self._camera = None if self._film_bytes is None else Camera(self._film_bytes)
         self._ending: dict[str, Any] = {}
@@ -126,6 +127,8 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
             self._scores.append(row_of(step.scores, row))
         if step.values is not None:
             self._values.append(float(step.values[row]))
+        if step.chosen_q is not None:
+            self._chosen_q.append(float(step.chosen_q[row]))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if self.playing:
@@ -162,6 +165,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
             seed=self._seed,
             scores=stack_scores(self._scores),
             values=np.array(self._values, dtype=np.float64) if self._values else None,
+            chosen_q=np.array(self._chosen_q, dtype=np.float64) if self._chosen_q else None,
             digests=np.array(self._digests, dtype=np.uint32),
             **self._ending,
         )

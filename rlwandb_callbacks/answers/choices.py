@@ -129,6 +129,24 @@ class Choices:
         actions = options + np.asarray(self.firsts, dtype=np.int64)
         return actions.reshape(len(options), *self.shape).astype(self.dtype)
 
+    def value_of(self, actions: NDArray[Any], columns: Sequence[Floats]) -> Floats | None:
+        """Q(s, a) of actions, the mean over the choices where there are several.
+
+        Args:
+            actions: Of the space, a batch of B.
+            columns: Q-values ``[B, options]`` for each choice.
+
+        Returns:
+            Shape ``[B]``; None where an action is none of the options.
+        """
+        options = np.asarray(actions, dtype=np.int64).reshape(-1, len(self.sizes)) - np.asarray(self.firsts)
+        if np.any((options < 0) | (options >= np.asarray(self.sizes))):
+            return None
+        taken = [
+            np.take_along_axis(q, index[:, None], axis=1)[:, 0] for q, index in zip(columns, options.T, strict=True)
+        ]
+        return np.asarray(np.mean(taken, axis=0), dtype=np.float64)
+
     def from_one_hot(self, array: NDArray[Any], batch_size: int) -> NDArray[Any] | None:
         """Reads integers or booleans ``[B, sum of options]`` with a 1 in each choice."""
         if array.shape != (batch_size, sum(self.sizes)) or array.dtype.kind not in "iub":

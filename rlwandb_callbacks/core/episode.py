@@ -120,11 +120,13 @@ class PolicyStep:
             dict or tuple.
         scores: Leading axis B, where the policy gives any.
         values: Shape ``[B]``: V(s), where the policy gives it.
+        chosen_q: Shape ``[B]``: Q(s, a) of ``actions``, where a critic gives it and ``scores`` do not hold it.
     """
 
     actions: NDArray[np.generic]
     scores: PolicyScores | None = None
     values: Floats | None = None
+    chosen_q: Floats | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +141,14 @@ class Episode:
         seed: What the environment was reset with; None when unknown (then it cannot be played again).
         scores: Leading axis T: what the policy gave for each action, before it was taken.
         values: Shape ``[T]``: V(s) where the policy gives it.
+        chosen_q: Shape ``[T]``: Q(s, a) of the actions, where a critic gives it and ``scores`` do not hold it.
         success: What the environment said of the outcome, where it says so.
         cut_at: The step limit that ended it, when it was ours and not the environment's.
         digests: Shape ``[T + 1]``, ``uint32``: fingerprints of observation and reward, by which a replay is checked.
         frames: Shape ``[T + 1, H, W, 3]``, ``uint8`` RGB, for episodes that bring their pictures along.
 
     Raises:
-        ValueError: If the lengths of actions, rewards, scores, values, digests or frames do not agree.
+        ValueError: If the lengths of actions, rewards, scores, values, chosen_q, digests or frames do not agree.
 
     Example:
         >>> episode = Episode(actions=np.array([0, 1]), rewards=np.array([1.0, 2.0]), terminated=True)
@@ -160,6 +163,7 @@ class Episode:
     seed: int | None = None
     scores: PolicyScores | None = None
     values: Floats | None = None
+    chosen_q: Floats | None = None
     success: bool | None = None
     cut_at: int | None = None
     digests: NDArray[np.uint32] | None = field(default=None, repr=False)
@@ -167,7 +171,12 @@ class Episode:
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)
-        per_step = {"actions": self.actions, "values": self.values, "scores": _score_array(self.scores)}
+        per_step = {
+            "actions": self.actions,
+            "values": self.values,
+            "chosen_q": self.chosen_q,
+            "scores": _score_array(self.scores),
+        }
         per_state = {"digests": self.digests, "frames": self.frames}
         for expected, arrays in ((steps, per_step), (steps + 1, per_state)):
             for name, array in arrays.items():

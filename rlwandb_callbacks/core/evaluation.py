@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,11 +18,13 @@ from rlwandb_callbacks.core.actions import (
 )
 from rlwandb_callbacks.core.behaviour import mean_chosen_q, mean_entropy
 from rlwandb_callbacks.core.episode import Episode, Grouped, groups_of
-from rlwandb_callbacks.core.figures import return_distribution
+from rlwandb_callbacks.core.figures import prediction_against_return, return_distribution
 from rlwandb_callbacks.core.histograms import count_actions, histogram
 from rlwandb_callbacks.core.returns import episode_table, summarise
+from rlwandb_callbacks.core.value_error import ValueErrors, value_errors
 from rlwandb_callbacks.core.values import Histogram, Image, Value
 
+DEFAULT_GAMMA = 0.99
 MAX_ACTION_HISTOGRAMS = 16
 
 
@@ -34,9 +37,23 @@ def scalars(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -
         actions: Of the environment.
     """
     numbers = {f"eval/{name}": value for name, value in summarise(episodes, gamma=gamma).items()}
-    first = [choice.first for choice in choices_of(actions)] or 0
-    further = {"q/mean": mean_chosen_q(episodes, first=first), "policy/entropy": mean_entropy(episodes)}
+    further = {"q/mean": mean_chosen_q(episodes, first=first_of(actions)), "policy/entropy": mean_entropy(episodes)}
     return numbers | {key: value for key, value in further.items() if value is not None}
+
+
+def first_of(actions: ActionSpec) -> int | list[int]:
+    """The smallest action of each choice of an environment with finite actions, else 0."""
+    return [choice.first for choice in choices_of(actions)] or 0
+
+
+def error_values(errors: ValueErrors) -> dict[str, Value]:
+    """The picture of predictions against returns, where there is a step to show."""
+    if not len(errors.predictions):
+        return {}
+    title = f"bias {errors.bias:+,.4g}, mean absolute error {errors.absolute_error:,.4g}"
+    picture = prediction_against_return(errors.predictions, errors.returns, quantity=errors.quantity, title=title)
+    caption = f"{errors.quantity} against the return that came, {len(errors.predictions):,} of {errors.steps:,} steps"
+    return {"q/prediction_vs_return": Image(picture, caption)}
 
 
 def action_histograms(episodes: Sequence[Episode], actions: ActionSpec) -> dict[str, Value]:
@@ -63,17 +80,19 @@ class Evaluation:
 
     Args:
         episodes: At least one, in the order of their seeds.
-        gamma: Discount factor in [0, 1].
+        gamma: Discount factor in [0, 1] of the training; None where it is not known. Discounted returns are then
+            reported with the usual 0.99, and predictions are not compared with returns.
         actions: Of the environment.
     """
 
     episodes: Sequence[Episode]
-    gamma: float
+    gamma: float | None
     actions: ActionSpec
 
     def numbers(self) -> dict[str, float]:
-        """See :func:`scalars`."""
-        return scalars(self.episodes, gamma=self.gamma, actions=self.actions)
+        """See :func:`scalars` and :meth:`ValueErrors.numbers`."""
+        errors = self._errors.numbers() if self._errors else {}
+        return scalars(self.episodes, gamma=self._shown_gamma, actions=self.actions) | errors
 
     def distributions(self, *, with_returns: bool) -> dict[str, Value]:
         """The table of episodes, and histograms of actions and returns.
@@ -81,7 +100,7 @@ class Evaluation:
         Args:
             with_returns: Also the histogram of returns.
         """
-        table = episode_table(self.episodes, gamma=self.gamma)
+        table = episode_table(self.episodes, gamma=self._shown_gamma)
         counted = histogram(np.array(self._returns)) if with_returns else None
         returns: dict[str, Value] = {} if counted is None else {"eval/return_distribution": counted}
         return {"eval/episodes": table, **action_histograms(self.episodes, self.actions), **returns}
@@ -92,13 +111,24 @@ class Evaluation:
         Args:
             with_returns: The distribution of returns.
         """
+        values = error_values(self._errors) if self._errors else {}
         title = f"Returns of {len(self.episodes)} evaluation episodes"
         picture = return_distribution(self._returns, title=title) if with_returns else None
-        return {} if picture is None else {"eval/return_figure": Image(picture, title)}
+        return values | ({} if picture is None else {"eval/return_figure": Image(picture, title)})
 
     @property
     def _returns(self) -> list[float]:
         return [episode.total_return for episode in self.episodes]
+
+    @property
+    def _shown_gamma(self) -> float:
+        return DEFAULT_GAMMA if self.gamma is None else self.gamma
+
+    @cached_property
+    def _errors(self) -> ValueErrors | None:
+        if self.gamma is None:
+            return None
+        return value_errors(self.episodes, gamma=self.gamma, first=first_of(self.actions))
 
 
 def guess_actions(episodes: Sequence[Episode]) -> ActionSpec:

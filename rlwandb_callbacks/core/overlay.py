@@ -147,10 +147,19 @@ class Overlay:
         at = self._at
         right, first, second = round(0.46 * at.width), at.margin + 3 * at.line // 2, at.margin + 5 * at.line // 2
         self._text(canvas, at.margin, first, f"step {step}")
-        self._text(canvas, right, first, f"reward {self.episode.rewards[step - 1]:+.4g}" if step else "reward -")
+        reward = format_reward(float(self.episode.rewards[step - 1])) if step else "-"
+        self._text(canvas, right, first, f"reward {reward}")
         self._text(canvas, at.margin, second, f"return {format_number(self._returns[step])}")
-        if self.episode.values is not None and step < self.episode.length:
-            self._text(canvas, right, second, f"V(s) {format_number(float(self.episode.values[step]))}")
+        if predicted := self._prediction(step) if step < self.episode.length else "":
+            self._text(canvas, right, second, predicted)
+
+    def _prediction(self, step: int) -> str:
+        """What a critic says in one number; q-values of all actions have bars instead."""
+        if self.episode.values is not None:
+            return f"V(s) {format_number(float(self.episode.values[step]))}"
+        if self.episode.chosen_q is not None and isinstance(self.actions, ContinuousActions):
+            return f"Q(s,a) {format_number(float(self.episode.chosen_q[step]))}"
+        return ""
 
     def _draw_bars(self, canvas: Pixels, step: int) -> None:
         scores = None if self.episode.scores is None else row_of(self.episode.scores, step)
@@ -223,6 +232,17 @@ class Overlay:
         align: str = "left",
     ) -> None:
         paste(canvas, text_block(text, size or self._at.text_size, colour), x, y, align)
+
+
+def format_reward(reward: float) -> str:
+    """Writes a reward with its sign in at most nine characters, so that it stays on the panel.
+
+    Example:
+        >>> [format_reward(reward) for reward in (1.5, -0.00012006, 0.0, -1234567.0)]
+        ['+1.5', '-0.00012', '+0', '-1.2e+06']
+    """
+    is_plain = reward == 0 or 0.001 <= abs(reward) < 10_000
+    return f"{reward:+.4g}" if is_plain else f"{reward:+.2g}"
 
 
 def annotate(

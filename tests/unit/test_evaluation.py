@@ -37,8 +37,8 @@ def test_q_values_are_read_from_the_first_action_of_the_space(make_episode: Make
 
 def test_drawings_hold_table_and_histograms_and_returns_where_asked_for(make_episode: MakeEpisode) -> None:
     evaluation = Evaluation([make_episode([1.0, 2.0]), make_episode([5.0])], 1.0, LEFT_RIGHT)
-    plain = evaluation.drawings(with_returns=False)
-    full = evaluation.drawings(with_returns=True)
+    plain = evaluation.distributions(with_returns=False) | evaluation.figures(with_returns=False)
+    full = evaluation.distributions(with_returns=True) | evaluation.figures(with_returns=True)
     assert {key: type(value) for key, value in plain.items()} == {
         "eval/episodes": Table,
         "policy/action_histogram": Histogram,

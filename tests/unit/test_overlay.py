@@ -194,6 +194,21 @@ def test_step_reward_return_and_value_stand_on_the_panel(make_episode: MakeEpiso
     assert not shows(panel, "V(s)", size), "the last state has no value"
 
 
+@pytest.mark.parametrize("reward", [-0.0001201, -0.0018881, 12345.6, -1e-310, -1e300])
+def test_no_reward_runs_over_the_edge_of_the_panel(make_episode: MakeEpisode, reward: float) -> None:
+    panel = panel_of(make_episode([reward, 0.0]), LEFT_RIGHT, 1)
+    at = Geometry(HEIGHT, 2, 0.25)
+    line = slice(at.margin + at.line, at.margin + 2 * at.line)
+    assert is_colour(panel[line, at.width // 2 :], TEXT).any()
+    assert is_colour(panel[line, -at.margin // 3 :], BACKGROUND).all()
+
+
+def test_q_of_a_continuous_action_stands_on_the_panel(make_episode: MakeEpisode) -> None:
+    episode = make_episode([0.0], actions=np.zeros((1, 1)), chosen_q=np.array([-3.25]))
+    panel = panel_of(episode, ContinuousActions(-np.ones(1), np.ones(1)))
+    assert shows(panel, "Q(s,a) -3.25", Geometry(HEIGHT, 1, 0.25).text_size)
+
+
 def test_names_and_values_stand_beside_the_bars(make_episode: MakeEpisode) -> None:
     episode = make_episode([0.0], actions=np.array([1]), scores=QValues(np.array([[-0.5, 12.25]])))
     panel = panel_of(episode, LEFT_RIGHT)

@@ -254,6 +254,39 @@ def test_state_values_of_another_number_are_left_out() -> None:
     assert read({"logits": LOGITS}).values is None
 
 
+@pytest.mark.parametrize("key", ["state_action_value", "chosen_action_value", "q_value", "action_value"])
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+@pytest.mark.parametrize("policy", [{"action": torch.zeros(2, 2)}, {"loc": torch.zeros(2, 2), "scale": torch.ones(2)}])
+def test_a_continuous_critic_gives_q_of_the_action(key: str, shape: tuple[int, ...], policy: dict[str, Any]) -> None:
+    policy = policy | ({"scale": torch.ones(2, 2)} if "scale" in policy else {})
+    step = read({**policy, key: torch.tensor([4.0, 5.0]).reshape(shape)}, PLANE)
+    assert step.chosen_q.tolist() == [4.0, 5.0]
+    assert isinstance(step.scores, Gaussian) == ("loc" in policy)
+
+
+def test_q_of_the_mean_is_no_q_of_an_action_that_is_drawn_here() -> None:
+    gaussian = {"loc": torch.zeros(2, 2), "scale": torch.ones(2, 2), "state_action_value": torch.ones(2)}
+    assert read(gaussian, PLANE, deterministic=False).chosen_q is None
+    drawn_there = {**gaussian, "action": torch.ones(2, 2)}
+    assert read(drawn_there, PLANE, deterministic=False).chosen_q.tolist() == [1.0, 1.0]
+
+
+def test_q_of_the_action_taken_is_kept_where_probabilities_are_shown() -> None:
+    assert read(Q, means="q_values", wants="action_probability").chosen_q.tolist() == [3.0, -1.0]
+    both = {"probs": torch.tensor(PROBS), "q_values": Q, "action": torch.tensor([2, 0])}
+    assert read(both, wants="action_probability").chosen_q.tolist() == [2.0, -1.0]
+    assert read({**both, "action": torch.tensor([7, 5])}, FROM_FIVE).chosen_q.tolist() == [2.0, -1.0]
+
+
+@pytest.mark.parametrize("q_values", [torch.zeros(2, 4), torch.zeros(3)])
+def test_q_of_another_number_is_left_out(q_values: torch.Tensor) -> None:
+    assert read({"action": torch.zeros(2, 2), "q_value": q_values}, PLANE).chosen_q is None
+
+
+def test_an_action_beyond_the_space_has_no_q() -> None:
+    assert read({"action": torch.tensor([9, 0]), "q_values": Q}).chosen_q is None
+
+
 def test_a_policy_step_is_handed_on() -> None:
     step = PolicyStep(np.array([1, 0]), QValues(Q.numpy().astype(np.float64)), np.zeros(2))
     assert read(step) is step
