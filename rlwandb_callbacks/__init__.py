@@ -24,7 +24,8 @@ if TYPE_CHECKING:
         WandbRLConfig,
     )
     from rlwandb_callbacks.core.episode import Episode, Gaussian, PolicyStep, Probabilities, QValues
-    from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError
+    from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
+    from rlwandb_callbacks.errors import ConfigError, DatasetError, EnvError, PolicyError
 
 _HOMES = {
     "callbacks.evaluation": ("EvaluationCallback",),
@@ -33,13 +34,15 @@ _HOMES = {
     "callbacks.wandb_rl": ("CallbackGroup", "WandbRLCallback", "build_callbacks"),
     "config": ("EvaluationConfig", "GradientsConfig", "MetricsConfig", "RunConfig", "VideosConfig", "WandbRLConfig"),
     "core.episode": ("Episode", "Gaussian", "PolicyStep", "Probabilities", "QValues"),
-    "errors": ("ConfigError", "EnvError", "PolicyError"),
+    "datasets": ("OfflineDataset", "open_dataset"),
+    "errors": ("ConfigError", "DatasetError", "EnvError", "PolicyError"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CallbackGroup",
     "ConfigError",
+    "DatasetError",
     "EnvError",
     "Episode",
     "EvaluationCallback",
@@ -49,6 +52,7 @@ __all__ = [
     "GradientsConfig",
     "MetricsCallback",
     "MetricsConfig",
+    "OfflineDataset",
     "PolicyError",
     "PolicyStep",
     "Probabilities",
@@ -59,6 +63,7 @@ __all__ = [
     "WandbRLConfig",
     "__version__",
     "build_callbacks",
+    "open_dataset",
 ]
 
 
