@@ -157,8 +157,8 @@ def _too_long(lengths: NDArray[np.int64], *, tells_timeouts: bool) -> str:
         return ""
     cause = "ends are missing" if tells_timeouts else "it marks no time limits, so that episodes run together"
     return (
-        f"Episode {longest} has {lengths[longest]:,} steps, which is a bug in the file rather than an episode: {cause}. "
-        "Returns, lengths and times within episodes are wrong there."
+        f"Episode {longest} has {lengths[longest]:,} steps, which is a bug in the file rather than an episode: {cause}."
+        " Returns, lengths and times within episodes are wrong there."
     )
 
 
