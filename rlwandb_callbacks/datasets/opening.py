@@ -62,9 +62,7 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
 
 def _open_object(source: Any, dataset_format: str | None) -> OfflineDataset:
     if dataset_format not in (None, "memory", "torch"):
-        raise DatasetError(
-            f"dataset_format is {dataset_format!r}, which is read from a path; {_what(source)} was given."
-        )
+        raise DatasetError(f"dataset_format is {dataset_format!r}, which takes a path; {_what(source)} was given.")
     if dataset_format != "torch" and isinstance(source, Mapping):
         return open_mapping(source)
     if dataset_format != "torch" and isinstance(source, Sequence):
