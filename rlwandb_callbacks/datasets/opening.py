@@ -25,8 +25,8 @@ from rlwandb_callbacks.errors import DatasetError, nearest
 
 _KNOWN = (
     "d4rl (HDF5 with observations, actions, rewards, terminals, timeouts), minari (folder with data/main_data.hdf5, or "
-    "HDF5 with groups episode_0, episode_1, …), di-engine (HDF5 with obs, action, reward, done), di-engine-pickle (list "
-    "of transitions or of episodes), hdf5 and npz (with any of these names)"
+    "HDF5 with groups episode_0, episode_1, …), di-engine (HDF5 with obs, action, reward, done), di-engine-pickle "
+    "(list of transitions or of episodes), hdf5 and npz (with any of these names)"
 )
 
 

@@ -21,7 +21,8 @@ def sample_of(actions: Any, rewards: Any, spec: ActionSpec) -> Transitions:
     count = len(rewards)
     zeros = np.zeros(count, dtype=np.int64)
     return Transitions(
-        observations=np.zeros((count, 2)), actions=np.asarray(actions), rewards=np.asarray(rewards, dtype=float), rows=np.arange(count),
+        observations=np.zeros((count, 2)), actions=np.asarray(actions), rewards=np.asarray(rewards, dtype=float),
+        rows=np.arange(count),
         episodes=zeros, steps=zeros, lengths=zeros + 1, returns=np.zeros(count), action_spec=spec,
     )  # fmt: skip
 

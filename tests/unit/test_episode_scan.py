@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_the_size_of_blocks_changes_nothing(size: int) -> None:
     edges = sorted(set(edges))
     assert found.starts.tolist() == edges[:-1]
     assert found.summaries.lengths.tolist() == np.diff(edges).tolist()
-    expected = [rewards[low:high].sum() for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    expected = [rewards[low:high].sum() for low, high in itertools.pairwise(edges)]
     np.testing.assert_allclose(found.summaries.returns, expected, atol=1e-12)
     ends = np.array(edges[1:]) - 1
     np.testing.assert_array_equal(found.summaries.terminated, terminated[ends])

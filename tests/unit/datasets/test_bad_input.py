@@ -157,7 +157,7 @@ def test_rewards_and_marks_of_wrong_form(make_arrays: Any) -> None:
     arrays = make_arrays()
     refuses(arrays | {"rewards": np.zeros((10, 3))}, r"rewards has shape \(10, 3\)", r"\(N,\) or \(N, 1\)")
     refuses(arrays | {"rewards": 3.0}, "rewards is a single number")
-    with pytest.raises(DatasetError, match="terminals holds 2.0; allowed are 0 and 1"):
+    with pytest.raises(DatasetError, match=r"terminals holds 2\.0; allowed are 0 and 1"):
         open_dataset(arrays | {"terminals": np.full(10, 2.0)}).episodes()
 
 

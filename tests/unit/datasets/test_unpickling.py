@@ -74,19 +74,29 @@ def bytes_of(raw: bytes) -> bytes:
     return b"B" + struct.pack("<I", len(raw)) + raw
 
 
+LOAD = "torch.storage", "_load_from_bytes"
 SYSTEM = call("os", "system", text(COMMAND))
 ATTACKS: dict[str, tuple[bytes, str]] = {
     "os.system": (pickle.dumps(Reduced(os.system, COMMAND)), "posix.system"),
-    "among data": (pickle.dumps([{"obs": np.zeros(2), "action": 0, "reward": Reduced(os.system, COMMAND)}]), "posix.system"),
+    "among data": (
+        pickle.dumps([{"obs": np.zeros(2), "action": 0, "reward": Reduced(os.system, COMMAND)}]),
+        "posix.system",
+    ),
     "by its text protocol": (pickle.dumps(Reduced(os.system, COMMAND), 0), "posix.system"),
     "eval": (pickle.dumps(Reduced(eval, f"__import__('os').system({COMMAND!r})")), "builtins.eval"),
     "getattr": (pickle.dumps(Reduced(getattr, "text", "upper")), "builtins.getattr"),
     "dots in the name": (protocol_4(call("numpy", "f2py.os.system", text(COMMAND))), "numpy.f2py.os.system"),
-    "dots in an allowed class": (protocol_4(call("collections", "OrderedDict.__class__", text(COMMAND))), "OrderedDict.__class__"),
+    "dots in an allowed class": (
+        protocol_4(call("collections", "OrderedDict.__class__", text(COMMAND))),
+        "OrderedDict.__class__",
+    ),
     "dots in the module": (protocol_4(call("torch.storage.os", "system", text(COMMAND))), "torch.storage.os.system"),
     "an instance": (b"(S'" + COMMAND.encode() + b"'\nios\nsystem\n.", "os.system"),
     "an instance by its class": (protocol_4(b"(" + named("os", "system") + text(COMMAND) + b"o"), "os.system"),
-    "subprocess.Popen by __new__": (protocol_4(named("subprocess", "Popen") + text(COMMAND) + b"\x85\x81"), "subprocess.Popen"),
+    "subprocess.Popen by __new__": (
+        protocol_4(named("subprocess", "Popen") + text(COMMAND) + b"\x85\x81"),
+        "subprocess.Popen",
+    ),
     "functools.partial": (protocol_4(call("functools", "partial", named("os", "system"))), "functools.partial"),
     "operator.attrgetter": (protocol_4(call("operator", "attrgetter", text("system"))), "operator.attrgetter"),
     "torch.load": (protocol_4(call("torch.serialization", "load", text("x"))), "torch.serialization.load"),
@@ -95,11 +105,14 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
         "torch._utils._rebuild_from_type_v2",
     ),
     "numpy.load": (protocol_4(call("numpy", "load", text("x"))), "numpy.load"),
-    "numpy's test runner": (protocol_4(call("numpy.testing._private.utils", "runstring", text("x"), b"}")), "runstring"),
-    "within a torch storage": (protocol_4(tensor_of(call("torch.storage", "_load_from_bytes", bytes_of(legacy(protocol_4(SYSTEM)))))), "os.system"),
-    "within a plain storage": (protocol_4(tensor_of(call("torch.storage", "_load_from_bytes", bytes_of(protocol_4(SYSTEM))))), "os.system"),
+    "numpy's test runner": (
+        protocol_4(call("numpy.testing._private.utils", "runstring", text("x"), b"}")),
+        "runstring",
+    ),
+    "within a torch storage": (protocol_4(tensor_of(call(*LOAD, bytes_of(legacy(protocol_4(SYSTEM)))))), "os.system"),
+    "within a plain storage": (protocol_4(tensor_of(call(*LOAD, bytes_of(protocol_4(SYSTEM))))), "os.system"),
     "storages in storages": (
-        protocol_4(call("torch.storage", "_load_from_bytes", bytes_of(legacy(protocol_4(call("torch.storage", "_load_from_bytes", bytes_of(b"x"))))))),
+        protocol_4(call(*LOAD, bytes_of(legacy(protocol_4(call(*LOAD, bytes_of(b"x"))))))),
         "torch.storage._load_from_bytes",
     ),
     "in what torch saved": (torch_zip(protocol_4(SYSTEM)), "os.system"),
@@ -228,7 +241,7 @@ SAVES: dict[str, Callable[[Any, Path], None]] = {
         f"pickle {protocol}": lambda value, path, p=protocol: path.write_bytes(pickle.dumps(value, p))
         for protocol in range(6)
     },
-    "torch.save": lambda value, path: torch.save(value, path),
+    "torch.save": torch.save,
     "torch.save of old": lambda value, path: torch.save(value, path, _use_new_zipfile_serialization=False),
 }
 
