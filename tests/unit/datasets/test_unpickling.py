@@ -147,7 +147,8 @@ MISUSE: dict[str, bytes] = {
     "records": pickle.dumps(np.zeros(2, dtype=[("a", "f4")])),
     "objects by name": call("numpy", "dtype", text("O8")),
     "fields": call("numpy", "dtype", text("f4,O")),
-    "a state for a dtype with fields": FLOAT + b"(K\x03" + text("|") + b"N" + b"(t" + b"}" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tb",
+    "a state for a dtype with fields": FLOAT
+    + b"(K\x03" + text("|") + b"N(t}" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tb",
     "a state for an array, of objects": SHELL + STATE + b"]" + b"tb",
     "a state for an array, too short": SHELL + STATE + b"C\x08" + bytes(8) + b"tb",
     "an array without a state": SHELL,
