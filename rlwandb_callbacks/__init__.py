@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         WandbRLConfig,
     )
     from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, PolicyStep, Probabilities, QValues
-    from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError
+    from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
+    from rlwandb_callbacks.errors import ConfigError, DatasetError, EnvError, PolicyError
 
 _HOMES = {
     "callbacks.alerts": ("AlertCallback",),
@@ -50,7 +51,8 @@ _HOMES = {
         "WandbRLConfig",
     ),
     "core.episode": ("Episode", "Gaussian", "Grouped", "PolicyStep", "Probabilities", "QValues"),
-    "errors": ("ConfigError", "EnvError", "PolicyError"),
+    "datasets": ("OfflineDataset", "open_dataset"),
+    "errors": ("ConfigError", "DatasetError", "EnvError", "PolicyError"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -59,6 +61,7 @@ __all__ = [
     "AlertsConfig",
     "CallbackGroup",
     "ConfigError",
+    "DatasetError",
     "EnvError",
     "Episode",
     "EvaluationCallback",
@@ -69,6 +72,7 @@ __all__ = [
     "Grouped",
     "MetricsCallback",
     "MetricsConfig",
+    "OfflineDataset",
     "PlasticityCallback",
     "PlasticityConfig",
     "PolicyError",
@@ -82,6 +86,7 @@ __all__ = [
     "WandbRLConfig",
     "__version__",
     "build_callbacks",
+    "open_dataset",
 ]
 
 

@@ -19,6 +19,7 @@ from rlwandb_callbacks.errors import ConfigError
 
 EXECUTORS = ("process", "thread", "inline")
 ACTION_LOGGERS = ("q_value", "action_probability")
+DATASET_FORMATS = ("d4rl", "minari", "di-engine", "di-engine-pickle", "hdf5", "npz", "memory", "torch")
 _SPELLINGS = {"q value": "q_value", "action probability": "action_probability"}
 
 
@@ -37,6 +38,7 @@ class WandbRLConfig:
         metric_list: Names, or aliases, of the metrics to log; by default all that are known.
         vis_dataset: Only false in this version.
         dataset_path: Offline data; not used in this version.
+        dataset_format: Layout of the data, one of ``DATASET_FORMATS``; by default recognised by content.
         executor: Where slow work (replaying, drawing, encoding, embedding) is done: ``process``, one worker process;
             ``thread``; ``inline``, in the training process, which waits; or a ``concurrent.futures.Executor``, such as
             Dask's, whose workers see ``record_path`` under the same name.
@@ -65,6 +67,7 @@ class WandbRLConfig:
     metric_list: list[str] | None = None
     vis_dataset: bool = False
     dataset_path: str | None = None
+    dataset_format: str | None = None
     executor: str | Executor = "process"
     queue_size: int = 2
     queue_full: str = "skip"
@@ -88,6 +91,7 @@ class WandbRLConfig:
         check_types(self)
         require_one_of(self, "action_logger", (True, False, *ACTION_LOGGERS, *_SPELLINGS))
         require_one_of(self, "naming", (None, *PRESETS))
+        require_one_of(self, "dataset_format", (None, *DATASET_FORMATS))
         require_one_of(self, "on_error", ("warn", "raise"))
         require_one_of(self, "queue_full", ("skip", "wait"))
         require(self, "queue_size", lambda value: value >= 1, "a whole number ≥ 1")

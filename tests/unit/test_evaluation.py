@@ -8,7 +8,7 @@ import pytest
 
 from rlwandb_callbacks.core.actions import ContinuousActions, DiscreteActions, OtherActions
 from rlwandb_callbacks.core.episode import Episode, Probabilities, QValues
-from rlwandb_callbacks.core.evaluation import Evaluation, action_histograms, guess_actions, return_values
+from rlwandb_callbacks.core.evaluation import Evaluation, action_histograms, guess_actions
 from rlwandb_callbacks.core.values import Histogram, Image, Table
 
 MakeEpisode = Callable[..., Episode]
@@ -52,7 +52,9 @@ def test_drawings_hold_table_and_histograms_and_returns_where_asked_for(make_epi
 
 
 def test_returns_that_are_not_numbers_leave_the_histogram_out(make_episode: MakeEpisode) -> None:
-    assert list(return_values([make_episode([math.nan])], title="")) == ["eval/return_figure"]
+    evaluation = Evaluation([make_episode([math.nan])], 1.0, LEFT_RIGHT)
+    assert "eval/return_distribution" not in evaluation.distributions(with_returns=True)
+    assert list(evaluation.figures(with_returns=True)) == ["eval/return_figure"]
 
 
 def test_discrete_actions_are_counted_over_all_episodes(make_episode: MakeEpisode) -> None:
