@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class GaussianActor(nn.Module):
         self.network = make_mlp(sizes, nn.Tanh, last_gain=0.01)
         self.log_std = nn.Parameter(torch.zeros(sizes[-1]))
 
-    def forward(self, observation: Tensor) -> Independent:
+    def forward(self, observation: Tensor) -> Independent[Normal]:
         """Observations [B, O] to a distribution over [B, D]."""
         mean = self.network(observation)
         normal = Normal(mean, self.log_std.exp().expand_as(mean), validate_args=False)
@@ -99,9 +99,9 @@ class SquashedGaussian(TransformedDistribution):
         high: [D], largest action.
 
     Example:
-        >>> policy = SquashedGaussian(torch.tensor([0.0, 9.0]), torch.ones(2), -2 * torch.ones(2), 2 * torch.ones(2))
-        >>> policy.mode, policy.mean
-        (tensor([0., 2.]), tensor([0.0000, 2.0000]))
+        >>> policy = SquashedGaussian(torch.zeros(1), torch.ones(1), torch.tensor([-2.0]), torch.tensor([4.0]))
+        >>> policy.mode, round(float(policy.stddev), 1)
+        (tensor([1.]), 1.9)
     """
 
     def __init__(self, mean: Tensor, std: Tensor, low: Tensor, high: Tensor) -> None:
@@ -140,7 +140,7 @@ class SquashedGaussian(TransformedDistribution):
         return values
 
 
-def make_actor(observation_size: int, hidden_sizes: Sequence[int], action_space: spaces.Space[np.generic]) -> nn.Module:
+def make_actor(observation_size: int, hidden_sizes: Sequence[int], action_space: spaces.Space[Any]) -> nn.Module:
     """An actor for Discrete actions from 0 on, or for a flat Box.
 
     Raises:

@@ -32,11 +32,11 @@ def generalised_advantages(
         >>> generalised_advantages(zeros + 1, zeros, zeros, no, no, gamma=0.5, decay=1.0)[:, 0]
         tensor([1.7500, 1.5000, 1.0000])
     """
-    errors = reward + gamma * next_value * ~terminated - value
+    errors = reward + gamma * next_value.masked_fill(terminated, 0.0) - value
     advantages = torch.empty_like(errors)
     following = torch.zeros_like(errors[0])
     for step in reversed(range(len(errors))):
-        following = errors[step] + gamma * decay * ~ended[step] * following
+        following = errors[step] + gamma * decay * following.masked_fill(ended[step], 0.0)
         advantages[step] = following
     return advantages
 

@@ -21,7 +21,7 @@ def make_atari(
     """Makes a game with the usual preprocessing (Machado et al. 2018, "Revisiting the Arcade Learning Environment").
 
     An action lasts `frame_skip` frames of the game, which it misses with the given probability (sticky actions). The
-    game itself is made with a frame skip of 1, as the preprocessing skips, and takes the maximum of the last two frames.
+    game itself is made with a frame skip of 1, as it is the preprocessing that skips.
     `render` gives the game's picture, [210, 160, 3] for most games, once per step, so `render_fps` is that of steps.
 
     Args:
@@ -48,9 +48,7 @@ def make_atari(
     except ImportError as error:
         raise ImportError(f'{game} needs ale-py and OpenCV: pip install "rlwandb-callbacks[atari]"') from error
     gym.register_envs(ale_py)
-    env = gym.make(
-        game, frameskip=1, repeat_action_probability=repeat_action_probability, render_mode=render_mode
-    )
+    env = gym.make(game, frameskip=1, repeat_action_probability=repeat_action_probability, render_mode=render_mode)
     env = AtariPreprocessing(env, frame_skip=frame_skip)
     env = FrameStackObservation(env, stacked_frames)
     env.metadata = {**env.metadata, "render_fps": GAME_FRAMES_PER_SECOND / frame_skip}

@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 
-def make_q_network(env: gym.Env[Any, Any], hidden_size: int) -> nn.Sequential:
-    """Maps observations [B, ...] to q-values [B, A]: a CNN for pictures, fully connected layers for flat observations.
+def make_q_network(env: gym.Env[Any, Any], hidden_size: int) -> tuple[nn.Sequential, int]:
+    """A network from observations [B, ...] to q-values [B, A], and A; convolutional where observations are pictures.
 
     Raises:
         ValueError: If the env has other observations, or actions that are not 0 to A - 1.
     """
     match env.observation_space, env.action_space:
         case gym.spaces.Box(shape=(size,)), gym.spaces.Discrete(n=n, start=0):
-            return make_mlp([size, hidden_size, hidden_size, int(n)])
+            return make_mlp([size, hidden_size, hidden_size, int(n)]), int(n)
         case gym.spaces.Box(shape=(_, _, _) as shape, dtype=np.uint8), gym.spaces.Discrete(n=n, start=0):
-            return make_cnn(shape, hidden_size, int(n))
+            return make_cnn(shape, hidden_size, int(n)), int(n)
         case spaces:
             raise ValueError(
                 "DQN needs a flat Box of observations, or one of bytes [C, H, W], and Discrete actions from 0 on; "
@@ -66,8 +66,8 @@ class DQN(PlayingModule):
         batch_size: Transitions per update.
         buffer_size: Observations kept. All of a short training, so that the early failures are not forgotten.
         stacked_frames: K where observations are stacks of the last K frames, which saves memory; else 1.
-        clips_rewards: Learn from the signs of rewards. Then q-values are not on the scale of returns, and `q/bias`
-            tells nothing.
+        clips_rewards: Learn from rewards clipped to -1 to 1. Then q-values are not on the scale of returns, and
+            `q/bias` tells nothing.
         warmup_env_steps: Uniformly random steps before the first update.
         env_steps_per_update: Steps played before each update.
         total_env_steps: Length of the training, warm-up included.
@@ -105,14 +105,13 @@ class DQN(PlayingModule):
         self.save_hyperparameters()
         env = make_env(env_id)
         with seeded(seed):
-            self.q_network = make_q_network(env, hidden_size)
+            self.q_network, self.num_actions = make_q_network(env, hidden_size)
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.replay = ReplayBuffer(
             buffer_size, env.observation_space, env.action_space, stacked_frames=stacked_frames, seed=seed
         )
         self.player = Player(env, self.replay, seed, clips_rewards=clips_rewards)
         self.num_updates = (total_env_steps - warmup_env_steps) // env_steps_per_update
-        self.num_actions = int(self.q_network[-1].out_features)
         self.uses_one_thread = len(env.observation_space.shape or ()) == 1
         self._exploring = np.random.default_rng(seed)
 

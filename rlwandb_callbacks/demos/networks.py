@@ -39,7 +39,8 @@ def make_mlp(
         for layer in layers:
             nn.init.orthogonal_(layer.weight, last_gain if layer is layers[-1] else math.sqrt(2.0))
             nn.init.zeros_(layer.bias)
-    return nn.Sequential(*(module for layer in layers for module in (layer, activation())))[:-1]
+    behind_hidden = [module for layer in layers[:-1] for module in (layer, activation())]
+    return nn.Sequential(*behind_hidden, layers[-1])
 
 
 class ScaledBytes(nn.Module):

@@ -52,23 +52,22 @@ class Player:
         env: The env.
         replay: Takes every step.
         seed: Of the env's first reset.
-        clips_rewards: Keep only the signs of rewards, as is usual for Atari, where scores differ by orders of magnitude
-            from game to game.
+        clips_rewards: Keep rewards clipped to -1 to 1, as is usual for Atari, where scores differ by orders of
+            magnitude from game to game.
 
     Attributes:
         episodes: Episodes completed so far.
         returns: Undiscounted returns of the last 20 complete episodes, exploration included, nothing clipped.
     """
 
-    def __init__(
-        self, env: gym.Env[Any, Any], replay: ReplayBuffer, seed: int, *, clips_rewards: bool = False
-    ) -> None:
+    def __init__(self, env: gym.Env[Any, Any], replay: ReplayBuffer, seed: int, *, clips_rewards: bool = False) -> None:
         self.episodes = 0
         self.returns: deque[float] = deque(maxlen=20)
         self._env = env
         self._replay = replay
         self._clips_rewards = clips_rewards
-        self._begin(seed)
+        self._return = 0.0
+        self._observation = self._begin(seed)
 
     def play(self, choose: Callable[[npt.NDArray[Any]], Any], env_steps: int) -> None:
         """Goes on where the last call stopped.
@@ -81,19 +80,20 @@ class Player:
             action = choose(self._observation)
             observation, reward, terminated, truncated, _ = self._env.step(action)
             self._return += float(reward)
-            kept_reward = float(np.sign(reward)) if self._clips_rewards else float(reward)
+            kept_reward = max(-1.0, min(float(reward), 1.0)) if self._clips_rewards else float(reward)
             self._replay.add(action, kept_reward, observation, terminated)
-            self._observation = self._taken(observation)
-            if terminated or truncated:
-                self.episodes += 1
-                self.returns.append(self._return)
-                self._begin(seed=None)
+            self._observation = self._next_episode() if terminated or truncated else self._taken(observation)
 
-    def _begin(self, seed: int | None) -> None:
-        observation, _ = self._env.reset(seed=seed)
+    def _next_episode(self) -> npt.NDArray[Any]:
+        self.episodes += 1
+        self.returns.append(self._return)
         self._return = 0.0
+        return self._begin(seed=None)
+
+    def _begin(self, seed: int | None) -> npt.NDArray[Any]:
+        observation, _ = self._env.reset(seed=seed)
         self._replay.begin(observation)
-        self._observation = self._taken(observation)
+        return self._taken(observation)
 
     def _taken(self, observation: Any) -> npt.NDArray[Any]:
         return np.array(observation, self._replay.dtype)

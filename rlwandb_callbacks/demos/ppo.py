@@ -74,16 +74,16 @@ class PPO(PlayingModule):
         *,
         actor_learning_rate: float = 5e-4,
         critic_learning_rate: float = 1e-3,
-        gamma: float = 0.995,
-        decay: float = 0.95,
+        gamma: float = 0.999,
+        decay: float = 0.98,
         hidden_size: int = 64,
         num_envs: int = 16,
         steps_per_batch: int = 256,
-        total_env_steps: int = 500_000,
+        total_env_steps: int = 400_000,
         passes: int = 6,
         minibatch_size: int = 256,
         clip_range: float = 0.2,
-        entropy_weight: float = 0.01,
+        entropy_weight: float = 0.005,
         max_grad_norm: float = 0.5,
         seed: int = 0,
     ) -> None:
@@ -125,8 +125,9 @@ class PPO(PlayingModule):
         value, advantage = self._rate(rollout)
         rows = Rows(*rollout[:3], advantage, advantage + value)
         learnt = [self._learn(small) for small in self._small_batches(rows)]
-        for schedule in self.lr_schedulers():  # type: ignore[union-attr]  # a list, as there are two
-            schedule.step()  # type: ignore[call-arg]  # LinearLR needs no metric
+        schedules: Any = self.lr_schedulers()
+        for schedule in schedules:
+            schedule.step()
         return {
             **{name: torch.stack([numbers[name] for numbers in learnt]).mean() for name in learnt[0]},
             "explained_variance": explained_variance(value, rows.return_estimate),
@@ -154,7 +155,7 @@ class PPO(PlayingModule):
         flat = Rows(*(column.flatten(0, 1) for column in rows))
         for _ in range(self.hparams["passes"]):
             order = torch.randperm(len(flat.advantage), device=self.device)
-            for chosen in order.split(self.hparams["minibatch_size"]):
+            for chosen in torch.split(order, self.hparams["minibatch_size"]):
                 yield Rows(*(column[chosen] for column in flat))
 
     def _learn(self, rows: Rows) -> dict[str, Tensor]:
@@ -165,9 +166,9 @@ class PPO(PlayingModule):
         entropy = distribution.entropy().mean()
         critic_loss = nn.functional.mse_loss(self.critic(rows.observation)[:, 0], rows.return_estimate)
         total_actor_loss = actor_loss - self.hparams["entropy_weight"] * entropy
-        actor_optimizer, critic_optimizer = self.optimizers()  # type: ignore[misc]  # a list, as there are two
-        actor_grad_norm = self._step(actor_optimizer, total_actor_loss, self.actor)
-        critic_grad_norm = self._step(critic_optimizer, critic_loss, self.critic)
+        optimizers: Any = self.optimizers()
+        actor_grad_norm = self._step(optimizers[0], total_actor_loss, self.actor)
+        critic_grad_norm = self._step(optimizers[1], critic_loss, self.critic)
         numbers = {
             "loss": total_actor_loss + critic_loss,
             "actor_loss": actor_loss,
@@ -199,7 +200,7 @@ class PPO(PlayingModule):
             torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.num_updates)
             for optimizer in optimizers
         ]
-        return optimizers, falls  # type: ignore[return-value]  # Lightning takes lists of subclasses too
+        return optimizers, falls
 
 
 def flat_size(space: gym.Space[Any]) -> int:
