@@ -105,7 +105,9 @@ class SquashedGaussian(TransformedDistribution):
     """
 
     def __init__(self, mean: Tensor, std: Tensor, low: Tensor, high: Tensor) -> None:
-        squash: list[Transform] = [TanhTransform(cache_size=1), AffineTransform((low + high) / 2, (high - low) / 2)]
+        # Both remember what they were given: where tanh is 1 to the last digit, its inverse is infinite.
+        stretch = AffineTransform((low + high) / 2, (high - low) / 2, cache_size=1)
+        squash: list[Transform] = [TanhTransform(cache_size=1), stretch]
         super().__init__(Normal(mean, std, validate_args=False), squash, validate_args=False)
 
     @property

@@ -126,6 +126,17 @@ def test_moments_of_a_squashed_gaussian_are_those_of_its_samples(std: float) -> 
     torch.testing.assert_close(policy.mode, expected)
 
 
+@pytest.mark.parametrize("mean", [-100.0, 9.0, 30.0])
+def test_an_action_at_a_bound_has_a_density_and_gradients(mean: float) -> None:
+    location, bound = torch.tensor([mean], requires_grad=True), torch.tensor([2.0])
+    policy = SquashedGaussian(location, torch.ones(1), -bound, bound)
+    action = policy.rsample()
+    policy.log_prob(action).sum().backward()
+    assert float(action.abs()) == 2.0
+    assert location.grad is not None
+    assert torch.isfinite(location.grad).all()
+
+
 def test_density_of_a_squashed_gaussian_integrates_to_one() -> None:
     policy = SquashedGaussian(torch.tensor([0.3]), torch.tensor([0.7]), torch.tensor([-2.0]), torch.tensor([5.0]))
     grid = torch.linspace(-2.0 + 1e-3, 5.0 - 1e-3, 20_001)[:, None]
