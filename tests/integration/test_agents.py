@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
+from rlwandb_callbacks.cli import main
 from rlwandb_callbacks.core.canvas import enlarge
 from rlwandb_callbacks.core.episode import Episode, QValues
 from rlwandb_callbacks.core.overlay import annotate
@@ -22,23 +27,30 @@ from rlwandb_callbacks.testing import OfflineRun, read_offline_run
 ROOT = Path(__file__).parents[2]
 
 
-def train(name: str, folder: Path, *overrides: str) -> tuple[OfflineRun, str]:
-    """Trains a config and returns its run, and what was printed."""
-    settings = {f"callbacks.cfg.{key}": value for key, value in {"on_error": "raise", "return_logger": "false"}.items()}
-    given = [f"--trainer.{key}={value}" for key, value in {**settings, "enable_progress_bar": "false"}.items()]
+COMMON = ("--trainer.callbacks.cfg.on_error=raise", "--trainer.enable_progress_bar=false")
+
+
+def train(name: str, folder: Path, *overrides: str) -> OfflineRun:
+    """Trains a config in this process, in a folder of its own; a warning of ours is an error."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message="rlwandb")
+        patch.chdir(folder)
+        patch.setenv("PL_GLOBAL_SEED", "")  # so that what seed_everything leaves behind goes
+        patch.setattr(sys, "argv", ["rlwandb", "fit", f"--config={ROOT / 'configs' / name}", *COMMON, *overrides])
+        assert main() == 0
+    return read_offline_run(folder / "wandb")
+
+
+def train_apart(name: str, *overrides: str) -> OfflineRun:
+    """Trains a config in a process of its own, as MuJoCo looks for its renderer only while it is imported."""
     command = [sys.executable, "-m", "rlwandb_callbacks.cli", "fit", f"--config={ROOT / 'configs' / name}"]
+    environment = {"MUJOCO_GL": "egl", **os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *given, *overrides],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        cwd=folder,
-        env={"MUJOCO_GL": "egl", **os.environ, "OMP_NUM_THREADS": "1", "WANDB_DIR": str(folder)},
+        [*command, *COMMON, *overrides], capture_output=True, text=True, timeout=280, check=False, env=environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "came out differently" not in done.stderr
-    return read_offline_run(folder / "wandb"), done.stderr
+    return read_offline_run("wandb")
 
 
 def keys(run: OfflineRun) -> set[str]:
@@ -57,14 +69,18 @@ def check_axes(run: OfflineRun) -> None:
     assert run.exit_code == 0
 
 
-def check_length(run: OfflineRun, frames: np.ndarray, rank: Any) -> None:
-    chosen = rank(table_of_episodes(run), key=lambda row: row["return"])
+def check_length(run: OfflineRun, frames: np.ndarray, rank: str) -> dict[str, Any]:
+    """The episode of a video, by the seed in its caption; the video has a frame for each of its states."""
+    (caption,) = (value["caption"] for value in run.column(f"video/{rank}")[-1:])
+    seed = int(re.findall(r"seed (\d+)", caption)[0])
+    (chosen,) = (row for row in table_of_episodes(run) if row["seed"] == seed)
     assert len(frames) == chosen["length"] + 1
+    return chosen
 
 
 @pytest.fixture(scope="module")
 def qbert(tmp_path_factory: pytest.TempPathFactory) -> OfflineRun:
-    return train("qbert_dqn.yaml", tmp_path_factory.mktemp("qbert"), *QBERT)[0]
+    return train("qbert_dqn.yaml", tmp_path_factory.mktemp("qbert"), *QBERT)
 
 
 QBERT = (
@@ -76,6 +92,7 @@ QBERT = (
     "--trainer.log_every_n_steps=5",
     "--trainer.callbacks.cfg.gradients.log_freq=10",
     "--trainer.callbacks.cfg.evaluation.episodes=2",
+    "--trainer.callbacks.cfg.evaluation.max_steps=150",
 )
 
 
@@ -90,10 +107,10 @@ def test_qbert_logs_what_dqn_knows(qbert: OfflineRun) -> None:
 
 def test_the_video_of_qbert_is_the_game_in_colour_with_the_names_of_its_actions(qbert: OfflineRun, decode: Any) -> None:
     meta, frames = decode(qbert.media("video/best")[0])
-    check_length(qbert, frames, max)
+    chosen = check_length(qbert, frames, "best")
     assert meta["fps"] == 15.0
     env = make_qbert(render_mode="rgb_array")
-    env.reset(seed=table_of_episodes(qbert)[0]["seed"])
+    env.reset(seed=chosen["seed"])
     game = enlarge(env.render())
     picture = frames[0][: game.shape[0], : game.shape[1]]
     assert game.shape == (420, 320, 3)
@@ -107,19 +124,19 @@ def labels_differ(frame: np.ndarray, with_names: bool) -> float:
     actions = describe_actions(make_qbert())
     if not with_names:
         actions = type(actions)(tuple(map(str, range(6))), 0)  # type: ignore[call-arg, arg-type]  # discrete, as is Q*bert
-    episode = Episode(actions=np.zeros(1, int), rewards=np.zeros(1), seed=0, scores=QValues(np.zeros((1, 6))))
+    episode = Episode(actions=np.zeros(1, int), rewards=np.zeros(1), terminated=True, scores=QValues(np.zeros((1, 6))))
     expected = next(iter(annotate([np.zeros((210, 160, 3), np.uint8)] * 2, episode, actions)))
     labels = np.s_[100:376, 350:420]
     return float(np.abs(frame[labels].astype(int).max(-1) - expected[labels].astype(int).max(-1)).mean())
 
 
 def test_qbert_with_action_probabilities(tmp_path: Path) -> None:
-    run, _ = train(
+    run = train(
         "qbert_dqn.yaml",
         tmp_path,
         *QBERT,
         "--trainer.callbacks.cfg.action_logger=action probability",
-        "--trainer.callbacks.cfg.evaluation.max_steps=60",
+        "--trainer.callbacks.cfg.evaluation.max_steps=30",
     )
     assert "policy/entropy" in keys(run)
     assert "q/mean" not in keys(run)
@@ -136,7 +153,7 @@ def lunar_lander(tmp_path_factory: pytest.TempPathFactory) -> OfflineRun:
         "--model.total_env_steps=1024",
         "--trainer.val_check_interval=4",
         "--trainer.callbacks.cfg.evaluation.episodes=3",
-    )[0]
+    )
 
 
 def test_ppo_logs_what_it_knows(lunar_lander: OfflineRun) -> None:
@@ -172,16 +189,14 @@ def test_ppo_logs_what_it_knows(lunar_lander: OfflineRun) -> None:
 
 def test_the_video_of_the_lander(lunar_lander: OfflineRun, decode: Any) -> None:
     meta, frames = decode(lunar_lander.media("video/worst")[0])
-    check_length(lunar_lander, frames, min)
+    check_length(lunar_lander, frames, "worst")
     assert meta["size"][0] > 600
     assert meta["fps"] == 50.0
     assert {"policy/entropy", "policy/action_histogram"} <= keys(lunar_lander)
 
 
-def test_sac_logs_what_it_knows_and_shows_its_gaussian(tmp_path: Path, decode: Any) -> None:
-    run, _ = train(
-        "halfcheetah_sac.yaml",
-        tmp_path,
+def test_sac_logs_what_it_knows_and_shows_its_gaussian(decode: Any) -> None:
+    overrides = (
         "--model.warmup_env_steps=200",
         "--model.total_env_steps=260",
         "--trainer.val_check_interval=60",
@@ -189,6 +204,7 @@ def test_sac_logs_what_it_knows_and_shows_its_gaussian(tmp_path: Path, decode: A
         "--trainer.callbacks.cfg.evaluation.episodes=1",
         "--trainer.callbacks.cfg.evaluation.max_steps=50",
     )
+    run = train_apart("halfcheetah_sac.yaml", *overrides)
     expected = {"q_value", "q2_value", "target_q_value", "td_error", "alpha", "entropy", "actor_loss", "critic_loss"}
     rates = {"lr_actor_network", "lr_critic", "lr_log_temperature"}
     assert {f"train/{name}" for name in expected | rates | {"grad_norm"}} <= keys(run)
@@ -203,3 +219,25 @@ def test_sac_logs_what_it_knows_and_shows_its_gaussian(tmp_path: Path, decode: A
     assert meta["size"][0] > 480
     assert frames[0][:480, :480].std() > 10, "a picture was rendered"
     assert np.abs(frames[0][:480, :480].astype(int) - frames[-1][:480, :480]).mean() > 0.5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook_on_own_agents_shows_each_mistake_and_then_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLWANDB_NOTEBOOK_UPDATES", "30")
+    notebook: Any = nbformat.read(ROOT / "notebooks" / "03_your_own_agent.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    resources = {"metadata": {"path": str(Path.cwd())}}
+    NotebookClient(notebook, timeout=280, kernel_name="python3", resources=resources).execute()
+    printed = {cell.source: "".join(output.get("text", "") for output in cell.outputs) for cell in code}
+    mistakes = [text for source, text in printed.items() if source.startswith("says(")]
+    assert len(mistakes) == 7
+    assert all(re.match(r"(Config|Env|Policy)Error: ", text) for text in mistakes), mistakes
+    troubles = [text for source, text in printed.items() if "warnings_of(env" in source]
+    assert "render_mode" in troubles[0]
+    assert "recorded while playing" in troubles[1]
+    shown = {kind for cell in code for output in cell.outputs for kind in output.get("data", {})}
+    assert {"image/png", "text/html"} <= shown
+    runs = [read_offline_run(folder) for folder in sorted(Path("wandb").glob("offline-run-*"))]
+    assert any(run.column("train/episode_length") for run in runs)
+    assert runs[-1].exit_code == 0
