@@ -13,6 +13,7 @@ In shapes, T is the number of steps, N of envs, B of transitions in a small batc
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
@@ -90,7 +91,7 @@ class PPO(PlayingModule):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
-        self.player = VectorPlayer(lambda: make_env(env_id), num_envs, seed)
+        self.player = VectorPlayer(partial(make_env, env_id), num_envs, seed)
         observation_size = flat_size(self.player.envs.single_observation_space)
         with seeded(seed):
             self.actor = make_actor(observation_size, [hidden_size] * 2, self.player.envs.single_action_space)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlwandb_callbacks.cli import essence
 from rlwandb_callbacks.core.actions import DiscreteActions
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.demos.atari import make_atari, make_qbert
@@ -99,3 +100,13 @@ def test_a_simulator_that_is_missing_is_named_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, package, None)  # what Python does with a package that is not installed
     with pytest.raises(ImportError, match=re.escape(f'pip install "rlwandb-callbacks[{extra}]"')):
         make_env(env_id)
+
+
+def test_the_command_line_says_it_too() -> None:
+    said = (
+        "Does not validate against any of the Union subtypes\nErrors:\n"
+        "  - Problem with given class_path 'rlwandb_callbacks.demos.ppo.PPO':\n"
+        '      LunarLander-v3 needs box2d; install it with: pip install "rlwandb-callbacks[box2d]"\n'
+        "  - Expected a <class 'NoneType'>"
+    )
+    assert essence(said) == 'LunarLander-v3 needs box2d; install it with: pip install "rlwandb-callbacks[box2d]"'
