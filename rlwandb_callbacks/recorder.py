@@ -14,14 +14,14 @@ from rlwandb_callbacks.clips import ClipStyle, caption, make_clip
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.evaluation import Evaluation
-from rlwandb_callbacks.core.select import extremes
+from rlwandb_callbacks.core.select import choose
 from rlwandb_callbacks.core.values import Value
 from rlwandb_callbacks.environments import DEFAULT_FPS, EnvMaker
+from rlwandb_callbacks.episode_log import Played
 from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.evaluator import Evaluator
 from rlwandb_callbacks.frame_store import FrameStore
 from rlwandb_callbacks.replay import replay
-from rlwandb_callbacks.rollout import Played
 
 
 class Reporter(Protocol):
@@ -81,10 +81,12 @@ class Recorder:
         try:
             return self._attempt(evaluator, gamma, shelf, makes_clips=self._can_render)
         except ReplayDivergedError as error:
+            if evaluator.freshen():
+                return self.play(evaluator, gamma=gamma, shelf=shelf)
             self._can_replay = False
             self._reporter.warn_once(f"{error} Episodes are recorded while playing from now on.", kind="replay")
         except OSError as error:
-            if self._can_replay or not self._can_render:
+            if (self._can_replay and evaluator.can_replay) or not self._can_render:
                 raise
             self._reporter.report("Keeping frames", error)
             return self._attempt(evaluator, gamma, shelf, makes_clips=False)
@@ -99,7 +101,8 @@ class Recorder:
         self, evaluator: Evaluator, gamma: float, shelf: Shelf, *, makes_clips: bool
     ) -> tuple[Evaluation, dict[str, Value]]:
         with contextlib.ExitStack() as stack:
-            store = stack.enter_context(FrameStore()) if makes_clips and not self._can_replay else None
+            can_replay = self._can_replay and evaluator.can_replay
+            store = stack.enter_context(FrameStore()) if makes_clips and not can_replay else None
             played = evaluator.play(store)
             evaluation = Evaluation([each.episode for each in played], gamma, evaluator.actions)
             if not makes_clips:
@@ -134,7 +137,13 @@ class Recorder:
     ) -> Iterator[tuple[str, Value]]:
         style = ClipStyle(evaluation.actions, self._cfg.action_logger is not False, fps, self._cfg.videos.crf)
         episodes = evaluation.episodes
-        for rank, index in extremes([episode.total_return for episode in episodes]).items():
+        chosen = choose(
+            episodes,
+            self._cfg.videos.choices(),
+            seed=self._cfg.evaluation.seed,
+            at_most=self._cfg.videos.max_per_choice,
+        )
+        for rank, index in chosen.items():
             text = caption(rank, len(episodes), episodes[index], shelf.env_steps)
             with contextlib.closing(frames[index]()) as pictures:
                 clip = make_clip(pictures, episodes[index], rank=rank, text=text, stem=shelf.stem(rank), style=style)

@@ -84,7 +84,7 @@ class EvaluationCallback(RLCallback):
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._evaluator is None and self.cfg.evaluation.env is not None:
             with undisturbed(pl_module, seed=self.cfg.evaluation.seed):
-                self._evaluator = Evaluator(self.cfg, pl_module)
+                self._evaluator = Evaluator(self.cfg, pl_module, self.session.warn_once)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the schedule for modules without a validation loop."""

@@ -153,7 +153,10 @@ def test_env_kwargs_arrive_as_they_were_given() -> None:
     [
         ({"gradient_loger": True}, ["Unknown key 'gradient_loger' (value True)", "Did you mean 'gradient_logger'?"]),
         ({"evaluation": {"epsiodes": 4}}, ["'epsiodes' (value 4) in evaluation", "'episodes'?", "num_envs"]),
-        ({"videos": {"frames": 4}}, ["Unknown key 'frames' (value 4) in videos", "Known keys in videos: fps, crf."]),
+        (
+            {"videos": {"frames": 4}},
+            ["Unknown key 'frames' (value 4) in videos", "Known keys in videos: fps, crf, select, max_per_choice."],
+        ),
         ({"gradients": {"log_frequency": 4}}, ["in gradients", "Did you mean 'log_freq'?"]),
         ({"xyz": 1}, ["Unknown key 'xyz' (value 1).", "Known keys: plot_logger,"]),
         ({1: 2}, ["Unknown key '1' (value 2)"]),

@@ -11,8 +11,9 @@ import pytest
 from gymnasium import spaces
 
 from rlwandb_callbacks.core.actions import ContinuousActions, DiscreteActions, OtherActions
-from rlwandb_callbacks.environments import describe_actions, env_maker, frames_per_second, import_object, render
+from rlwandb_callbacks.environments import describe_actions, env_maker, frames_per_second
 from rlwandb_callbacks.errors import EnvError, RenderError
+from rlwandb_callbacks.rendering import render
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
 
 
@@ -114,12 +115,6 @@ def test_an_env_that_cannot_be_made_is_named_with_what_is_allowed(
     with pytest.raises(EnvError) as caught:
         env_maker(env, kwargs)()
     assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
-
-
-def test_objects_are_imported_by_either_way_of_writing() -> None:
-    assert import_object("rlwandb_callbacks.testing:CorridorEnv") is CorridorEnv
-    assert import_object("rlwandb_callbacks.testing.CorridorEnv") is CorridorEnv
-    assert import_object("rlwandb_callbacks.testing:CorridorEnv.reset") is CorridorEnv.reset
 
 
 class WithSpace(CorridorEnv):

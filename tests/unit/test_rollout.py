@@ -10,8 +10,9 @@ import pytest
 from gymnasium import spaces
 
 from rlwandb_callbacks.core.episode import Episode, PolicyStep, QValues
+from rlwandb_callbacks.episode_log import digest
 from rlwandb_callbacks.frame_store import FrameStore
-from rlwandb_callbacks.rollout import digest, play
+from rlwandb_callbacks.rollout import play
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
 
 NEVER = 1_000_000
