@@ -30,8 +30,8 @@ class Statistics:
         epsilon: Added to the variance under the root.
     """
 
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
+    mean: NDArray[np.floating[Any]]
+    variance: NDArray[np.floating[Any]]
     count: float
     epsilon: float = 1e-8
 
@@ -45,6 +45,8 @@ def merged(parts: Sequence[Statistics]) -> Statistics:
         >>> float(both.mean[0]), float(both.variance[0]), both.count
         (1.5, 3.25, 4.0)
     """
+    if len(parts) == 1:
+        return parts[0]
     count = sum(part.count for part in parts)
     mean = np.asarray(sum(part.mean * part.count for part in parts) / count)
     square = sum((part.variance + (part.mean - mean) ** 2) * part.count for part in parts) / count
@@ -78,8 +80,8 @@ def statistics_of(env: Any) -> Statistics | None:
     """The statistics that an environment normalises observations by, now; None where it does not."""
     parts = [
         Statistics(
-            np.array(layer.obs_rms.mean, dtype=np.float64),
-            np.array(layer.obs_rms.var, dtype=np.float64),
+            np.array(layer.obs_rms.mean),
+            np.array(layer.obs_rms.var),
             float(layer.obs_rms.count),
             float(getattr(layer, "epsilon", 1e-8)),
         )
