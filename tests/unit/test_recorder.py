@@ -333,3 +333,24 @@ def test_a_shelf_makes_its_folder_when_it_is_first_needed(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
     assert shelf.stem("worst") == tmp_path / "run" / "step_000001200_worst"
     assert (tmp_path / "run").is_dir()
+
+
+def test_videos_of_an_env_that_a_reset_does_not_bring_back_come_from_replay(
+    reporter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_store(*_: Any) -> None:
+        raise AssertionError("recorded while playing")
+
+    monkeypatch.setattr("rlwandb_callbacks.recorder.FrameStore", no_store)
+
+    def stride(seen: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[0.9, -0.4, 0.6, 0.3]] * len(seen))
+
+    evaluation = {"env": "BipedalWalker-v3", "policy": stride, "episodes": 3, "num_envs": 1, "max_steps": 8}
+    cfg = as_config({"evaluation": evaluation})
+    recorder, evaluator = Recorder(cfg, reporter, can_render=True), Evaluator(cfg, nn.Module())
+    for _ in range(2):
+        _, clips = recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+        assert sorted(clips) == KEYS
+    assert (reporter.errors, reporter.warnings) == ([], [])
+    assert not evaluator.freshen(), "it was the second try that worked"
