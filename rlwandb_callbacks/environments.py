@@ -22,7 +22,7 @@ from rlwandb_callbacks.env_copies import maker_like
 from rlwandb_callbacks.errors import EnvError, nearest
 from rlwandb_callbacks.headless import choose_mujoco_backend, quiet_sdl
 from rlwandb_callbacks.import_path import import_object
-from rlwandb_callbacks.normalisation import Statistics, with_raw_rewards, with_statistics
+from rlwandb_callbacks.normalisation import Statistics, normalisers, with_raw_rewards, with_statistics
 from rlwandb_callbacks.pettingzoo_env import TeamEnv, is_parallel
 
 Env: TypeAlias = gym.Env[Any, Any]
@@ -57,7 +57,13 @@ class EnvMaker:
             EnvError: If it cannot be made.
         """
         made = self.open(render=render)
-        return _first_of(made, render=render) if isinstance(made, VectorEnv) else made
+        if not isinstance(made, VectorEnv):
+            return made
+        single = _first_of(made, render=render)
+        is_normalised_outside = next(normalisers(made), None) is not None and next(normalisers(single), None) is None
+        if self.statistics is None or not is_normalised_outside:
+            return single
+        return with_statistics(single, self.statistics)  # type: ignore[no-any-return]  # a single one in and out
 
     def open(self, *, render: bool = False) -> Env | VectorEnv[Any, Any, Any]:
         """Makes what ``make`` makes: a single environment or a vector.

@@ -25,7 +25,13 @@ from rlwandb_callbacks.environments import (
 from rlwandb_callbacks.episode_log import LogOptions, Played
 from rlwandb_callbacks.errors import EnvError, PolicyError
 from rlwandb_callbacks.frame_store import FrameStore
-from rlwandb_callbacks.normalisation import Statistics, normalisers, training_statistics, with_statistics
+from rlwandb_callbacks.normalisation import (
+    Statistics,
+    is_hidden,
+    normalisers,
+    training_statistics,
+    with_statistics,
+)
 from rlwandb_callbacks.pettingzoo_env import TeamEnv
 from rlwandb_callbacks.policy import Player, resolve_policy, tensor_meaning
 from rlwandb_callbacks.policy_answer import Reader
@@ -40,6 +46,11 @@ UNKNOWN_STATISTICS = (
     "environment that does so. The statistics begin anew in each evaluation environment: the policy sees other numbers "
     "than in training, and returns are not those that it would reach. Keep the training environment as self.envs or "
     "self.env, or give an evaluation environment that brings the statistics of training along."
+)
+HIDDEN_STATISTICS = (
+    "evaluation.env is a vector whose environments normalise by running statistics in processes of their own, which "
+    "begin anew in each evaluation and cannot be set from here: returns are not those that the policy would reach. "
+    "Give a SyncVectorEnv, a function that makes a single environment, or put the normalisation around the vector."
 )
 BORROWED_STATISTICS = (
     "{env} normalises observations and evaluation.env does not, so its running statistics are applied to the "
@@ -122,7 +133,7 @@ class Evaluator:
             store: Takes all frames, for environments that cannot be replayed.
         """
         cfg = self._cfg.evaluation
-        found = self._found_statistics() if cfg.use_training_statistics else None
+        found = self._found_statistics() if self._takes_statistics else None
         self.make_env = replace(self.make_env, statistics=None if found is None else found[1])
         seeds = range(cfg.seed, cfg.seed + cfg.episodes)
         if self._is_vector:
@@ -168,7 +179,11 @@ class Evaluator:
 
     def _normalised(self, env: Env | VectorEnv[Any, Any, Any]) -> Env | VectorEnv[Any, Any, Any]:
         """Makes the first environment normalise as those of the evaluations will, and says what is unusual in that."""
-        if not self._cfg.evaluation.use_training_statistics:
+        self._takes_statistics = self._cfg.evaluation.use_training_statistics
+        if is_hidden(env):
+            self._takes_statistics = False
+            self._warn_once(HIDDEN_STATISTICS, kind="normalisation")
+        if not self._takes_statistics:
             return env
         found, normalises = self._found_statistics(), next(normalisers(env), None) is not None
         if found is None:

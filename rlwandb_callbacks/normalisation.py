@@ -104,6 +104,25 @@ def _inside(layer: Any) -> list[Any]:
     return inner if isinstance(inner, list) and not isinstance(layer, VectorWrapper) else []
 
 
+def is_hidden(env: Any) -> bool:
+    """Whether the environments of a vector normalise in processes of their own, where nothing reaches them.
+
+    To find out, one more of them is made, and closed.
+    """
+    functions = getattr(env.unwrapped, "env_fns", ()) if isinstance(env, VectorEnv) else ()
+    if not functions or _inside(env.unwrapped):
+        return False
+    single = functions[0]()
+    try:
+        return next(normalisers(single), None) is not None or any(map(_scales_rewards, layers(single)))
+    finally:
+        single.close()
+
+
+def _scales_rewards(layer: Any) -> bool:
+    return any(cls.__name__ == "NormalizeReward" for cls in type(layer).__mro__)
+
+
 def with_statistics(env: Any, statistics: Statistics) -> Any:
     """Freezes an environment's running statistics at those given; one that has none is made to normalise by them.
 
@@ -133,7 +152,7 @@ def with_raw_rewards(env: Any) -> Any:
     for layer in layers(env):
         inner = _inside(layer)
         inner[:] = [with_raw_rewards(each) for each in inner]
-    scalers = [layer for layer in layers(env) if any(cls.__name__ == "NormalizeReward" for cls in type(layer).__mro__)]
+    scalers = [layer for layer in layers(env) if _scales_rewards(layer)]
     if not scalers:
         return env
     if isinstance(env, VectorEnv):

@@ -17,7 +17,8 @@ class EvaluationConfig:
         env: Gymnasium id, a function that makes an environment, the import path of one (``package.module:function``),
             an environment, which is made again from its ``spec`` or copied and never used itself, or an attribute of
             the module that holds one of these (``self.env_id``, ``self.hparams.env_id``, ``self.make_env``). Besides
-            single environments of Gymnasium these may be vector environments and parallel ones of PettingZoo.
+            single environments of Gymnasium these may be vector environments and parallel ones of PettingZoo. Nothing
+            is guessed: without it nothing is played, whatever the module has.
         env_kwargs: Given to ``gymnasium.make`` or to the function.
         policy: Dotted attribute of the module (``q_network``), import path (``package.module:function``), or callable.
             By default the first of ``policy_step``, ``policy``, ``actor``, ``q_network``, ``q_net`` that the module

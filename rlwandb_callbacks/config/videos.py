@@ -25,10 +25,10 @@ class VideosConfig:
         max_per_choice: Videos, ≥ 1, for each of ``failures``, ``successes``, ``random`` and a function's indices.
 
     Example:
-        >>> VideosConfig(select=["best", "failurs"])
+        >>> VideosConfig(select=["best", "fails"])
         Traceback (most recent call last):
             ...
-        rlwandb_callbacks.errors.ConfigError: videos.select names 'failurs'. Did you mean 'failures'? ...
+        rlwandb_callbacks.errors.ConfigError: videos.select names 'fails'. Did you mean 'failures'? ...
     """
 
     fps: float | None = None

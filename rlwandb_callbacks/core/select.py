@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ GROUPS = {"failures": "failure", "successes": "success", "random": "random"}
 LENGTHS = ("longest", "shortest")
 CHOICES = (*RANKS, *GROUPS, *LENGTHS)
 DEFAULT_AT_MOST = 3
+NOT_IN_NAMES = re.compile(r"[^\w.-]+")
 
 Chooser: TypeAlias = Callable[[Sequence[Episode]], Any]
 
@@ -97,7 +99,7 @@ def _chosen(function: Chooser, episodes: Sequence[Episode], at_most: int) -> dic
     answer = function(episodes)
     try:
         found = (
-            {str(name): int(index) for name, index in answer.items()}
+            {NOT_IN_NAMES.sub("_", str(name)): int(index) for name, index in answer.items()}
             if isinstance(answer, Mapping)
             else _numbered("chosen", [int(index) for index in answer][:at_most])
         )

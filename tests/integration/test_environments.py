@@ -219,6 +219,31 @@ def test_observations_are_normalised_as_in_training_and_returns_are_not(fit: Any
     assert row.keys() >= CLIPS
 
 
+def test_a_normalised_vector_of_the_module_is_played_frozen_and_its_videos_come_from_replay(fit: Any) -> None:
+    module = Walker()
+    rms = module.envs.env.obs_rms
+    before = (rms.count, rms.mean.tolist(), module.envs.unwrapped.envs[0].unwrapped.state.tolist())
+    row = evaluated(fit, "policy", module, env="self.envs", episodes=3)
+    assert row.keys() >= CLIPS
+    assert (rms.count, rms.mean.tolist(), module.envs.unwrapped.envs[0].unwrapped.state.tolist()) == before
+    plain = gym.make("Pendulum-v1")
+    plain.reset(seed=2)
+    total = sum(float(plain.step(np.zeros(1, np.float32))[1]) for _ in range(6))
+    assert [line[1:3] for line in row["eval/episodes"].rows][2] == (2, pytest.approx(total, rel=1e-5))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_statistics_in_other_processes_are_warned_of_and_played_all_the_same(fit: Any) -> None:
+    def make() -> Any:
+        return gym.vector.AsyncVectorEnv([normalised] * 2)
+
+    sink = MemorySink()
+    cfg = {"video_logger": False, "evaluation": {"env": make, "policy": steering, "episodes": 2, "max_steps": 3}}
+    with pytest.warns(UserWarning, match="normalise by running statistics in processes of their own"):
+        fit(Walker(), EvaluationCallback(cfg, sink=sink), num_sanity_val_steps=0)
+    assert [row["eval/length_mean"] for row in sink.rows] == [3.0]
+
+
 def test_statistics_that_are_nowhere_to_be_found_are_warned_of_and_played_all_the_same(fit: Any) -> None:
     warning = "no attribute of TinyValidatedQ is a training environment"
     with pytest.warns(UserWarning, match=warning) as caught:

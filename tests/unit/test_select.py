@@ -103,7 +103,7 @@ UNTOLD = played((4.0, 2, None), (1.0, 8, None), (9.0, 4, None), (-3.0, 8, None),
         (["successes", "best"], {"success_1": 2, "success_2": 1, "best": 2}),
         ([lambda episodes: [len(episodes) - 1, 0]], {"chosen_1": 4, "chosen_2": 0}),
         ([lambda episodes: range(5)], {"chosen_1": 0, "chosen_2": 1, "chosen_3": 2}),
-        ([lambda episodes: {"odd": np.int64(3)}], {"odd": 3}),
+        ([lambda episodes: {"odd one/out": np.int64(3)}], {"odd_one_out": 3}),
         ([lambda episodes: []], {}),
     ],
 )
