@@ -89,6 +89,15 @@ def test_copies_of_an_env_that_is_shown_on_a_screen_are_not_shown() -> None:
     assert made.render_mode is None
 
 
+def test_copies_draw_where_that_is_asked_for_under_any_wrapper() -> None:
+    given = Scaled(gym.make("CartPole-v1"), 2.0)
+    made = env_maker(given, {})(render=True)
+    made.reset(seed=0)
+    assert made.render().ndim == 3
+    made.close()
+    assert given.render_mode is None
+
+
 @pytest.mark.parametrize("wrapper", [lambda env: env, lambda env: Scaled(env, 2.0)])
 def test_a_recorder_of_the_module_is_not_run_at_evaluation(wrapper: Any, tmp_path: Path) -> None:
     given = wrapper(RecordVideo(gym.make("CartPole-v1", render_mode="rgb_array"), str(tmp_path / "theirs")))

@@ -159,7 +159,15 @@ def corridors(render_mode: str | None = None) -> SyncVectorEnv:
     return SyncVectorEnv([lambda: CorridorEnv(render_mode)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
+class Wide(CorridorEnv):
+    """Gives numbers of another type than its space says, which a batch makes them."""
+
+    def _observation(self) -> Any:
+        return super()._observation().astype(np.float64) / 3
+
+
 VECTORS = {
+    "other types": lambda: SyncVectorEnv([Wide] * 2),
     "function that takes render_mode": corridors,
     "function that takes none": lambda: SyncVectorEnv([CorridorEnv] * 2),
     "vector": SyncVectorEnv([CorridorEnv] * 2, autoreset_mode=AutoresetMode.DISABLED),
