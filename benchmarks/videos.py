@@ -18,6 +18,7 @@ from torch import nn
 from rlwandb_callbacks.config import as_config
 from rlwandb_callbacks.core.actions import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode, QValues
+from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.overlay import annotate
 from rlwandb_callbacks.evaluator import Evaluator
 from rlwandb_callbacks.isolation import undisturbed
@@ -89,8 +90,10 @@ def evaluate(folder: Path) -> None:
     evaluation = {"episodes": EPISODES, "max_steps": STEPS}
     cfg = as_config({"action_logger": "q_value", "evaluation": evaluation}, env="CartPole-v1", policy="policy")
     with undisturbed(Balancing(), seed=0):
-        recorder = Recorder(cfg, Strict(), can_render=True)
-        recorder.play(Evaluator(cfg, Balancing()), gamma=0.99, shelf=Shelf(folder, 0, None))
+        recorder, evaluator = Recorder(cfg, Strict(), makes_clips=True), Evaluator(cfg, Balancing())
+        evaluation = Evaluation([each.episode for each in evaluator.play()], 0.99, evaluator.actions)
+        chosen, shelf = recorder.choose(evaluation.episodes), Shelf(folder, 0, None)
+        recorder.report(evaluation, chosen, {}, make_env=evaluator.make_env, fps=evaluator.fps, shelf=shelf)()
 
 
 def record(folder: Path) -> None:

@@ -1,13 +1,10 @@
-"""Making, describing and rendering Gymnasium environments."""
+"""Making and describing environments."""
 
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -15,7 +12,11 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
+from rlwandb_callbacks import env_ids
 from rlwandb_callbacks.core.actions import (
     ActionSpec,
     BinaryActions,
@@ -24,33 +25,37 @@ from rlwandb_callbacks.core.actions import (
     GroupedActions,
     OtherActions,
 )
-from rlwandb_callbacks.core.canvas import Pixels
-from rlwandb_callbacks.errors import EnvError, RenderError, nearest
+from rlwandb_callbacks.env_copies import maker_like
+from rlwandb_callbacks.errors import EnvError, nearest
+from rlwandb_callbacks.headless import choose_mujoco_backend, quiet_sdl
+from rlwandb_callbacks.import_path import import_object
+from rlwandb_callbacks.normalisation import Statistics, normalisers, with_raw_rewards, with_statistics
+from rlwandb_callbacks.pettingzoo_env import TeamEnv, is_parallel
 
 Env: TypeAlias = gym.Env[Any, Any]
 DEFAULT_FPS = 30.0
-HEADLESS_REMEDY = (
-    "On a machine without a display MuJoCo needs MUJOCO_GL=egl or MUJOCO_GL=osmesa (apt install libegl1 "
-    "or libosmesa6) to "
-    "be set before Python starts; pygame environments need SDL_VIDEODRIVER=dummy. Numbers are logged all the same; "
-    "video_logger=False ends this warning."
-)
+OF_MODULE = "self."
 
 
 @dataclass(frozen=True)
 class EnvMaker:
     """Makes fresh environments, with pictures or without.
 
+    It pickles where ``make`` does; an id then takes its spec along, as another process may not know it.
+
     Args:
-        make: A Gymnasium id, a Gymnasium ``EnvSpec``, or a function that makes an environment.
+        make: A Gymnasium id, a Gymnasium ``EnvSpec``, or a function that makes an environment: a single one, a vector,
+            or a parallel one of PettingZoo.
         kwargs: Given to ``gymnasium.make`` or to the function.
+        statistics: By which observations are normalised, frozen, where training normalises them.
     """
 
-    make: str | gym.envs.registration.EnvSpec | Callable[..., Env]
+    make: str | EnvSpec | Callable[..., Any]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Statistics | None = None
 
     def __call__(self, *, render: bool = False) -> Env:
-        """Makes one environment.
+        """Makes one single environment; where ``make`` makes a vector, the first one in it.
 
         Args:
             render: With ``render_mode="rgb_array"``, where the function takes that.
@@ -58,95 +63,180 @@ class EnvMaker:
         Raises:
             EnvError: If it cannot be made.
         """
-        mode = {"render_mode": "rgb_array"} if render else {}
-        if render:
-            quiet_sdl()
-        try:
-            if isinstance(self.make, str | gym.envs.registration.EnvSpec):
-                return gym.make(self.make, disable_env_checker=True, **{**self.kwargs, **mode})
-            accepted = mode if _accepts(self.make, "render_mode") else {}
-            env = self.make(**{**self.kwargs, **accepted})
-        except Exception as error:
-            raise EnvError(self._complaint(error)) from error
-        if not isinstance(env, gym.Env):
-            raise EnvError(
-                f"evaluation.env: {self.make!r} gave {env!r} of type {type(env).__name__}; it must give a "
-                "gymnasium.Env."
-            )
-        return env
+        made = self.open(render=render)
+        if not isinstance(made, VectorEnv):
+            return made
+        single = _first_of(made, render=render)
+        is_normalised_outside = next(normalisers(made), None) is not None and next(normalisers(single), None) is None
+        if self.statistics is None or not is_normalised_outside:
+            return single
+        return with_statistics(single, self.statistics)  # type: ignore[no-any-return]  # a single one in and out
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Refuses to take a whole module along, with its weights and its device.
+    def open(self, *, render: bool = False) -> Env | VectorEnv[Any, Any, Any]:
+        """Makes what ``make`` makes: a single environment or a vector.
 
         Raises:
-            TypeError: If the function is a method of a module.
+            EnvError: If it cannot be made.
         """
-        if hasattr(getattr(self.make, "__self__", None), "named_parameters"):
-            name = getattr(self.make, "__qualname__", self.make)
-            raise TypeError(f"{name} is a method of the module, which stays in the training process")
-        return dict(vars(self))
+        env = self._made({"render_mode": "rgb_array"} if render else {})
+        if is_parallel(env):
+            env = TeamEnv(env)
+        if not isinstance(env, gym.Env | VectorEnv):
+            raise EnvError(
+                f"evaluation.env: {self.make!r} gave {env!r} of type {type(env).__name__}; it must give a "
+                "gymnasium.Env, a gymnasium.vector.VectorEnv or a pettingzoo.ParallelEnv."
+            )
+        if _draws_with_mujoco(env):
+            choose_mujoco_backend()
+        env = with_raw_rewards(env)
+        return env if self.statistics is None else with_statistics(env, self.statistics)  # type: ignore[no-any-return]  # any of the two in, the same out
 
-    def portable(self) -> EnvMaker:
-        """One that also works in another process, which knows nothing of ids that were registered in this one."""
-        if not isinstance(self.make, str):
-            return self
-        spec = copy.deepcopy(gym.spec(self.make))
-        if isinstance(spec.entry_point, str) and spec.entry_point.startswith("__main__:"):
-            spec.entry_point = import_object(spec.entry_point)
-        return EnvMaker(spec, self.kwargs)
+    def _made(self, mode: Mapping[str, str]) -> Any:
+        if mode:
+            quiet_sdl()
+        try:
+            if callable(self.make):
+                accepted = mode if _accepts(self.make, "render_mode") else {}
+                return self.make(**{**self.kwargs, **accepted})
+            if isinstance(self.make, str):
+                env_ids.register(self.make)
+            spec = gym.registry.get(self.make) if isinstance(self.make, str) else self.make
+            if spec is not None and env_ids.is_mujoco(spec):
+                choose_mujoco_backend()
+            return gym.make(self.make, disable_env_checker=True, **{**self.kwargs, **mode})
+        except Exception as error:
+            raise EnvError(self._complaint(error)) from error
 
     def _complaint(self, error: Exception) -> str:
-        known = nearest(self.make, gym.registry) if isinstance(self.make, str) and self.make not in gym.registry else ""
+        is_unknown = isinstance(self.make, str) and self.make not in gym.registry
+        known = env_ids.advice(str(self.make)) or nearest(str(self.make), gym.registry) if is_unknown else ""
         return (
             f"evaluation.env {self.make!r} with env_kwargs {dict(self.kwargs)!r} cannot be made: "
             f"{type(error).__name__}: {error}.{known} Allowed are the id of a registered Gymnasium environment, a "
-            "function "
-            "that makes one, and the import path of such a function ('package.module:function')."
+            "function that makes one, the import path of such a function ('package.module:function'), and an attribute "
+            "of the module that holds one of these ('self.make_env')."
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles an id as the spec that it stands for here.
 
-def env_maker(env: Any, kwargs: Mapping[str, Any]) -> EnvMaker:
+        Raises:
+            TypeError: If the function is a method of a module, which would take along its weights and its device.
+        """
+        if hasattr(getattr(self.make, "__self__", None), "state_dict"):
+            name = getattr(self.make, "__qualname__", self.make)
+            raise TypeError(f"{name} is a method of the module, which stays in the training process")
+        make = gym.registry.get(self.make, self.make) if isinstance(self.make, str) else self.make
+        return EnvMaker, (_importable_elsewhere(make), self.kwargs, self.statistics)
+
+
+def _importable_elsewhere(make: Any) -> Any:
+    """A spec whose environment is defined in the program itself takes the class along, instead of its name."""
+    if isinstance(make, EnvSpec) and isinstance(make.entry_point, str) and make.entry_point.startswith("__main__:"):
+        make = copy.deepcopy(make)
+        make.entry_point = import_object(make.entry_point)
+    return make
+
+
+def has_singles(vector: VectorEnv[Any, Any, Any]) -> bool:
+    """Whether a vector is made of single environments, of which one more can be made."""
+    return any(isinstance(getattr(vector.unwrapped, name, None), list | tuple) for name in ("envs", "env_fns"))
+
+
+def _first_of(vector: VectorEnv[Any, Any, Any], *, render: bool) -> Env:
+    """Takes a vector's first environment out, and closes the others; one without pictures is made again with them."""
+    inner: Any = vector.unwrapped
+    if not has_singles(vector):
+        vector.close()
+        raise EnvError(f"evaluation.env gives {vector}, which holds no single environments to take one from.")
+    singles = list(getattr(inner, "envs", ()))
+    if not singles:
+        singles = [inner.env_fns[0]()]
+        vector.close()
+    single = singles[0]
+    if render and single.render_mode is None:
+        single = EnvMaker(maker_like(single))(render=True)
+    for unused in (each for each in singles if each is not single):
+        unused.close()
+    return AsInVector(single)
+
+
+class AsInVector(gym.ObservationWrapper[Any, Any, Any]):
+    """Gives observations with the type and shape that they have in a batch."""
+
+    def observation(self, observation: Any) -> Any:
+        """Puts one into a batch and takes it out again."""
+        space = self.observation_space
+        empty: Any = create_empty_array(space, n=1)
+        batch: Any = concatenate(space, [observation], empty)
+        return next(iter(iterate(batch_space(space, 1), batch)))
+
+
+def _draws_with_mujoco(env: Any) -> bool:
+    return hasattr(env.unwrapped, "mujoco_renderer") or any(
+        "mujoco" in cls.__module__ for cls in type(env.unwrapped).__mro__
+    )
+
+
+def env_maker(env: Any, kwargs: Mapping[str, Any], module: Any = None) -> EnvMaker:
     """Finds out what ``evaluation.env`` stands for.
 
     Args:
-        env: Id, import path, function, or an environment with a ``spec``, which is made again and never used itself.
+        env: Id, import path, function, an environment, which is made again or copied and never used itself, or
+            ``self.<attribute>`` for an attribute of the module that holds one of these.
         kwargs: ``evaluation.env_kwargs``.
+        module: The LightningModule.
 
     Raises:
-        EnvError: If an import path leads nowhere, or an environment has no ``spec``.
+        EnvError: If the module has no such attribute, or an environment can be neither made again nor copied.
 
     Example:
         >>> env_maker("CartPole-v1", {})().observation_space.shape
         (4,)
     """
-    if isinstance(env, gym.Env):
-        if env.spec is None:
+    env = attribute_of(module, env)
+    if isinstance(env, str):
+        env_ids.register(env)
+        return EnvMaker(env if env in gym.registry else _imported(env) or env, kwargs)
+    if isinstance(env, gym.Env | VectorEnv) or (is_parallel(env) and not isinstance(env, type)):
+        if kwargs:
             raise EnvError(
-                f"evaluation.env is the environment {env!r}, which has no spec to make another one from. Give a "
-                "function "
-                "that makes it."
+                f"evaluation.env is the environment {env!r}, and evaluation.env_kwargs is {dict(kwargs)!r}: an "
+                "environment has its arguments already. Leave env_kwargs out, or give a function that takes them."
             )
-        return EnvMaker(env.spec, kwargs)
-    if isinstance(env, str) and env not in gym.registry:
-        return EnvMaker(_imported(env) or env, kwargs)
+        return EnvMaker(maker_like(env))
+    if not callable(env) and not isinstance(env, EnvSpec):
+        raise EnvError(f"evaluation.env is {env!r} of type {type(env).__name__}, which makes no environment.")
     return EnvMaker(env, kwargs)
 
 
-def import_object(path: str) -> Any:
-    """Imports ``package.module:name`` or ``package.module.name``.
+def attribute_of(module: Any, env: Any) -> Any:
+    """What ``self.<path>`` means for a module; anything else as it is.
 
     Raises:
-        ImportError: If there is no such module.
-        AttributeError: If the module has no such name.
+        EnvError: If the module has no such attribute, or it is None.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> attribute_of(SimpleNamespace(hparams=SimpleNamespace(env_id="Taxi-v3")), "self.hparams.env_id")
+        'Taxi-v3'
     """
-    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
+    if not isinstance(env, str) or not env.startswith(OF_MODULE):
+        return env
+    found: Any = module
+    for part in env.removeprefix(OF_MODULE).split("."):
+        holder, found = found, getattr(found, part, None)
+        if found is None:
+            names = [*vars(holder), *dir(type(holder))] if not isinstance(holder, dict) else list(holder)
+            raise EnvError(
+                f"evaluation.env is '{env}', and {type(holder).__name__} has no '{part}', or it is None."
+                f"{nearest(part, map(str, names))} Allowed is an attribute that holds an id, an environment, or "
+                "something that makes one."
+            )
     return found
 
 
-def _imported(path: str) -> Callable[..., Env] | None:
+def _imported(path: str) -> Callable[..., Any] | None:
     if ":" not in path and "." not in path:
         return None
     try:
@@ -164,14 +254,14 @@ def _accepts(function: Callable[..., Any], name: str) -> bool:
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def describe_actions(env: Env) -> ActionSpec:
-    """Reads names or bounds of an environment's actions.
+def describe_actions(env: Env | VectorEnv[Any, Any, Any]) -> ActionSpec:
+    """Reads names or bounds of an environment's actions; of one environment, where it is a vector.
 
     Example:
         >>> describe_actions(gym.make("CartPole-v1"))
         DiscreteActions(names=('0', '1'), first=0)
     """
-    space = env.action_space
+    space = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
     meanings = getattr(env.unwrapped, "get_action_meanings", None)
     named: Any = list(meanings()) if callable(meanings) else []
     if isinstance(space, spaces.Discrete):
@@ -194,40 +284,7 @@ def _choice(count: int, first: int, named: Any) -> DiscreteActions:
     return DiscreteActions(names if len(names) == count else tuple(map(str, range(first, first + count))), first)
 
 
-def quiet_sdl() -> None:
-    """Tells SDL, on which pygame environments draw, not to look for a display where there is none, and complain."""
-    if sys.platform == "linux" and not any(name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY")):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-
-
-def frames_per_second(env: Env) -> float:
+def frames_per_second(env: Env | VectorEnv[Any, Any, Any]) -> float:
     """Reads ``render_fps`` of the environment's metadata; 30 where it says nothing usable."""
     fps = env.metadata.get("render_fps")
     return float(fps) if isinstance(fps, int | float) and fps > 0 else DEFAULT_FPS
-
-
-def render(env: Env) -> Pixels:
-    """Takes a picture of the state that an environment is in.
-
-    Returns:
-        Shape ``[H, W, 3]``, ``uint8``, contiguous.
-
-    Raises:
-        RenderError: If there is none; the message says what to do.
-    """
-    try:
-        frame: Any = env.render()
-    except Exception as error:
-        raise RenderError(f"{env} cannot render: {type(error).__name__}: {error}. {HEADLESS_REMEDY}") from error
-    if isinstance(frame, list) and frame:
-        frame = frame[-1]
-    pixels = np.asarray(frame) if frame is not None else np.empty(0)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=-1)
-    if pixels.ndim != 3 or pixels.shape[-1] not in (3, 4) or 0 in pixels.shape:
-        answer = "nothing" if frame is None else f"{type(frame).__name__} of shape {pixels.shape}"
-        raise RenderError(
-            f"{env} was made with render_mode={env.render_mode!r} and its render() gave {answer}; a picture of shape "
-            "[H, W, 3] is needed. A function that makes the environment must take render_mode and pass it on."
-        )
-    return np.ascontiguousarray(pixels[..., :3], dtype=np.uint8)

@@ -2,22 +2,65 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.actions import ActionSpec
-from rlwandb_callbacks.environments import Env, EnvMaker, describe_actions, env_maker, frames_per_second
+from rlwandb_callbacks.environments import (
+    Env,
+    EnvMaker,
+    attribute_of,
+    describe_actions,
+    env_maker,
+    frames_per_second,
+    has_singles,
+)
+from rlwandb_callbacks.episode_log import LogOptions, Played
 from rlwandb_callbacks.errors import EnvError, PolicyError
+from rlwandb_callbacks.normalisation import (
+    Statistics,
+    is_hidden,
+    normalisers,
+    training_statistics,
+    with_statistics,
+)
+from rlwandb_callbacks.pettingzoo_env import TeamEnv
 from rlwandb_callbacks.policy import Player, policy_name, resolve_policy, tensor_meaning
 from rlwandb_callbacks.policy_answer import Reader
-from rlwandb_callbacks.rollout import Played, play
+from rlwandb_callbacks.rollout import play
+from rlwandb_callbacks.team_policy import TeamReader, for_each_agent
+from rlwandb_callbacks.vector_rollout import play_in_vector, reset_each
 
 MAX_ENVS = 8
 PROBE_BATCH_SIZE = 3
+UNKNOWN_STATISTICS = (
+    "evaluation.env normalises observations by running statistics, and no attribute of {module} is a training "
+    "environment that does so. The statistics begin anew in each evaluation environment: the policy sees other numbers "
+    "than in training, and returns are not those that it would reach. Keep the training environment as self.envs or "
+    "self.env, or give an evaluation environment that brings the statistics of training along."
+)
+HIDDEN_STATISTICS = (
+    "evaluation.env is a vector whose environments normalise by running statistics in processes of their own, which "
+    "begin anew in each evaluation and cannot be set from here: returns are not those that the policy would reach. "
+    "Give a SyncVectorEnv, a function that makes a single environment, or put the normalisation around the vector."
+)
+BORROWED_STATISTICS = (
+    "{env} normalises observations and evaluation.env does not, so its running statistics are applied to the "
+    "observations of the evaluation, frozen. evaluation.use_training_statistics=False leaves observations as they are."
+)
+
+
+def warn_plainly(message: str, *, kind: str) -> None:  # noqa: ARG001  # the caller's form
+    """Warns; Python itself leaves out repetitions."""
+    warnings.warn(f"rlwandb: {message}", UserWarning, stacklevel=2)
 
 
 class Evaluator:
@@ -27,30 +70,39 @@ class Evaluator:
 
     Args:
         cfg: With ``evaluation.env`` set.
-        module: The LightningModule. Its policy is looked up anew for each evaluation, as modules replace their
-            networks.
+        module: The LightningModule. Its policy, and the statistics by which it normalises observations, are looked up
+            anew for each evaluation.
+        warn_once: Called with a message and a ``kind``, to warn once for each kind.
 
     Raises:
         EnvError: If the environment cannot be made or reset.
         PolicyError: If the policy is not found, fails, or answers what cannot be read.
     """
 
-    def __init__(self, cfg: WandbRLConfig, module: torch.nn.Module) -> None:
-        self._cfg = cfg
-        self._module = module
-        self.make_env: EnvMaker = env_maker(cfg.evaluation.env, cfg.evaluation.env_kwargs)
-        env = self.make_env()
+    def __init__(
+        self, cfg: WandbRLConfig, module: torch.nn.Module, warn_once: Callable[..., None] = warn_plainly
+    ) -> None:
+        self._cfg, self._module, self._warn_once = cfg, module, warn_once
+        self.make_env: EnvMaker = env_maker(cfg.evaluation.env, cfg.evaluation.env_kwargs, module)
+        env = self.make_env.open()
         try:
-            self._action_space = env.action_space
-            self.actions: ActionSpec = describe_actions(env)
-            self.fps: float = cfg.videos.fps or frames_per_second(env)
+            self._describe(env)
+            env = self._normalised(env)
             self._probe(env)
         finally:
             env.close()
 
-    def _probe(self, env: Env) -> None:
+    def _describe(self, env: Env | VectorEnv[Any, Any, Any]) -> None:
+        self._is_vector = isinstance(env, VectorEnv)
+        self._action_space = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
+        self._agents = env.agent_action_spaces if isinstance(env, TeamEnv) else {}
+        self.actions: ActionSpec = describe_actions(env)
+        self.fps: float = self._cfg.videos.fps or frames_per_second(env)
+        self.can_replay = not isinstance(env, VectorEnv) or has_singles(env)
+
+    def _probe(self, env: Env | VectorEnv[Any, Any, Any]) -> None:
         """Asks the policy once; a network whose parameters do not exist yet is left to come into being in training."""
-        observations = _repeat(self._first_observation(env), env, PROBE_BATCH_SIZE)
+        observations, batch_size = self._first_observations(env)
         player = self._player()
         if any(torch.nn.parameter.is_lazy(parameter) for parameter in self._module.parameters()):
             return
@@ -62,29 +114,49 @@ class Evaluator:
             ) from error
         except Exception as error:
             raise PolicyError(
-                f"evaluation.policy {self._cfg.evaluation.policy!r} failed on a batch of {PROBE_BATCH_SIZE} "
-                "observations of "
-                f"{env.observation_space}: {type(error).__name__}: {error}"
+                f"evaluation.policy {self._cfg.evaluation.policy!r} failed on a batch of {batch_size} "
+                f"observations of {_observation_space(env)}: {type(error).__name__}: {error}"
             ) from error
 
-    def _first_observation(self, env: Env) -> Any:
+    def _first_observations(self, env: Env | VectorEnv[Any, Any, Any]) -> tuple[Any, int]:
+        seed = self._cfg.evaluation.seed
         try:
-            return env.reset(seed=self._cfg.evaluation.seed)[0]
+            if isinstance(env, VectorEnv):
+                return reset_each(env, range(seed, seed + env.num_envs))[0], env.num_envs
+            return _repeat(env.reset(seed=seed)[0], env, PROBE_BATCH_SIZE), PROBE_BATCH_SIZE
         except Exception as error:
             raise EnvError(f"evaluation.env {env} cannot be reset: {type(error).__name__}: {error}") from error
 
-    def play(self, *, film_bytes: int | None = None, rank: int = 0, ranks: int = 1) -> list[Played]:
+    def statistics(self) -> Statistics | None:
+        """By which the training environment normalises observations now; None where it does not, or nobody wants it."""
+        found = self._found_statistics() if self._takes_statistics else None
+        return None if found is None else found[1]
+
+    def play(
+        self,
+        statistics: Statistics | None = None,
+        *,
+        film_bytes: int | None = None,
+        fresh_envs: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> list[Played]:
         """Plays one rank's share of the configured episodes, each from its own seed.
 
         Args:
+            statistics: By which observations are normalised, frozen.
             film_bytes: Record each episode in at most so many bytes, for environments that cannot be replayed.
+            fresh_envs: Play each episode in an environment of its own, as some keep more than a reset brings back.
             rank: Plays episodes ``rank``, ``rank + ranks``, ``rank + 2 * ranks``, …
             ranks: Processes that share the episodes.
         """
+        self.make_env = replace(self.make_env, statistics=statistics)
         cfg, player = self._cfg.evaluation, self._player()
         seeds = range(cfg.seed, cfg.seed + cfg.episodes)[rank::ranks]
         if not seeds:
             return []
+        if self._is_vector:
+            return self._play_in_vector(player, seeds, film_bytes)
         return play(
             self.make_env if film_bytes is None else partial(self.make_env, render=True),
             player,
@@ -92,19 +164,67 @@ class Evaluator:
             num_envs=min(self._num_envs, len(seeds)),
             max_steps=cfg.max_steps,
             film_bytes=film_bytes,
+            info_keys=cfg.info_keys,
+            fresh_envs=fresh_envs,
             on_begin=player.begin_episodes,
         )
 
     @property
+    def reuses_envs(self) -> bool:
+        """Whether an environment may play several episodes one after the other, and need not."""
+        return not self._is_vector and self._num_envs < self._cfg.evaluation.episodes
+
+    @property
     def _num_envs(self) -> int:
+        return self._cfg.evaluation.num_envs or min(self._cfg.evaluation.episodes, MAX_ENVS)
+
+    def _play_in_vector(self, player: Player, seeds: range, film_bytes: int | None) -> list[Played]:
+        envs = cast(VectorEnv[Any, Any, Any], self.make_env.open(render=film_bytes is not None))
+        options = LogOptions(self._cfg.evaluation.max_steps, film_bytes, self._cfg.evaluation.info_keys)
+        try:
+            played = play_in_vector(envs, player, seeds=seeds, options=options, on_begin=player.begin_episodes)
+        finally:
+            envs.close()
+        self.can_replay = self.can_replay and all(each.episode.seed is not None for each in played)
+        return played
+
+    def _found_statistics(self) -> tuple[str, Statistics] | None:
         cfg = self._cfg.evaluation
-        return cfg.num_envs or min(cfg.episodes, MAX_ENVS)
+        return training_statistics(self._module, attribute_of(self._module, cfg.env))
+
+    def _normalised(self, env: Env | VectorEnv[Any, Any, Any]) -> Env | VectorEnv[Any, Any, Any]:
+        """Makes the first environment normalise as those of the evaluations will, and says what is unusual in that."""
+        self._takes_statistics = self._cfg.evaluation.use_training_statistics
+        if is_hidden(env):
+            self._takes_statistics = False
+            self._warn_once(HIDDEN_STATISTICS, kind="normalisation")
+        if not self._takes_statistics:
+            return env
+        found, normalises = self._found_statistics(), next(normalisers(env), None) is not None
+        if found is None:
+            if normalises:
+                self._warn_once(UNKNOWN_STATISTICS.format(module=type(self._module).__name__), kind="normalisation")
+            return env
+        normalised = with_statistics(env, found[1])
+        if normalised is not env:
+            self._warn_once(BORROWED_STATISTICS.format(env=found[0]), kind="normalisation")
+        return normalised  # type: ignore[no-any-return]  # any of the two in, the same out
 
     def _player(self) -> Player:
-        policy = self._cfg.evaluation.policy
-        meaning = tensor_meaning(policy, self._module, self._cfg.action_logger)
-        reader = Reader(self._action_space, self._cfg.action_logger, meaning, self._cfg.evaluation.deterministic)
-        return Player(resolve_policy(self._module, policy), self._module, reader)
+        cfg = self._cfg.evaluation
+        policy = resolve_policy(self._module, cfg.policy)
+        if not self._agents:
+            return Player(policy, self._module, self._reader(self._action_space))
+        reader: Any = TeamReader({agent: self._reader(space) for agent, space in self._agents.items()})
+        return Player(for_each_agent(policy) if cfg.shared_policy else policy, self._module, reader)
+
+    def _reader(self, action_space: Any) -> Reader:
+        meaning = tensor_meaning(self._cfg.evaluation.policy, self._module, self._cfg.action_logger)
+        return Reader(action_space, self._cfg.action_logger, meaning, self._cfg.evaluation.deterministic)
+
+
+def _observation_space(env: Any) -> Any:
+    return env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space
 
 
 def _repeat(observation: Any, env: Env, times: int) -> Any:

@@ -13,8 +13,8 @@ from torch import nn
 from rlwandb_callbacks.adapters import adapter_for, can_be_asked
 from rlwandb_callbacks.adapters.networks import batch_size_of
 from rlwandb_callbacks.core.episode import PolicyStep
-from rlwandb_callbacks.environments import import_object
 from rlwandb_callbacks.errors import PolicyError, nearest
+from rlwandb_callbacks.import_path import import_object
 from rlwandb_callbacks.policy_answer import Reader
 
 DEFAULT_NAMES = ("policy_step", "policy", "actor", "q_network", "q_net")

@@ -13,7 +13,7 @@ from rlwandb_callbacks.clips import ClipStyle, caption
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.evaluation import Evaluation
-from rlwandb_callbacks.core.select import extremes
+from rlwandb_callbacks.core.select import choose
 from rlwandb_callbacks.environments import EnvMaker
 from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.film import Film, GivenFilm
@@ -39,12 +39,19 @@ class Mode(str, enum.Enum):
     Attributes:
         NUMBERS: Not at all; the environment cannot be rendered, or nobody wants clips.
         REPLAY: By playing the chosen episodes again.
+        REPLAY_FRESH: Likewise, and each episode is played in an environment of its own, as a reset does not undo all.
         RECORD: From frames that were taken while playing.
     """
 
     NUMBERS = "numbers"
     REPLAY = "replay"
+    REPLAY_FRESH = "replay fresh"
     RECORD = "record"
+
+    @property
+    def replays(self) -> bool:
+        """Whether episodes are played again."""
+        return self in (Mode.REPLAY, Mode.REPLAY_FRESH)
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,7 @@ class Recorder:
         self._cfg = cfg
         self._reporter = reporter
         self._is_proven = False
+        self._reuses_envs = True
         self.mode = Mode.REPLAY if makes_clips else Mode.NUMBERS
 
     @property
@@ -96,20 +104,39 @@ class Recorder:
         """Of one evaluation; the other half is for those under way."""
         return self._cfg.videos.max_bytes // 2
 
-    def chosen(self, episodes: Sequence[Episode]) -> dict[str, int]:
-        """Indices of the episodes to show, by rank; none where no clips are made."""
-        return {} if self.mode is Mode.NUMBERS else extremes([episode.total_return for episode in episodes])
+    def choose(self, episodes: Sequence[Episode]) -> dict[str, int]:
+        """Indices of the episodes to show, by rank; none where no clips are made.
 
-    def is_content(self, episodes: Sequence[Episode], make_env: EnvMaker) -> bool:
-        """Tells whether an evaluation's clips can be made; where not, it is to be played again in the new mode.
+        Raises:
+            Exception: Of any kind, from a function of the user's.
+        """
+        if self.mode is Mode.NUMBERS:
+            return {}
+        videos = self._cfg.videos
+        return choose(episodes, videos.choices(), seed=self._cfg.evaluation.seed, at_most=videos.max_per_choice)
+
+    def consider(self, *, can_replay: bool, reuses_envs: bool) -> bool:
+        """Takes what is known of the environments.
+
+        Returns:
+            False where clips cannot be made in the mode that it was so far.
+        """
+        self._reuses_envs = reuses_envs
+        if self.mode.replays and not can_replay:
+            self.mode = Mode.RECORD
+            return False
+        return True
+
+    def can_replay(self, episodes: Sequence[Episode], chosen: Mapping[str, int], make_env: EnvMaker) -> bool:
+        """Tells whether clips can be made by replay; where not, the episodes are to be played in the new mode.
 
         The first evaluation that relies on replay proves it, without pictures: on the chosen episodes, and on the last
         one, whose environment may have played others before.
         """
-        if self.mode is not Mode.REPLAY or self._is_proven:
+        if not self.mode.replays or self._is_proven:
             return True
         try:
-            for index in sorted({*self.chosen(episodes).values(), len(episodes) - 1}):
+            for index in sorted({*chosen.values(), len(episodes) - 1}):
                 check_replay(make_env, episodes[index], max_steps=PROOF_STEPS)
         except ReplayDivergedError as error:
             self.learn(error)
@@ -121,7 +148,10 @@ class Recorder:
         """Takes an error that came up while clips were made, and changes the mode where it calls for that."""
         match error:
             case ReplayDivergedError():
-                self.mode = Mode.RECORD if self.mode is Mode.REPLAY else self.mode
+                if self.mode is Mode.REPLAY and self._reuses_envs:
+                    self.mode, self._is_proven = Mode.REPLAY_FRESH, False
+                    return
+                self.mode = Mode.RECORD if self.mode.replays else self.mode
                 self._reporter.warn_once(f"{error} Episodes are recorded while playing from now on.", kind="replay")
             case RenderError() | EnvError():
                 self.mode = Mode.NUMBERS
@@ -130,33 +160,35 @@ class Recorder:
                 self._reporter.report("Drawing the evaluation", error)
 
     def report(
-        self, evaluation: Evaluation, films: Mapping[int, Film], *, make_env: EnvMaker, fps: float, shelf: Shelf
+        self,
+        evaluation: Evaluation,
+        chosen: Mapping[str, int],
+        films: Mapping[int, Film],
+        *,
+        make_env: EnvMaker,
+        fps: float,
+        shelf: Shelf,
     ) -> EvaluationReport:
         """Puts together what is to be drawn.
 
         Args:
             evaluation: The episodes.
+            chosen: Indices of those to show, by rank.
             films: Frames that were recorded, by the index of their episode; the others are played again.
             make_env: For playing again.
             fps: Frames per second, > 0.
             shelf: Where files go.
         """
         episodes = evaluation.episodes
-        chosen = self.chosen(episodes)
-        portable = make_env.portable()
-        return self._report(
-            evaluation,
-            {rank: (i, films.get(i) or ReplayFilm(portable, episodes[i])) for rank, i in chosen.items()},
-            fps,
-            shelf,
-        )
+        shown = {rank: (i, films.get(i) or ReplayFilm(make_env, episodes[i])) for rank, i in chosen.items()}
+        return self._report(evaluation, shown, fps, shelf)
 
     def report_of_given(self, evaluation: Evaluation, *, fps: float, shelf: Shelf) -> EvaluationReport:
         """Puts together what is to be drawn of episodes that came without an environment.
 
         Clips are made of those that brought their frames along, if all did.
         """
-        chosen = self.chosen(evaluation.episodes)
+        chosen = self.choose(evaluation.episodes)
         frames = {rank: (i, evaluation.episodes[i].frames) for rank, i in chosen.items()}
         if any(episode.frames is None for episode in evaluation.episodes):
             frames = {}

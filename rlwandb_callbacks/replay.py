@@ -9,9 +9,11 @@ from typing import Any
 
 from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.episode import Episode
-from rlwandb_callbacks.environments import HEADLESS_REMEDY, Env, EnvMaker, render
+from rlwandb_callbacks.environments import Env, EnvMaker
+from rlwandb_callbacks.episode_log import digest
 from rlwandb_callbacks.errors import RenderError, ReplayDivergedError
-from rlwandb_callbacks.rollout import digest
+from rlwandb_callbacks.headless import HEADLESS_REMEDY
+from rlwandb_callbacks.rendering import render
 
 
 @dataclass(frozen=True)

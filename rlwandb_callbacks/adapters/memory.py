@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.episode import PolicyStep, row_of, stack_scores
+from rlwandb_callbacks.core.episode import Floats, PolicyStep, row_of, stack_scores
 from rlwandb_callbacks.errors import PolicyError
 
 _STATE_NAME = re.compile(
@@ -102,10 +102,16 @@ def with_rows_begun(begins: NDArray[np.bool_], fresh: PolicyStep, carried: Polic
     """
     sources = [fresh if begin else carried for begin in begins]
     scores = [row_of(each.scores, row) for row, each in enumerate(sources) if each.scores is not None]
-    values = None
-    if fresh.values is not None and carried.values is not None:
-        values = np.where(begins, fresh.values, carried.values)
-    return PolicyStep(_rows_of(begins, fresh.actions, carried.actions), stack_scores(scores), values)
+    return PolicyStep(
+        _rows_of(begins, fresh.actions, carried.actions),
+        stack_scores(scores),
+        _numbers_of(begins, fresh.values, carried.values),
+        _numbers_of(begins, fresh.chosen_q, carried.chosen_q),
+    )
+
+
+def _numbers_of(begins: NDArray[np.bool_], fresh: Floats | None, carried: Floats | None) -> Floats | None:
+    return None if fresh is None or carried is None else np.where(begins, fresh, carried)
 
 
 def _rows_of(begins: NDArray[np.bool_], fresh: Any, carried: Any) -> Any:

@@ -10,14 +10,13 @@ import torch
 
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
-from rlwandb_callbacks.callbacks.shares import SharedPlay
+from rlwandb_callbacks.callbacks.shares import SharedEpisodes, SharedPlay
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.evaluation import Evaluation, guess_actions
 from rlwandb_callbacks.core.schedule import Every
 from rlwandb_callbacks.core.values import Scalar, Value
 from rlwandb_callbacks.environments import DEFAULT_FPS
 from rlwandb_callbacks.evaluator import Evaluator
-from rlwandb_callbacks.film import Film
 from rlwandb_callbacks.isolation import undisturbed
 from rlwandb_callbacks.recorder import Recorder, Shelf, check_writable
 from rlwandb_callbacks.reports import EvaluationReport
@@ -100,7 +99,7 @@ class EvaluationCallback(RLCallback):
         error: Exception | None = None
         try:
             with undisturbed(pl_module, seed=self.cfg.evaluation.seed):
-                self._evaluator = Evaluator(self.cfg, pl_module)
+                self._evaluator = Evaluator(self.cfg, pl_module, self.session.warn_once)
         except Exception as problem:  # noqa: BLE001  # raised below, on all ranks
             error = problem
         told = ranks.gather(None if error is None else sendable(error, ranks))
@@ -168,9 +167,10 @@ class EvaluationCallback(RLCallback):
         numbers: dict[str, float] = {}
         errors: list[Exception] = []
         try:
-            evaluation, films, errors = self._play(pl_module, ranks)
+            played = self._play(pl_module, ranks)
+            errors = list(played.errors)
             if ranks.is_zero:
-                numbers = self._log(trainer, pl_module, evaluation, films)
+                numbers = self._log(trainer, pl_module, played)
         except Exception as error:  # noqa: BLE001  # all ranks must come to the next exchange
             errors = [*errors, sendable(error, ranks)]
         numbers, errors = ranks.from_zero((numbers, errors))
@@ -181,16 +181,15 @@ class EvaluationCallback(RLCallback):
         self.session.published |= numbers.keys()
         trainer.callback_metrics.update({key: torch.tensor(number) for key, number in numbers.items()})
 
-    def _play(self, pl_module: LightningModule, ranks: Ranks) -> tuple[Evaluation, dict[int, Film], list[Exception]]:
-        gamma = discount_factor(self.cfg.evaluation.gamma, pl_module)
+    def _play(self, pl_module: LightningModule, ranks: Ranks) -> SharedEpisodes:
         if self._given or self._evaluator is None:
-            return Evaluation(self._given, gamma, guess_actions(self._given)), {}, []
-        played = SharedPlay(self._evaluator, self._recorder, pl_module, self.cfg.evaluation.seed, ranks)()
-        return Evaluation(played.episodes, gamma, self._evaluator.actions), played.films, list(played.errors)
+            return SharedEpisodes(self._given, {}, {}, [])
+        return SharedPlay(self._evaluator, self._recorder, pl_module, self.cfg.evaluation.seed, ranks)()
 
-    def _log(
-        self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation, films: Mapping[int, Film]
-    ) -> dict[str, float]:
+    def _log(self, trainer: Trainer, pl_module: LightningModule, played: SharedEpisodes) -> dict[str, float]:
+        actions = guess_actions(played.episodes) if self._evaluator is None or self._given else self._evaluator.actions
+        gamma = discount_factor(self.cfg.evaluation.gamma, pl_module)
+        evaluation = Evaluation(played.episodes, gamma, actions)
         numbers = evaluation.numbers()
         values: dict[str, Value] = {key: Scalar(number) for key, number in numbers.items()}
         if self.session.sink is not None:
@@ -199,20 +198,21 @@ class EvaluationCallback(RLCallback):
         self.session.write(trainer, pl_module, values)
         if self.session.sink is not None:
             with self.session.guarded("Drawing the evaluation"):
-                report = self._report(trainer, pl_module, evaluation, films)
+                report = self._report(self._shelf(trainer, pl_module), evaluation, played)
                 self.session.submit(trainer, pl_module, "Drawing the evaluation", report, on_error=self._recorder.learn)
         return numbers
 
-    def _report(
-        self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation, films: Mapping[int, Film]
-    ) -> EvaluationReport:
+    def _shelf(self, trainer: Trainer, pl_module: LightningModule) -> Shelf:
         axes = self.session.counters.axes(trainer, pl_module)
         folder = Path(self.cfg.record_path) / getattr(self.session.run, "id", "")
-        shelf = Shelf(folder, int(axes["trainer/global_step"]), axes.get("time/env_steps"))
-        if self._given or self._evaluator is None:
+        return Shelf(folder, int(axes["trainer/global_step"]), axes.get("time/env_steps"))
+
+    def _report(self, shelf: Shelf, evaluation: Evaluation, played: SharedEpisodes) -> EvaluationReport:
+        evaluator = self._evaluator
+        if evaluator is None or self._given:
             return self._recorder.report_of_given(evaluation, fps=self.cfg.videos.fps or DEFAULT_FPS, shelf=shelf)
         return self._recorder.report(
-            evaluation, films, make_env=self._evaluator.make_env, fps=self._evaluator.fps, shelf=shelf
+            evaluation, played.chosen, played.films, make_env=evaluator.make_env, fps=evaluator.fps, shelf=shelf
         )
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -13,6 +13,7 @@ from rlwandb_callbacks.errors import EnvError, RenderError
 from rlwandb_callbacks.evaluator import Evaluator
 from rlwandb_callbacks.film import Film, RecordedFilm
 from rlwandb_callbacks.isolation import undisturbed
+from rlwandb_callbacks.normalisation import Statistics
 from rlwandb_callbacks.recorder import Mode, Recorder
 
 
@@ -35,13 +36,30 @@ class SharedEpisodes:
 
     Args:
         episodes: In the order of their seeds; those of a rank that failed are missing.
+        chosen: Indices of those to show, by rank.
         films: Frames that were recorded of the chosen ones, by index.
         errors: Of single ranks.
     """
 
     episodes: Sequence[Episode]
-    films: dict[int, Film]
+    chosen: Mapping[str, int]
+    films: Mapping[int, Film]
     errors: Sequence[Exception]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What rank zero thinks of what was played.
+
+    Args:
+        is_final: It need not be played again.
+        chosen: Indices of the episodes to show, by rank.
+        errors: What went wrong in looking at it.
+    """
+
+    is_final: bool
+    chosen: Mapping[str, int] = field(default_factory=dict)
+    errors: Sequence[Exception] = ()
 
 
 class SharedPlay:
@@ -68,54 +86,74 @@ class SharedPlay:
         """Plays until rank zero is content with how clips can be made.
 
         Raises:
-            Exception: On all ranks alike, if no rank could play, or as the user wants errors raised.
+            Exception: On all ranks alike, if no rank could play.
         """
         while True:
-            self._recorder.mode = self._ranks.from_zero(self._recorder.mode)
-            shares = self._ranks.gather(self._play_mine())
-            is_content, error = self._ranks.from_zero(self._verdict(shares) if self._ranks.is_zero else (True, None))
-            if error is not None:
-                raise error
-            if is_content:
+            self._recorder.consider(can_replay=self._evaluator.can_replay, reuses_envs=self._evaluator.reuses_envs)
+            self._recorder.mode, statistics = self._ranks.from_zero((self._recorder.mode, self._statistics()))
+            shares = self._ranks.gather(self._play_mine(statistics))
+            verdict = self._ranks.from_zero(self._verdict(shares) if self._ranks.is_zero else Verdict(is_final=True))
+            if verdict.is_final:
                 break
         episodes = in_order(shares)
         errors = [share.error for share in shares if share.error is not None]
         if not episodes:
             raise errors[0]
-        return SharedEpisodes(episodes, self._chosen_films(episodes, shares), errors)
+        films = self._films_of(set(verdict.chosen.values()), shares)
+        return SharedEpisodes(episodes, verdict.chosen, films, [*errors, *verdict.errors])
 
-    def _play_mine(self) -> Share:
+    def _statistics(self) -> Statistics | None:
+        """Of rank zero, as all episodes are to be played, and played again, by the same."""
+        if not self._ranks.is_zero:
+            return None
+        try:
+            return self._evaluator.statistics()
+        except Exception:
+            if self._ranks.count == 1:
+                raise
+            return None  # the other ranks wait for an answer
+
+    def _play_mine(self, statistics: Statistics | None) -> Share:
+        recorder, ranks = self._recorder, self._ranks
         try:
             with undisturbed(self._module, seed=self._seed):
                 played = self._evaluator.play(
-                    film_bytes=self._recorder.film_bytes, rank=self._ranks.index, ranks=self._ranks.count
+                    statistics,
+                    film_bytes=recorder.film_bytes,
+                    fresh_envs=recorder.mode is Mode.REPLAY_FRESH,
+                    rank=ranks.index,
+                    ranks=ranks.count,
                 )
         except Exception as error:  # noqa: BLE001  # the other ranks wait for an answer, whatever it is
-            return Share(error=sendable(error, self._ranks))
+            return Share(error=sendable(error, ranks))
         self._films = [each.film for each in played]
         return Share([each.episode for each in played])
 
-    def _verdict(self, shares: Sequence[Share]) -> tuple[bool, Exception | None]:
+    def _verdict(self, shares: Sequence[Share]) -> Verdict:
+        """Looks at what was played, on rank zero; whatever fails is told to all ranks."""
         try:
-            return self._is_content(shares), None
+            return self._judged(shares)
         except Exception as error:  # noqa: BLE001  # see above
-            return True, sendable(error, self._ranks)
+            return Verdict(is_final=True, errors=[sendable(error, self._ranks)])
 
-    def _is_content(self, shares: Sequence[Share]) -> bool:
+    def _judged(self, shares: Sequence[Share]) -> Verdict:
+        recorder, evaluator = self._recorder, self._evaluator
         errors = [share.error for share in shares if isinstance(share.error, EnvError | RenderError)]
-        if errors and self._recorder.mode is Mode.RECORD:
-            self._recorder.learn(errors[0])
-            return False
+        if errors and recorder.mode is Mode.RECORD:
+            recorder.learn(errors[0])
+            return Verdict(is_final=False)
+        if not recorder.consider(can_replay=evaluator.can_replay, reuses_envs=evaluator.reuses_envs):
+            return Verdict(is_final=False)
         episodes = in_order(shares)
-        if not episodes:
-            return True
+        chosen = recorder.choose(episodes) if episodes else {}
+        if not chosen:
+            return Verdict(is_final=True)
         with undisturbed(self._module, seed=self._seed):
-            return self._recorder.is_content(episodes, self._evaluator.make_env)
+            return Verdict(recorder.can_replay(episodes, chosen, evaluator.make_env), chosen)
 
-    def _chosen_films(self, episodes: Sequence[Episode], shares: Sequence[Share]) -> dict[int, Film]:
+    def _films_of(self, chosen: set[int], shares: Sequence[Share]) -> dict[int, Film]:
         if self._recorder.mode is not Mode.RECORD:
             return {}
-        chosen = set(self._ranks.from_zero(self._recorder.chosen(episodes)).values())
         mine: dict[int, Film] = {}
         for index, (rank, place) in enumerate(places(shares)):
             film = self._films[place] if rank == self._ranks.index else None

@@ -11,6 +11,9 @@ from typing import Any
 
 from rlwandb_callbacks.errors import ConfigError, nearest
 
+# What an environment, a spec, a parallel environment of PettingZoo, or a trained agent has that cannot be called.
+MAKES_OR_ACTS = ("spec", "possible_agents", "predict")
+
 
 def field_types(cls: Any) -> dict[str, Any]:
     """The fields of a dataclass by name, each with its annotation as types."""
@@ -36,7 +39,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
     if origin is Callable:
-        return callable(value) or hasattr(value, "spec") or callable(getattr(value, "predict", None))
+        return callable(value) or any(hasattr(value, name) for name in MAKES_OR_ACTS)
     if origin in (list, dict):
         item_hint = typing.get_args(hint)[-1]
         items = value.values() if isinstance(value, dict) else value

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rlwandb_callbacks.core.infos import InfoNumbers
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -146,6 +149,8 @@ class Episode:
         cut_at: The step limit that ended it, when it was ours and not the environment's.
         digests: Shape ``[T + 1]``, ``uint32``: fingerprints of observation and reward, by which a replay is checked.
         frames: Shape ``[T + 1, H, W, 3]``, ``uint8`` RGB, for episodes that bring their pictures along.
+        infos: What the numeric keys of the environment's ``info`` came to.
+        agent_returns: Undiscounted return by agent, where several play together; ``rewards`` are their sums then.
 
     Raises:
         ValueError: If the lengths of actions, rewards, scores, values, chosen_q, digests or frames do not agree.
@@ -168,6 +173,8 @@ class Episode:
     cut_at: int | None = None
     digests: NDArray[np.uint32] | None = field(default=None, repr=False)
     frames: NDArray[np.uint8] | None = field(default=None, repr=False)
+    infos: Mapping[str, InfoNumbers] = field(default_factory=dict, repr=False)
+    agent_returns: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)

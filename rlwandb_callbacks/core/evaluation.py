@@ -20,6 +20,7 @@ from rlwandb_callbacks.core.behaviour import mean_chosen_q, mean_entropy
 from rlwandb_callbacks.core.episode import Episode, Grouped, groups_of
 from rlwandb_callbacks.core.figures import prediction_against_return, return_distribution
 from rlwandb_callbacks.core.histograms import count_actions, histogram
+from rlwandb_callbacks.core.infos import summarise_infos
 from rlwandb_callbacks.core.returns import episode_table, summarise
 from rlwandb_callbacks.core.value_error import ValueErrors, value_errors
 from rlwandb_callbacks.core.values import Histogram, Image, Value
@@ -36,7 +37,8 @@ def scalars(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -
         gamma: Discount factor in [0, 1].
         actions: Of the environment.
     """
-    numbers = {f"eval/{name}": value for name, value in summarise(episodes, gamma=gamma).items()}
+    summary = summarise(episodes, gamma=gamma) | summarise_infos([episode.infos for episode in episodes])
+    numbers = {f"eval/{name}": value for name, value in summary.items()}
     further = {"q/mean": mean_chosen_q(episodes, first=first_of(actions)), "policy/entropy": mean_entropy(episodes)}
     return numbers | {key: value for key, value in further.items() if value is not None}
 

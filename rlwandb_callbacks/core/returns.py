@@ -67,7 +67,7 @@ def summarise(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
     Returns:
         ``return_mean``, ``_std``, ``_min``, ``_max``, ``_median``, ``_p25``, ``_p75``, ``_iqm``, ``_iqm_low``,
         ``_iqm_high`` (95 % bootstrap interval), ``_discounted_mean``, ``length_mean``, ``episodes_count`` and, where
-        the environment tells it, ``success_rate`` in [0, 1].
+        the environment tells it, ``success_rate`` in [0, 1]; ``return_mean_<agent>`` where several agents play.
 
     Example:
         >>> episode = Episode(actions=np.zeros(2), rewards=np.ones(2), terminated=True)
@@ -93,7 +93,13 @@ def summarise(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
         "episodes_count": float(len(episodes)),
     }
     outcomes = [episode.success for episode in episodes if episode.success is not None]
-    return summary | ({"success_rate": float(np.mean(outcomes))} if outcomes else {})
+    summary |= {"success_rate": float(np.mean(outcomes))} if outcomes else {}
+    agents = dict.fromkeys(agent for episode in episodes for agent in episode.agent_returns)
+    by_agent = {
+        agent: [episode.agent_returns[agent] for episode in episodes if agent in episode.agent_returns]
+        for agent in agents
+    }
+    return summary | {f"return_mean_{agent}": float(np.mean(told)) for agent, told in by_agent.items()}
 
 
 def episode_table(episodes: Sequence[Episode], *, gamma: float) -> Table:

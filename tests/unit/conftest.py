@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -51,6 +55,25 @@ def make_episode() -> Callable[..., Episode]:
         return Episode(rewards=np.array(rewards, dtype=np.float64), **given)
 
     return make
+
+
+@pytest.fixture
+def run_alone() -> Callable[[str], str]:
+    """Runs a script in a Python of its own, without a display, and gives what it printed."""
+
+    def run(script: str, **environment: str) -> str:
+        clean = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL")}
+        answer = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            env={**clean, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    return run
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import pickle
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 from gymnasium import spaces
 
 from rlwandb_callbacks.core.actions import (
@@ -17,8 +19,9 @@ from rlwandb_callbacks.core.actions import (
     GroupedActions,
     OtherActions,
 )
-from rlwandb_callbacks.environments import describe_actions, env_maker, frames_per_second, import_object, render
+from rlwandb_callbacks.environments import describe_actions, env_maker, frames_per_second
 from rlwandb_callbacks.errors import EnvError, RenderError
+from rlwandb_callbacks.rendering import render
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
 
 
@@ -82,9 +85,107 @@ def test_an_env_that_was_made_is_made_again_and_not_used_itself() -> None:
     assert made.spec.max_episode_steps == 7
 
 
-def test_an_env_without_a_spec_is_refused_with_the_remedy() -> None:
-    with pytest.raises(EnvError, match=r"has no spec to make another one from\. Give a function"):
-        env_maker(CorridorEnv(), {})
+def test_an_env_without_a_spec_is_copied() -> None:
+    given = CorridorEnv(size=(8, 9))
+    made = env_maker(given, {})(render=True)
+    assert made is not given
+    assert made.render().shape == (8, 9, 3)
+
+
+def test_an_env_that_can_neither_be_made_again_nor_copied_is_refused_with_the_remedy() -> None:
+    given = CorridorEnv()
+    given.connection = (number for number in range(3))
+    with pytest.raises(
+        EnvError, match=r"neither be made again from its spec nor be copied.*generator.*Give a function"
+    ):
+        env_maker(given, {})
+
+
+def test_arguments_for_an_env_that_was_made_are_refused() -> None:
+    with pytest.raises(EnvError, match=r"env_kwargs is \{'g': 3\}.*has its arguments already"):
+        env_maker(gym.make("Pendulum-v1"), {"g": 3})
+
+
+class Agent:
+    """Holds what an attribute path may lead to."""
+
+    def __init__(self) -> None:
+        self.env_id, self.nothing, self.number = "Pendulum-v1", None, 3
+        self.hparams = {"gravity": 2.5}
+        self.env = gym.make("CartPole-v1", max_episode_steps=7)
+        self.args = types.SimpleNamespace(env_id="FrozenLake-v1")
+
+    def make_env(self, render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
+        return gym.make("Pendulum-v1", g=self.hparams["gravity"], render_mode=render_mode, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("path", "kwargs", "inner"),
+    [
+        ("self.env_id", {"g": 1.0}, "PendulumEnv"),
+        ("self.args.env_id", {}, "FrozenLakeEnv"),
+        ("self.env", {}, "CartPoleEnv"),
+        ("self.make_env", {}, "PendulumEnv"),
+    ],
+)
+def test_attributes_of_the_module_stand_for_what_they_hold(path: str, kwargs: dict[str, Any], inner: str) -> None:
+    maker = env_maker(path, kwargs, Agent())
+    assert type(maker().unwrapped).__name__ == type(maker(render=True).unwrapped).__name__ == inner
+
+
+def test_a_method_of_the_module_makes_envs_by_its_hyper_parameters() -> None:
+    assert env_maker("self.make_env", {}, Agent())().unwrapped.g == 2.5
+
+
+@pytest.mark.parametrize(
+    ("path", "fragments"),
+    [
+        ("self.env_idd", ["Agent has no 'env_idd'", "Did you mean 'env_id'?"]),
+        ("self.nothing", ["Agent has no 'nothing', or it is None"]),
+        ("self.args.env", ["SimpleNamespace has no 'env'", "Did you mean 'env_id'?"]),
+        ("self.number", ["is 3 of type int"]),
+    ],
+)
+def test_an_attribute_path_that_leads_nowhere_says_where_it_ended(path: str, fragments: list[str]) -> None:
+    with pytest.raises(EnvError) as caught:
+        env_maker(path, {}, Agent())
+    assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
+
+
+def test_ids_of_packages_that_nobody_imported_are_known(run_alone: Callable[[str], str]) -> None:
+    told = run_alone(
+        """
+        from rlwandb_callbacks.environments import env_maker
+        env = env_maker("ALE/Pong-v5", {"frameskip": 4})()
+        print(env.observation_space.shape)
+        """
+    )
+    assert "(210, 160, 3)" in told
+
+
+def test_a_package_that_is_missing_is_named_with_how_to_install_it() -> None:
+    for name, command in [("MiniGrid-Empty-5x5-v0", "minigrid"), ("PandaReach-v3", "panda-gym")]:
+        with pytest.raises(EnvError, match=rf"pip install {command} "):
+            env_maker(name, {})()
+
+
+def test_makers_go_to_other_processes_with_ids_that_are_known_here_alone() -> None:
+    gym.register("OnlyHere-v0", entry_point="rlwandb_callbacks.testing:CorridorEnv", max_episode_steps=5)
+    try:
+        packed = pickle.dumps(env_maker("OnlyHere-v0", {"size": (4, 5)}))
+    finally:
+        del gym.registry["OnlyHere-v0"]
+    env = pickle.loads(packed)(render=True)
+    assert env.spec.max_episode_steps == 5
+    env.reset()
+    assert env.render().shape == (4, 5, 3)
+
+
+def test_a_method_of_a_module_does_not_take_it_to_another_process() -> None:
+    module = pl.LightningModule()
+    module.make_env = types.MethodType(lambda self: CorridorEnv(), module)
+    with pytest.raises(TypeError, match="stays in the training process"):
+        pickle.dumps(env_maker("self.make_env", {}, module))
 
 
 @pytest.mark.parametrize(
@@ -120,12 +221,6 @@ def test_an_env_that_cannot_be_made_is_named_with_what_is_allowed(
     with pytest.raises(EnvError) as caught:
         env_maker(env, kwargs)()
     assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
-
-
-def test_objects_are_imported_by_either_way_of_writing() -> None:
-    assert import_object("rlwandb_callbacks.testing:CorridorEnv") is CorridorEnv
-    assert import_object("rlwandb_callbacks.testing.CorridorEnv") is CorridorEnv
-    assert import_object("rlwandb_callbacks.testing:CorridorEnv.reset") is CorridorEnv.reset
 
 
 class WithSpace(CorridorEnv):

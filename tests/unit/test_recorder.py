@@ -4,16 +4,14 @@ import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from evaluations import attempt, learned
 from torch import nn
 
-from rlwandb_callbacks.callbacks.ranks import Ranks
-from rlwandb_callbacks.callbacks.shares import SharedPlay
 from rlwandb_callbacks.config import WandbRLConfig, as_config
 from rlwandb_callbacks.core.actions import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode
@@ -21,7 +19,7 @@ from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.values import Image, Video
 from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError
 from rlwandb_callbacks.evaluator import Evaluator
-from rlwandb_callbacks.recorder import Recorder, Shelf, check_writable
+from rlwandb_callbacks.recorder import Mode, Recorder, Shelf, check_writable
 from rlwandb_callbacks.reports import Report
 from rlwandb_callbacks.testing import CorridorEnv
 
@@ -44,28 +42,10 @@ def shelf_in(folder: Path, env_steps: float | None = None) -> Shelf:
     return Shelf(folder / "run", 1200, env_steps)
 
 
-def attempt(recorder: Recorder, evaluator: Evaluator, folder: Path, **shelf: Any) -> tuple[Evaluation, dict[str, Any]]:
-    """What the callback does with a recorder, in one process and without a worker."""
-    alone = Ranks(SimpleNamespace(world_size=1, global_rank=0))
-    played = SharedPlay(evaluator, recorder, nn.Module(), 0, alone)()
-    evaluation = Evaluation(played.episodes, 1.0, evaluator.actions)
-    assert played.errors == []
-    report = recorder.report(
-        evaluation, played.films, make_env=evaluator.make_env, fps=evaluator.fps, shelf=shelf_in(folder, **shelf)
-    )
-    return evaluation, learned(recorder, report())
-
-
-def learned(recorder: Recorder, report: Report) -> dict[str, Any]:
-    if report.error is not None:
-        recorder.learn(report.error)
-    return dict(report.values)
-
-
 def played(
     cfg: WandbRLConfig, reporter: Any, folder: Path, makes_clips: bool = True
 ) -> tuple[Evaluation, dict[str, Any]]:
-    return attempt(Recorder(cfg, reporter, makes_clips=makes_clips), Evaluator(cfg, nn.Module()), folder)
+    return attempt(Recorder(cfg, reporter, makes_clips=makes_clips), Evaluator(cfg, nn.Module()), shelf_in(folder))
 
 
 def lengths(evaluation: Evaluation) -> list[int]:
@@ -75,7 +55,7 @@ def lengths(evaluation: Evaluation) -> list[int]:
 def test_best_median_and_worst_are_clips_with_captions(reporter: Any, decode: Decode, tmp_path: Path) -> None:
     cfg = config()
     recorder = Recorder(cfg, reporter, makes_clips=True)
-    evaluation, clips = attempt(recorder, Evaluator(cfg, nn.Module()), tmp_path, env_steps=34_000.0)
+    evaluation, clips = attempt(recorder, Evaluator(cfg, nn.Module()), shelf_in(tmp_path, 34_000.0))
     assert lengths(evaluation) == [2, 3, 4, 5, 6]
     assert sorted(clips) == KEYS
     for rank, length, seed in [("best", 6, 4), ("median", 4, 2), ("worst", 2, 0)]:
@@ -180,7 +160,7 @@ def test_an_env_that_cannot_render_gives_numbers_and_one_report(reporter: Any, t
     cfg = config(env)
     recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
     for _ in range(3):
-        evaluation, clips = attempt(recorder, evaluator, tmp_path)
+        evaluation, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
         assert (lengths(evaluation), clips) == ([2, 3, 4, 5, 6], {})
     assert [what for what, _ in reporter.errors] == ["Making videos"]
     assert isinstance(reporter.errors[0][1], RenderError | EnvError)
@@ -210,7 +190,7 @@ def test_an_env_that_cannot_be_made_at_all_is_not_tried_for_ever(reporter: Any, 
     cfg = config(once)
     recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
     with pytest.raises(EnvError, match="licence expired"):
-        attempt(recorder, evaluator, tmp_path)
+        attempt(recorder, evaluator, shelf_in(tmp_path))
     assert len(made) <= 4
 
 
@@ -229,7 +209,7 @@ def test_an_env_that_does_not_repeat_itself_is_recorded_while_playing(
     cfg = config(Restless)
     recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
     for _ in range(2):
-        evaluation, clips = attempt(recorder, evaluator, tmp_path)
+        evaluation, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
         assert sorted(clips) == KEYS
         returns = [episode.total_return for episode in evaluation.episodes]
         for rank, index in [("best", np.argmax(returns)), ("worst", np.argmin(returns))]:
@@ -275,11 +255,11 @@ def test_videos_that_cannot_be_written_are_reported_and_the_numbers_kept(reporte
     (tmp_path / "run").write_text("a file, where a folder should be")
     cfg = config()
     recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
-    evaluation, clips = attempt(recorder, evaluator, tmp_path)
+    evaluation, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
     assert (lengths(evaluation), clips) == ([2, 3, 4, 5, 6], {})
     assert [what for what, _ in reporter.errors] == ["Drawing the evaluation"]
     (tmp_path / "run").unlink()
-    _, clips = attempt(recorder, evaluator, tmp_path)
+    _, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
     assert sorted(clips) == KEYS, "once there is room again, videos are made again"
 
 
@@ -307,7 +287,7 @@ def test_frames_that_are_recorded_stay_within_the_budget_and_the_caption_says_so
 ) -> None:
     cfg = config(Noisy, action_logger=False, videos={"max_bytes": 16_000_000})
     recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
-    _, clips = attempt(recorder, evaluator, tmp_path)
+    _, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
     assert recorder.film_bytes == 1_600_000
     assert "one frame in 8" in clips["video/worst"].caption
     _, frames = decode(clips["video/worst"].path)
@@ -373,7 +353,8 @@ def test_a_report_can_be_sent_to_another_process(reporter: Any, make_episode: Ma
     cfg = config()
     recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
     evaluation = Evaluation([each.episode for each in evaluator.play()], 1.0, evaluator.actions)
-    report = recorder.report(evaluation, {}, make_env=evaluator.make_env, fps=12, shelf=shelf_in(tmp_path))
+    chosen = recorder.choose(evaluation.episodes)
+    report = recorder.report(evaluation, chosen, {}, make_env=evaluator.make_env, fps=12, shelf=shelf_in(tmp_path))
     done = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(report))()))
     assert sorted(done.values) == KEYS
     assert done.error is None
@@ -385,3 +366,17 @@ def test_what_was_made_before_a_failure_is_kept(reporter: Any, tmp_path: Path) -
     _, clips = played(config(), reporter, tmp_path)
     assert sorted(clips) == ["video/best", "video/best_sheet"]
     assert [what for what, _ in reporter.errors] == ["Drawing the evaluation"]
+
+
+def test_videos_of_an_env_that_a_reset_does_not_bring_back_come_from_replay(reporter: Any, tmp_path: Path) -> None:
+    def stride(seen: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[0.9, -0.4, 0.6, 0.3]] * len(seen))
+
+    evaluation = {"env": "BipedalWalker-v3", "policy": stride, "episodes": 3, "num_envs": 1, "max_steps": 8}
+    cfg = as_config({"evaluation": evaluation, "return_logger": False})
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
+    for _ in range(2):
+        _, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
+        assert sorted(clips) == KEYS
+        assert recorder.mode is Mode.REPLAY_FRESH
+    assert (reporter.errors, reporter.warnings) == ([], [])

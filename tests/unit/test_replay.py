@@ -108,7 +108,7 @@ def test_other_actions_are_found_as_well() -> None:
 
 def test_a_running_mean_of_a_wrapper_is_found() -> None:
     def make(render_mode: str | None = None) -> gym.Env[Any, Any]:
-        return gym.wrappers.NormalizeReward(CorridorEnv(render_mode))
+        return gym.wrappers.NormalizeObservation(CorridorEnv(render_mode))
 
     maker = EnvMaker(make)
     played = play(maker, drawn(maker, 0), seeds=range(2), num_envs=1, max_steps=25)

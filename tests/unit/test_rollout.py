@@ -10,7 +10,11 @@ import pytest
 from gymnasium import spaces
 
 from rlwandb_callbacks.core.episode import Episode, PolicyStep, QValues
-from rlwandb_callbacks.rollout import digest, play
+from rlwandb_callbacks.environments import EnvMaker
+from rlwandb_callbacks.episode_log import digest
+from rlwandb_callbacks.errors import ReplayDivergedError
+from rlwandb_callbacks.replay import replay
+from rlwandb_callbacks.rollout import play
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
 
 NEVER = 1_000_000
@@ -336,3 +340,33 @@ def test_global_randomness_is_not_drawn_from() -> None:
     state = random.getstate()
     episodes_of(CorridorEnv, go_right, range(3), num_envs=2)
     assert random.getstate() == state
+
+
+def test_an_env_of_its_own_for_each_episode_where_that_is_asked_for() -> None:
+    made = []
+
+    def make() -> CorridorEnv:
+        made.append(Closing())
+        return made[-1]
+
+    Closing.open = 0
+    played = play(make, go_right, seeds=range(5), num_envs=2, max_steps=NEVER, fresh_envs=True)
+    assert [each.episode.length for each in played] == [2, 3, 4, 5, 6]
+    assert (len(made), Closing.open) == (5, 0)
+    assert len({env._length for env in made}) == 5
+
+
+def test_an_env_that_a_reset_does_not_bring_back_is_replayed_if_each_episode_had_its_own() -> None:
+    def act(observations: Any) -> PolicyStep:
+        return PolicyStep(np.tile(np.array([0.9, -0.4, 0.6, 0.3], np.float32), (len(observations), 1)))
+
+    def third(fresh: bool) -> Episode:
+        maker = EnvMaker("BipedalWalker-v3")
+        return play(maker, act, seeds=[0, 1, 2], num_envs=1, max_steps=8, fresh_envs=fresh)[2].episode
+
+    def make() -> gym.Env[Any, Any]:
+        return EnvMaker("BipedalWalker-v3")(render=True)
+
+    with pytest.raises(ReplayDivergedError):
+        list(replay(make, third(fresh=False)))
+    assert sum(1 for _ in replay(make, third(fresh=True))) == 9

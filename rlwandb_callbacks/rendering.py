@@ -1,0 +1,71 @@
+"""Pictures of the states that environments are in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from rlwandb_callbacks.core.canvas import Pixels
+from rlwandb_callbacks.errors import RenderError
+from rlwandb_callbacks.headless import HEADLESS_REMEDY
+
+
+def render(env: gym.Env[Any, Any]) -> Pixels:
+    """Takes a picture of the state that an environment is in.
+
+    Returns:
+        Shape ``[H, W, 3]``, ``uint8``, contiguous.
+
+    Raises:
+        RenderError: If there is none; the message says what to do.
+    """
+    return as_pixels(_rendered(env), env)
+
+
+def render_each(envs: VectorEnv[Any, Any, Any]) -> list[Pixels]:
+    """Takes a picture of each environment of a vector.
+
+    Raises:
+        RenderError: If there is not one picture for each; the message says what to do.
+    """
+    frames = _rendered(envs)
+    if not isinstance(frames, list | tuple | np.ndarray) or len(frames) != envs.num_envs:
+        raise RenderError(
+            f"{envs} was made with render_mode={envs.render_mode!r} and its render() gave {_in_words(frames)}; one "
+            f"picture for each of its {envs.num_envs} environments is needed."
+        )
+    return [as_pixels(frame, envs) for frame in frames]
+
+
+def _rendered(env: Any) -> Any:
+    try:
+        return env.render()
+    except Exception as error:
+        raise RenderError(f"{env} cannot render: {type(error).__name__}: {error}. {HEADLESS_REMEDY}") from error
+
+
+def _in_words(frame: Any) -> str:
+    return "nothing" if frame is None else f"{type(frame).__name__} of shape {np.shape(frame)}"
+
+
+def as_pixels(frame: Any, env: Any) -> Pixels:
+    """Makes a picture of what an environment's ``render`` gave: RGB, RGBA or grey, alone or last in a list.
+
+    Raises:
+        RenderError: If it is no picture.
+    """
+    if isinstance(frame, list) and frame:
+        frame = frame[-1]
+    pixels = np.asarray(frame) if frame is not None else np.empty(0)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=-1)
+    if pixels.ndim != 3 or pixels.shape[-1] not in (3, 4) or 0 in pixels.shape:
+        answer = "nothing" if frame is None else f"{type(frame).__name__} of shape {pixels.shape}"
+        raise RenderError(
+            f"{env} was made with render_mode={env.render_mode!r} and its render() gave {answer}; a picture of shape "
+            "[H, W, 3] is needed. A function that makes the environment must take render_mode and pass it on."
+        )
+    return np.ascontiguousarray(pixels[..., :3], dtype=np.uint8)

@@ -1,0 +1,34 @@
+"""What the evaluation callback does, without a Trainer: in one process, and without a worker."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from torch import nn
+
+from rlwandb_callbacks.callbacks.ranks import Ranks
+from rlwandb_callbacks.callbacks.shares import SharedPlay
+from rlwandb_callbacks.core.evaluation import Evaluation
+from rlwandb_callbacks.evaluator import Evaluator
+from rlwandb_callbacks.recorder import Recorder, Shelf
+from rlwandb_callbacks.reports import Report
+
+
+def attempt(recorder: Recorder, evaluator: Evaluator, shelf: Shelf) -> tuple[Evaluation, dict[str, Any]]:
+    """Plays an evaluation and makes its clips."""
+    alone = Ranks(SimpleNamespace(world_size=1, global_rank=0))
+    played = SharedPlay(evaluator, recorder, nn.Module(), 0, alone)()
+    evaluation = Evaluation(played.episodes, 1.0, evaluator.actions)
+    assert played.errors == []
+    report = recorder.report(
+        evaluation, played.chosen, played.films, make_env=evaluator.make_env, fps=evaluator.fps, shelf=shelf
+    )
+    return evaluation, learned(recorder, report())
+
+
+def learned(recorder: Recorder, report: Report) -> dict[str, Any]:
+    """The values of a report; its error is told to the recorder."""
+    if report.error is not None:
+        recorder.learn(report.error)
+    return dict(report.values)

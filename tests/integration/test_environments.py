@@ -1,0 +1,358 @@
+"""Environments that people bring, each played by a policy inside a real training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.wrappers import vector as vector_wrappers
+
+from rlwandb_callbacks import EvaluationCallback, WandbRLCallback
+from rlwandb_callbacks.testing import CorridorEnv, MemorySink, PointEnv, TinyValidatedQ, read_offline_run
+
+CLIPS = {"video/best", "video/best_sheet", "video/worst", "video/worst_sheet"}
+
+
+def evaluated(
+    fit: Any, policy: Any, module: Any = None, *, videos: dict[str, Any] | None = None, **evaluation: Any
+) -> dict[str, Any]:
+    """Trains a little and gives the row of the evaluation; any trouble is an error."""
+    sink = MemorySink()
+    settings = {"policy": policy, "episodes": 2, "max_steps": 6, **evaluation}
+    cfg = {"on_error": "raise", "action_logger": True, "evaluation": settings, "videos": videos or {}}
+    fit(module or TinyValidatedQ(batches=1), EvaluationCallback(cfg, sink=sink), num_sanity_val_steps=0)
+    (row,) = sink.by_update()
+    return row
+
+
+class ReachEnv(gym.Env[Any, Any]):
+    """Goal-conditioned: step towards a goal that the seed draws; the observation is a dict of three boxes."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # gymnasium's own form
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        place = spaces.Box(-9.0, 9.0, (2,), np.float64)
+        self.observation_space = spaces.Dict(
+            {"observation": spaces.Box(0, 1, (1,), np.float32), "achieved_goal": place, "desired_goal": place}
+        )
+        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.at, self.goal = np.zeros(2), np.round(self.np_random.uniform(-3, 3, 2))
+        return self._seen(), {}
+
+    def _seen(self) -> dict[str, Any]:
+        return {"observation": np.ones(1, np.float32), "achieved_goal": self.at.copy(), "desired_goal": self.goal}
+
+    def step(self, action: Any) -> Any:
+        self.at += action
+        is_there = bool(np.allclose(self.at, self.goal))
+        return self._seen(), 0.0 if is_there else -1.0, is_there, False, {"is_success": is_there}
+
+    def render(self) -> Any:
+        return np.full((33, 47, 3), 120, np.uint8)
+
+
+class ShiftedEnv(CorridorEnv):
+    """Its actions are 5 and 6."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.action_space = spaces.Discrete(2, start=5)
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        return super().step(action - 5)
+
+
+class UnboundedEnv(PointEnv):
+    """Takes any real number."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+
+def flat(seen: torch.Tensor) -> torch.Tensor:
+    assert (seen.dtype, seen.shape[1:]) == (torch.float32, (4,))
+    return torch.stack([-seen[:, 2], seen[:, 2]], dim=1)
+
+
+def image(seen: torch.Tensor) -> torch.Tensor:
+    assert (seen.dtype, seen.shape[1:]) == (torch.uint8, (96, 96, 3))
+    return torch.stack([seen.float().mean(dim=(1, 2, 3)) / 255, *torch.ones(2, len(seen)) * 0.1], dim=1)
+
+
+def discrete(seen: torch.Tensor) -> torch.Tensor:
+    assert (seen.dtype, seen.shape[1:]) == (torch.int64, ())
+    return torch.nn.functional.one_hot(seen % 4, 4).float()
+
+
+def table(seen: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    total, dealer, ace = seen
+    assert {part.shape for part in seen} == {total.shape}
+    return torch.stack([(total >= 17).float(), (total < 17).float()], dim=1) + dealer[:, None] * 0 + ace[:, None] * 0
+
+
+def towards(seen: dict[str, torch.Tensor]) -> torch.Tensor:
+    assert all(batch.dtype == torch.float32 for batch in seen.values())
+    assert seen["observation"].shape[1:] == (1,)
+    return torch.clamp(seen["desired_goal"] - seen["achieved_goal"], -1, 1)
+
+
+def steering(seen: torch.Tensor) -> torch.distributions.Normal:
+    return torch.distributions.Normal(-seen[:, -1:], 0.3)
+
+
+@pytest.mark.parametrize(
+    ("env", "kwargs", "policy"),
+    [
+        ("CartPole-v1", {}, flat),
+        ("CarRacing-v3", {"lap_complete_percent": 0.9}, image),
+        ("FrozenLake-v1", {"is_slippery": True}, discrete),
+        ("Blackjack-v1", {}, table),
+        (ReachEnv, {}, towards),
+        (ShiftedEnv, {}, lambda seen: torch.tensor([[0.0, 1.0]]).expand(len(seen), 2)),
+        ("Pendulum-v1", {"g": 9.81}, steering),
+        (UnboundedEnv, {}, steering),
+    ],
+    ids=["Box", "image", "Discrete", "Tuple", "Dict", "Discrete with start", "bounded", "unbounded"],
+)
+def test_any_space_is_played_logged_and_shown(fit: Any, env: Any, kwargs: dict[str, Any], policy: Any) -> None:
+    row = evaluated(fit, policy, env=env, env_kwargs=kwargs)
+    assert row.keys() >= CLIPS
+    assert np.isfinite(row["eval/return_mean"])
+    assert row["eval/length_mean"] >= 1
+
+
+def test_the_goal_is_reached_by_what_the_dict_tells(fit: Any) -> None:
+    row = evaluated(fit, towards, env=ReachEnv, episodes=5)
+    assert row["eval/success_rate"] == 1.0
+
+
+def test_actions_that_start_elsewhere_reach_the_env(fit: Any) -> None:
+    row = evaluated(fit, lambda seen: torch.tensor([[0.0, 1.0]]).expand(len(seen), 2), env=ShiftedEnv)
+    assert (row["eval/return_mean"], row["policy/action_histogram"].counts.tolist()) == (2.5, [0, 5])
+
+
+class Owner(TinyValidatedQ):
+    """Holds environments, and what makes them."""
+
+    def __init__(self, env_id: str = "CartPole-v1", pole: float = 0.5) -> None:
+        super().__init__(batches=1)
+        self.save_hyperparameters()
+        self.env = gym.make("CartPole-v1", max_episode_steps=3)
+        self.env.reset(seed=9)
+
+    def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        env = gym.make(self.hparams["env_id"], render_mode=render_mode, max_episode_steps=5)
+        env.unwrapped.length = self.hparams["pole"]
+        return env
+
+
+@pytest.mark.parametrize(("path", "length"), [("self.hparams.env_id", 6.0), ("self.make_env", 5.0), ("self.env", 3.0)])
+def test_an_attribute_of_the_module_says_which_env(fit: Any, path: str, length: float) -> None:
+    module = Owner()
+    state, generator = module.env.unwrapped.state.copy(), str(module.env.unwrapped.np_random.bit_generator.state)
+    row = evaluated(fit, flat, module, env=path)
+    assert row.keys() >= CLIPS
+    assert row["eval/length_mean"] == length
+    assert np.array_equal(module.env.unwrapped.state, state)
+    assert str(module.env.unwrapped.np_random.bit_generator.state) == generator
+
+
+def test_an_attribute_that_the_module_lacks_ends_it_before_training(fit: Any) -> None:
+    with pytest.raises(ValueError, match=r"Owner has no 'env_idd'.*Did you mean|TinyValidatedQ has no 'env_idd'"):
+        evaluated(fit, flat, Owner(), env="self.env_idd")
+
+
+class Walker(TinyValidatedQ):
+    """Trains in a normalised vector, as PPO on continuous control does."""
+
+    def __init__(self) -> None:
+        super().__init__(batches=1)
+        self.envs = vector_wrappers.NormalizeReward(
+            vector_wrappers.NormalizeObservation(gym.make_vec("Pendulum-v1", num_envs=2, vectorization_mode="sync"))
+        )
+        self.envs.reset(seed=0)
+        for _ in range(50):
+            self.envs.step(self.envs.action_space.sample())
+        self.seen: list[torch.Tensor] = []
+
+    def policy(self, seen: torch.Tensor) -> torch.distributions.Normal:
+        self.seen.append(seen)
+        return torch.distributions.Normal(-seen[:, :1] * 0, 0.3)
+
+
+def normalised(render_mode: str | None = None) -> gym.Env[Any, Any]:
+    inner = gym.make("Pendulum-v1", render_mode=render_mode)
+    return gym.wrappers.NormalizeReward(gym.wrappers.NormalizeObservation(inner))
+
+
+@pytest.mark.parametrize("env", [normalised, "Pendulum-v1"])
+def test_observations_are_normalised_as_in_training_and_returns_are_not(fit: Any, env: Any) -> None:
+    module = Walker()
+    rms = module.envs.env.obs_rms
+    mean, variance, count = rms.mean.copy(), rms.var.copy(), rms.count
+    expectation = pytest.warns(UserWarning, match=r"self\.envs normalises observations and evaluation\.env does not")
+    if env == "Pendulum-v1":
+        with expectation:
+            row = evaluated(fit, "policy", module, env=env)
+    else:
+        row = evaluated(fit, "policy", module, env=env)
+    plain = gym.make("Pendulum-v1")
+    raw = np.stack([plain.reset(seed=seed)[0] for seed in (0, 1)])
+    first = next(seen for seen in module.seen if len(seen) == 2)
+    assert first.numpy() == pytest.approx((raw - mean) / np.sqrt(variance + 1e-8), abs=1e-4)
+    assert (rms.count, rms.mean.tolist()) == (count, mean.tolist())
+    plain.reset(seed=0)
+    total = sum(float(plain.step(np.zeros(1, np.float32))[1]) for _ in range(6))
+    returns = [line[2] for line in row["eval/episodes"].rows]
+    assert returns[0] == pytest.approx(total, rel=1e-5)
+    assert row.keys() >= CLIPS
+
+
+def test_a_normalised_vector_of_the_module_is_played_frozen_and_its_videos_come_from_replay(fit: Any) -> None:
+    module = Walker()
+    rms = module.envs.env.obs_rms
+    before = (rms.count, rms.mean.tolist(), module.envs.unwrapped.envs[0].unwrapped.state.tolist())
+    row = evaluated(fit, "policy", module, env="self.envs", episodes=3)
+    assert row.keys() >= CLIPS
+    assert (rms.count, rms.mean.tolist(), module.envs.unwrapped.envs[0].unwrapped.state.tolist()) == before
+    plain = gym.make("Pendulum-v1")
+    plain.reset(seed=2)
+    total = sum(float(plain.step(np.zeros(1, np.float32))[1]) for _ in range(6))
+    assert [line[1:3] for line in row["eval/episodes"].rows][2] == (2, pytest.approx(total, rel=1e-5))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_statistics_in_other_processes_are_warned_of_and_played_all_the_same(fit: Any) -> None:
+    def make() -> Any:
+        return gym.vector.AsyncVectorEnv([normalised] * 2)
+
+    sink = MemorySink()
+    cfg = {"video_logger": False, "evaluation": {"env": make, "policy": steering, "episodes": 2, "max_steps": 3}}
+    with pytest.warns(UserWarning, match="normalise by running statistics in processes of their own"):
+        fit(Walker(), EvaluationCallback(cfg, sink=sink), num_sanity_val_steps=0)
+    assert [row["eval/length_mean"] for row in sink.by_update()] == [3.0]
+
+
+def test_statistics_that_are_nowhere_to_be_found_are_warned_of_and_played_all_the_same(fit: Any) -> None:
+    warning = "no attribute of TinyValidatedQ is a training environment"
+    with pytest.warns(UserWarning, match=warning) as caught:
+        row = evaluated(fit, steering, env=normalised)
+    assert sum(warning in str(each.message) for each in caught) == 1
+    assert np.isfinite(row["eval/return_mean"])
+
+
+def test_the_users_wish_to_leave_observations_alone_is_kept_to(fit: Any) -> None:
+    module = Walker()
+    evaluated(fit, "policy", module, env="Pendulum-v1", use_training_statistics=False)
+    raw = np.stack([gym.make("Pendulum-v1").reset(seed=seed)[0] for seed in (0, 1)])
+    assert np.allclose(next(seen for seen in module.seen if len(seen) == 2), raw)
+
+
+@pytest.mark.parametrize(
+    ("select", "names"),
+    [
+        (["failures", "longest"], ["failure_1", "failure_2", "longest"]),
+        ("successes", ["success_1"]),
+        (lambda episodes: [2], ["chosen_1"]),
+        ("tests_of_choice:first_and_last", ["first", "last"]),
+    ],
+)
+def test_other_episodes_than_the_best_can_be_shown(
+    fit: Any, select: Any, names: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tests_of_choice.py").write_text(
+        "def first_and_last(episodes):\n    return {'first': 0, 'last': -1 % 3}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    row = evaluated(fit, rightwards, env=CorridorEnv, episodes=3, max_steps=2, videos={"select": select})
+    assert [key for key in row if key.startswith("video/") and not key.endswith("_sheet")] == [
+        f"video/{name}" for name in names
+    ]
+
+
+def rightwards(seen: torch.Tensor) -> torch.Tensor:
+    return torch.ones(len(seen), dtype=torch.int64)
+
+
+def test_numbers_of_info_are_curves(fit: Any) -> None:
+    row = evaluated(fit, lambda seen: torch.zeros(len(seen), 6), env="HalfCheetah-v5", env_kwargs={}, max_steps=2)
+    assert {key for key in row if key.startswith("eval/info_")} >= {
+        "eval/info_x_position_mean",
+        "eval/info_x_position_last",
+        "eval/info_reward_forward_mean",
+        "eval/info_reward_ctrl_sum",
+    }
+    parts = row["eval/info_reward_forward_sum"] + row["eval/info_reward_ctrl_sum"]
+    assert parts == pytest.approx(row["eval/return_mean"])
+
+
+@pytest.mark.parametrize(("keys", "expected"), [([], set()), (["lives"], {"lives_mean", "lives_last"})])
+def test_only_the_keys_that_are_asked_for(fit: Any, keys: list[str], expected: set[str]) -> None:
+    class Living(CorridorEnv):
+        def step(self, action: Any) -> Any:
+            *others, info = super().step(action)
+            return *others, {**info, "lives": 3, "time": 0.5}
+
+    row = evaluated(fit, rightwards, env=Living, info_keys=keys)
+    assert {key.removeprefix("eval/info_") for key in row if key.startswith("eval/info_")} == expected
+
+
+class OddEnv(PointEnv):
+    """Has no time limit, and pictures of odd and changing kinds in a list."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *_ = super().step(action)
+        return observation, reward, False, False, {}
+
+    def render(self) -> Any:
+        picture = np.full((31, 45, 3), 200, np.uint8)
+        picture[:, : 5 * self._steps] = (255, 0, 0)
+        return [np.zeros((7, 7, 3), np.uint8), picture] if self.render_mode else None
+
+
+def test_an_env_without_limit_and_with_odd_pictures_gives_videos(fit: Any, decode: Any) -> None:
+    row = evaluated(fit, steering, env=OddEnv)
+    assert "cut at 6 steps" in row["video/best"].caption
+    meta, frames = decode(row["video/best"].path)
+    assert len(frames) == 7
+    assert (meta["size"][0] % 2, meta["size"][1] % 2, meta["pix_fmt"]) == (0, 0, "yuv420p")
+    red = [int(((frame[50].astype(int) - (255, 0, 0)) ** 2).sum(axis=-1).__lt__(3000).sum()) for frame in frames]
+    assert red == sorted(red)
+    assert red[-1] > red[0] + 100
+
+
+class NothingShown(PointEnv):
+    """Draws nothing."""
+
+    def render(self) -> None:
+        return None
+
+
+def test_an_env_that_draws_nothing_is_warned_of_once_and_its_numbers_are_logged(fit: Any) -> None:
+    callback = WandbRLCallback({"evaluation": {"env": NothingShown, "policy": steering, "episodes": 2}})
+    with pytest.warns(UserWarning, match=r"Making videos failed.*its render\(\) gave nothing"):
+        fit(TinyValidatedQ(batches=4), callback, val_check_interval=2, num_sanity_val_steps=0)
+    run = read_offline_run(callback.run_folder)
+    assert len(run.column("eval/return_mean")) == 2
+    assert run.media("video/best") == []
+
+
+@pytest.mark.parametrize("mode", list(gym.vector.AutoresetMode))
+def test_a_vector_of_the_user_is_played_in_training(fit: Any, mode: gym.vector.AutoresetMode) -> None:
+    def make(render_mode: str | None = None) -> Any:
+        return gym.vector.SyncVectorEnv([lambda: CorridorEnv(render_mode)] * 2, autoreset_mode=mode)
+
+    row = evaluated(fit, rightwards, env=make, episodes=5)
+    assert (row["eval/return_mean"], row["eval/length_mean"], row["eval/success_rate"]) == (4.0, 4.0, 1.0)
+    assert "return 6.00 · length 6 · terminated · seed 4" in row["video/best"].caption
