@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rlwandb_callbacks._version import __version__
 
 if TYPE_CHECKING:
+    from rlwandb_callbacks.callbacks.dataset import DatasetCallback
     from rlwandb_callbacks.callbacks.evaluation import EvaluationCallback
     from rlwandb_callbacks.callbacks.gradients import GradientsCallback
     from rlwandb_callbacks.callbacks.metrics import MetricsCallback
     from rlwandb_callbacks.callbacks.wandb_rl import CallbackGroup, WandbRLCallback, build_callbacks
     from rlwandb_callbacks.config import (
+        DatasetConfig,
+        EmbeddingConfig,
         EvaluationConfig,
         GradientsConfig,
         MetricsConfig,
@@ -27,11 +30,21 @@ if TYPE_CHECKING:
     from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError
 
 _HOMES = {
+    "callbacks.dataset": ("DatasetCallback",),
     "callbacks.evaluation": ("EvaluationCallback",),
     "callbacks.gradients": ("GradientsCallback",),
     "callbacks.metrics": ("MetricsCallback",),
     "callbacks.wandb_rl": ("CallbackGroup", "WandbRLCallback", "build_callbacks"),
-    "config": ("EvaluationConfig", "GradientsConfig", "MetricsConfig", "RunConfig", "VideosConfig", "WandbRLConfig"),
+    "config": (
+        "DatasetConfig",
+        "EmbeddingConfig",
+        "EvaluationConfig",
+        "GradientsConfig",
+        "MetricsConfig",
+        "RunConfig",
+        "VideosConfig",
+        "WandbRLConfig",
+    ),
     "core.episode": ("Episode", "Gaussian", "PolicyStep", "Probabilities", "QValues"),
     "errors": ("ConfigError", "EnvError", "PolicyError"),
 }
@@ -40,6 +53,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "CallbackGroup",
     "ConfigError",
+    "DatasetCallback",
+    "DatasetConfig",
+    "EmbeddingConfig",
     "EnvError",
     "Episode",
     "EvaluationCallback",

@@ -85,6 +85,7 @@ class Evaluator:
             num_envs=cfg.num_envs or min(cfg.episodes, MAX_ENVS),
             max_steps=cfg.max_steps,
             store=store,
+            keep_observations=self._cfg.vis_dataset and self._cfg.dataset.policy_on_data,
         )
 
     def _player(self) -> Player:

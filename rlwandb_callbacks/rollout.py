@@ -16,9 +16,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlwandb_callbacks.core.episode import Episode, PolicyScores, PolicyStep, row_of, stack_scores
+from rlwandb_callbacks.core.trace import ObservationTrace
 from rlwandb_callbacks.environments import Env, render
 from rlwandb_callbacks.frame_store import FrameKey, FrameStore
 
+MAX_OBSERVATION_BYTES = 64 * 2**20
 SUCCESS_KEYS = ("is_success", "success")
 
 
@@ -38,6 +40,7 @@ def play(
     num_envs: int,
     max_steps: int,
     store: FrameStore | None = None,
+    keep_observations: bool = False,
 ) -> list[Played]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
 
@@ -48,14 +51,16 @@ def play(
         num_envs: Environments side by side; never more than episodes.
         max_steps: Longest episode; longer ones are cut and marked.
         store: Takes every frame, where given.
+        keep_observations: The episodes bring along what was observed, thinned to 64 MiB in all.
 
     Returns:
         One entry per seed, in that order.
     """
+    trace_bytes = MAX_OBSERVATION_BYTES // max(1, len(seeds)) if keep_observations else 0
     with contextlib.ExitStack() as opened:
         lanes: list[_Lane] = []
         for _ in range(min(num_envs, len(seeds))):
-            lanes.append(_Lane(make_env(), max_steps, store))
+            lanes.append(_Lane(make_env(), max_steps, store, trace_bytes))
             opened.callback(lanes[-1].close)
         envs = SyncVectorEnv([lane.itself for lane in lanes], autoreset_mode=AutoresetMode.DISABLED)
         opened.pop_all()  # from here on the vector closes them, and only once
@@ -89,9 +94,9 @@ def _play_all(
 class _Lane(gym.Wrapper[Any, Any, Any, Any]):
     """One environment of the vector: records the episode that it plays, and rests when none is left."""
 
-    def __init__(self, env: Env, max_steps: int, store: FrameStore | None) -> None:
+    def __init__(self, env: Env, max_steps: int, store: FrameStore | None, trace_bytes: int = 0) -> None:
         super().__init__(env)
-        self._max_steps, self._store = max_steps, store
+        self._max_steps, self._store, self._trace_bytes = max_steps, store, trace_bytes
         self._observation: Any = None
         self.begin(-1, None)
 
@@ -103,6 +108,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
         self._values: list[float] = []
         self._digests: list[int] = []
         self._frame_keys: list[FrameKey] = []
+        self._trace = ObservationTrace(self._trace_bytes) if self._trace_bytes else None
         self._ending: dict[str, Any] = {}
 
     def itself(self) -> _Lane:
@@ -145,10 +151,13 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
 
     def _keep(self, reward: float) -> None:
         self._digests.append(digest(self._observation, reward))
+        if self._trace is not None:
+            self._trace.append(self._observation)
         if self._store is not None:
             self._frame_keys.append(self._store.append(render(self.env)))
 
     def result(self) -> Played:
+        observations, stride = (None, 1) if self._trace is None else self._trace.kept(len(self._rewards))
         episode = Episode(
             actions=np.stack(self._actions),
             rewards=np.array(self._rewards, dtype=np.float64),
@@ -156,6 +165,8 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
             scores=stack_scores(self._scores),
             values=np.array(self._values, dtype=np.float64) if self._values else None,
             digests=np.array(self._digests, dtype=np.uint32),
+            observations=observations,
+            observation_stride=stride,
             **self._ending,
         )
         return Played(episode, tuple(self._frame_keys))

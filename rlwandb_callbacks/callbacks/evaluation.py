@@ -157,6 +157,7 @@ class EvaluationCallback(RLCallback):
             with self.session.guarded("Drawing the evaluation"):
                 values |= evaluation.drawings(with_returns=self.cfg.return_logger)
         self.session.write(trainer, pl_module, {**values, **clips})
+        self.session.announce(trainer, pl_module, evaluation)
         return numbers
 
     def _play(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Evaluation, Mapping[str, Value]]:

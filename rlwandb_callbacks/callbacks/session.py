@@ -6,10 +6,11 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rlwandb_callbacks.callbacks.counters import Counters
 from rlwandb_callbacks.config import WandbRLConfig
+from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.values import Scalar, Value
 from rlwandb_callbacks.sinks.base import Sink
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from rlwandb_callbacks.sinks.wandb_run import HeldRun
+
+EvaluationListener: TypeAlias = Callable[[Any, Any, Evaluation], None]
 
 
 class Session:
@@ -41,6 +44,7 @@ class Session:
         self.sink: Sink | None = None
         self._held: HeldRun | None = None
         self._users = 0
+        self.evaluation_listeners: list[EvaluationListener] = []
 
     def _reset(self) -> None:
         self.counters = Counters()
@@ -53,7 +57,7 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the open run out, so that callbacks can be pickled and deep-copied at any time."""
-        return {**vars(self), "sink": None, "_held": None, "_users": 0}
+        return {**vars(self), "sink": None, "_held": None, "_users": 0, "evaluation_listeners": []}
 
     @property
     def run(self) -> Any:
@@ -128,6 +132,12 @@ class Session:
             axes = self.counters.axes(trainer, module)
             with self.guarded(what):
                 self._write(axes, report())
+
+    def announce(self, trainer: Trainer, module: LightningModule, evaluation: Evaluation) -> None:
+        """Tells the other callbacks of an evaluation that was played on this rank."""
+        for listener in self.evaluation_listeners:
+            with self.guarded("Looking at the evaluation"):
+                listener(trainer, module, evaluation)
 
     def _write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         assert self.sink is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlwandb_callbacks.callbacks.base import RUNTIME_ATTRIBUTES, RLCallback
+from rlwandb_callbacks.callbacks.dataset import DatasetCallback
 from rlwandb_callbacks.callbacks.evaluation import EvaluationCallback
 from rlwandb_callbacks.callbacks.gradients import GradientsCallback
 from rlwandb_callbacks.callbacks.lightning import LightningCallback, adopt_loaded_namespaces
@@ -34,6 +35,8 @@ def build_callbacks(cfg: WandbRLConfig | None = None, *, sink: Sink | None = Non
         wanted.append(GradientsCallback)
     if config.plot_logger:
         wanted.append(MetricsCallback)
+    if config.vis_dataset:
+        wanted.append(DatasetCallback)
     wanted.append(EvaluationCallback)
     callbacks = [kind(config, sink=sink) for kind in wanted]
     for callback in callbacks:

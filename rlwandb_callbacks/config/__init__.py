@@ -13,6 +13,7 @@ Example:
 """
 
 from rlwandb_callbacks.config.checks import check_types
+from rlwandb_callbacks.config.dataset import DatasetConfig, EmbeddingConfig
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.gradients import GradientsConfig
 from rlwandb_callbacks.config.metrics import MetricsConfig
@@ -24,6 +25,8 @@ from rlwandb_callbacks.config.whole import ACTION_LOGGERS, WandbRLConfig
 __all__ = [
     "ACTION_LOGGERS",
     "STEP_METRICS",
+    "DatasetConfig",
+    "EmbeddingConfig",
     "EvaluationConfig",
     "GradientsConfig",
     "MetricsConfig",

@@ -108,9 +108,12 @@ class Episode:
         cut_at: The step limit that ended it, when it was ours and not the environment's.
         digests: Shape ``[T + 1]``, ``uint32``: fingerprints of observation and reward, by which a replay is checked.
         frames: Shape ``[T + 1, H, W, 3]``, ``uint8`` RGB, for episodes that bring their pictures along.
+        observations: Shape ``[ceil(T / observation_stride), F]``, flat: the states in which every
+            ``observation_stride``-th action was taken, for episodes that bring them along.
+        observation_stride: Steps between two of ``observations``, ≥ 1.
 
     Raises:
-        ValueError: If the lengths of actions, rewards, scores, values, digests or frames do not agree.
+        ValueError: If the lengths of actions, rewards, scores, values, digests, frames or observations do not agree.
 
     Example:
         >>> episode = Episode(actions=np.array([0, 1]), rewards=np.array([1.0, 2.0]), terminated=True)
@@ -129,12 +132,16 @@ class Episode:
     cut_at: int | None = None
     digests: NDArray[np.uint32] | None = field(default=None, repr=False)
     frames: NDArray[np.uint8] | None = field(default=None, repr=False)
+    observations: NDArray[np.float32] | None = field(default=None, repr=False)
+    observation_stride: int = field(default=1, repr=False)
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)
         per_step = {"actions": self.actions, "values": self.values, "scores": _score_array(self.scores)}
         per_state = {"digests": self.digests, "frames": self.frames}
-        for expected, arrays in ((steps, per_step), (steps + 1, per_state)):
+        thinned = {"observations": self.observations}
+        kept = -(-steps // self.observation_stride)
+        for expected, arrays in ((steps, per_step), (steps + 1, per_state), (kept, thinned)):
             for name, array in arrays.items():
                 if array is not None and len(array) != expected:
                     raise ValueError(

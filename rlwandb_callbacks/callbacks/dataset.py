@@ -1,0 +1,67 @@
+"""Shows the offline data that a policy learns from, and where it walks on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlwandb_callbacks.callbacks.base import RLCallback
+from rlwandb_callbacks.core.evaluation import Evaluation
+from rlwandb_callbacks.core.policy_on_map import visited_states
+from rlwandb_callbacks.dataset_maps import DatasetReport, MapMaker, PolicyReport, cache_folder
+from rlwandb_callbacks.datasets import open_dataset
+from rlwandb_callbacks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+
+class DatasetCallback(RLCallback):
+    """Logs a map of the data set when training starts, and the states of each evaluation on it.
+
+    Under ``dataset/…``: the numbers of the data set, pictures, a table and an interactive page; and with each evaluation
+    ``dataset/policy_on_data``, ``dataset/ood_distance`` and ``dataset/ood_ratio``.
+
+    Example:
+        >>> DatasetCallback(dataset_path="pendulum.hdf5", dataset={"embedding": {"seed": 3}}).cfg.dataset.embedding.seed
+        3
+    """
+
+    def __init__(self, cfg: Any = None, **keywords: Any) -> None:
+        super().__init__(cfg, **keywords)
+        self._make: MapMaker | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the data out."""
+        return {**super().__getstate__(), "_make": None}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens the data set, so that what is wrong with it shows before the first step."""
+        if not trainer.is_global_zero:
+            return
+        if not self.cfg.dataset_path:
+            raise ConfigError(
+                f"dataset_path is {self.cfg.dataset_path!r}, and the DatasetCallback needs it. Set it to a file or "
+                "folder of offline data."
+            )
+        dataset = open_dataset(self.cfg.dataset_path, self.cfg.dataset_format)
+        folder = cache_folder(self.cfg.record_path)
+        self._make = MapMaker(dataset=dataset, embedding=self.cfg.dataset.embedding, cache_folder=folder)
+        if self.cfg.dataset.policy_on_data and self._place not in self.session.evaluation_listeners:
+            self.session.evaluation_listeners.append(self._place)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Has the map made."""
+        super().on_train_start(trainer, pl_module)
+        if self._make is not None:
+            report = DatasetReport(make=self._make, cfg=self.cfg.dataset)
+            self.session.submit(trainer, pl_module, "Drawing the data set", report)
+
+    def _place(self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation) -> None:
+        visited = visited_states(evaluation.episodes)
+        if self._make is not None and visited is not None:
+            report = PolicyReport(make=self._make, visited=visited)
+            self.session.submit(trainer, pl_module, "Placing the policy on the data", report)
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets go of the data."""
+        self._make = None
