@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         WandbRLConfig,
     )
     from rlwandb_callbacks.core.episode import Episode, Gaussian, PolicyStep, Probabilities, QValues
-    from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError
+    from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
+    from rlwandb_callbacks.errors import ConfigError, DatasetError, EnvError, PolicyError
 
 _HOMES = {
     "callbacks.dataset": ("DatasetCallback",),
@@ -46,7 +47,8 @@ _HOMES = {
         "WandbRLConfig",
     ),
     "core.episode": ("Episode", "Gaussian", "PolicyStep", "Probabilities", "QValues"),
-    "errors": ("ConfigError", "EnvError", "PolicyError"),
+    "datasets": ("OfflineDataset", "open_dataset"),
+    "errors": ("ConfigError", "DatasetError", "EnvError", "PolicyError"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -55,6 +57,7 @@ __all__ = [
     "ConfigError",
     "DatasetCallback",
     "DatasetConfig",
+    "DatasetError",
     "EmbeddingConfig",
     "EnvError",
     "Episode",
@@ -65,6 +68,7 @@ __all__ = [
     "GradientsConfig",
     "MetricsCallback",
     "MetricsConfig",
+    "OfflineDataset",
     "PolicyError",
     "PolicyStep",
     "Probabilities",
@@ -75,6 +79,7 @@ __all__ = [
     "WandbRLConfig",
     "__version__",
     "build_callbacks",
+    "open_dataset",
 ]
 
 

@@ -18,6 +18,10 @@ class EnvError(ConfigError):
     """The evaluation environment cannot be made."""
 
 
+class DatasetError(ConfigError):
+    """The offline data cannot be read, or are not what they should be."""
+
+
 class RenderError(RuntimeError):
     """The environment gives no pictures."""
 

@@ -20,10 +20,11 @@ from rlwandb_callbacks.config.metrics import MetricsConfig
 from rlwandb_callbacks.config.reading import as_config
 from rlwandb_callbacks.config.run import STEP_METRICS, RunConfig
 from rlwandb_callbacks.config.videos import VideosConfig
-from rlwandb_callbacks.config.whole import ACTION_LOGGERS, WandbRLConfig
+from rlwandb_callbacks.config.whole import ACTION_LOGGERS, DATASET_FORMATS, WandbRLConfig
 
 __all__ = [
     "ACTION_LOGGERS",
+    "DATASET_FORMATS",
     "STEP_METRICS",
     "DatasetConfig",
     "EmbeddingConfig",

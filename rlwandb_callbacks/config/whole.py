@@ -14,6 +14,7 @@ from rlwandb_callbacks.config.videos import VideosConfig
 from rlwandb_callbacks.errors import ConfigError
 
 ACTION_LOGGERS = ("q_value", "action_probability")
+DATASET_FORMATS = ("d4rl", "minari", "di-engine", "di-engine-pickle", "hdf5", "npz", "memory", "torch")
 _SPELLINGS = {"q value": "q_value", "action probability": "action_probability"}
 
 
@@ -32,6 +33,7 @@ class WandbRLConfig:
         metric_list: Names, or aliases, of the metrics to log; by default all that are known.
         vis_dataset: Draw the offline data at ``dataset_path``, and where evaluation episodes walk on them.
         dataset_path: Offline data: a file, a folder, or what :func:`rlwandb_callbacks.open_dataset` takes as text.
+        dataset_format: Layout of the data, one of ``DATASET_FORMATS``; by default recognised by content.
         on_error: ``warn`` goes on training when logging fails, ``raise`` does not.
         evaluation: How episodes are played.
         dataset: How offline data are shown.
@@ -50,6 +52,7 @@ class WandbRLConfig:
     metric_list: list[str] | None = None
     vis_dataset: bool = False
     dataset_path: str | None = None
+    dataset_format: str | None = None
     on_error: str = "warn"
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -67,6 +70,7 @@ class WandbRLConfig:
             object.__setattr__(self, "action_logger", _SPELLINGS.get(self.action_logger, self.action_logger))
         check_types(self)
         require_one_of(self, "action_logger", (True, False, *ACTION_LOGGERS, *_SPELLINGS))
+        require_one_of(self, "dataset_format", (None, *DATASET_FORMATS))
         require_one_of(self, "on_error", ("warn", "raise"))
         if self.vis_dataset and not self.dataset_path:
             raise ConfigError(

@@ -1,0 +1,185 @@
+"""Tells the episodes of a stream of steps apart, in memory that does not grow with the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlwandb_callbacks.core.episode import Floats
+from rlwandb_callbacks.core.transitions import EpisodeSummaries
+
+LONGEST_PLAUSIBLE = 27_000  # an Atari game of 30 minutes, the longest limit in common use, is 27,000 decisions
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBlock:
+    """Some consecutive steps.
+
+    Args:
+        rewards: Shape ``[B]``, in the environment's unit.
+        terminated: Shape ``[B]``, bool: the step led to a terminal state.
+        truncated: Shape ``[B]``, bool: the step was cut by a time limit.
+        last: Shape ``[B]``, bool: the step is the last of its episode.
+    """
+
+    rewards: Floats
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    last: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannedEpisodes:
+    """The episodes of a data set, and what looks wrong with their ends.
+
+    Args:
+        summaries: Returns, lengths and ends of the E episodes.
+        starts: Shape ``[E]``: row of each episode's first step.
+        marks_inside: How many steps are marked as an end although their episode goes on.
+    """
+
+    summaries: EpisodeSummaries
+    starts: NDArray[np.int64]
+    marks_inside: int = 0
+
+
+class _Episodes:
+    """Collects finished episodes; the one that is still open waits for its next block."""
+
+    def __init__(self) -> None:
+        self.returns: list[Floats] = []
+        self.lengths: list[NDArray[np.int64]] = []
+        self.terminated: list[NDArray[np.bool_]] = []
+        self.truncated: list[NDArray[np.bool_]] = []
+        self.marks_inside = 0
+        self._open_return = 0.0
+        self._open_length = 0
+
+    def add(self, block: StepBlock) -> None:
+        count = len(block.rewards)
+        if not count:
+            return
+        ends = np.flatnonzero(block.last)
+        edges = np.concatenate(([0], ends + 1, [count] if not block.last[-1] else [])).astype(np.int64)
+        returns = np.add.reduceat(block.rewards, edges[:-1])
+        lengths = np.diff(edges)
+        returns[0] += self._open_return
+        lengths[0] += self._open_length
+        finished = len(ends)
+        self._keep(returns[:finished], lengths[:finished], block.terminated[ends], block.truncated[ends])
+        self.marks_inside += int(np.count_nonzero((block.terminated | block.truncated) & ~block.last))
+        still_open = finished < len(lengths)
+        self._open_return = float(returns[-1]) if still_open else 0.0
+        self._open_length = int(lengths[-1]) if still_open else 0
+
+    def close(self) -> None:
+        if self._open_length:
+            neither = np.zeros(1, dtype=bool)
+            self._keep(np.array([self._open_return]), np.array([self._open_length]), neither, neither)
+
+    def _keep(
+        self,
+        returns: Floats,
+        lengths: NDArray[np.int64],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> None:
+        self.returns.append(returns)
+        self.lengths.append(lengths)
+        self.terminated.append(terminated)
+        self.truncated.append(truncated)
+
+
+def scan_episodes(blocks: Iterable[StepBlock]) -> ScannedEpisodes:
+    """Tells episodes apart; the last may lack its end.
+
+    Args:
+        blocks: All steps in order, in pieces of any size.
+
+    Example:
+        >>> no = np.zeros(3, dtype=bool)
+        >>> end = np.array([False, True, False])
+        >>> block = StepBlock(rewards=np.array([1.0, 2.0, 4.0]), terminated=end, truncated=no, last=end)
+        >>> found = scan_episodes([block, block])
+        >>> found.summaries.returns, found.summaries.lengths, found.starts
+        (array([3., 7., 4.]), array([2, 3, 1]), array([0, 2, 5]))
+    """
+    found = _Episodes()
+    for block in blocks:
+        found.add(block)
+    found.close()
+    lengths = np.concatenate([np.zeros(0, dtype=np.int64), *found.lengths])
+    summaries = EpisodeSummaries(
+        returns=np.concatenate([np.zeros(0), *found.returns]),
+        lengths=lengths,
+        terminated=np.concatenate([np.zeros(0, dtype=bool), *found.terminated]),
+        truncated=np.concatenate([np.zeros(0, dtype=bool), *found.truncated]),
+    )
+    return ScannedEpisodes(summaries=summaries, starts=np.cumsum(lengths) - lengths, marks_inside=found.marks_inside)
+
+
+def boundary_warnings(found: ScannedEpisodes, *, tells_timeouts: bool) -> tuple[str, ...]:
+    """Says what looks wrong with the ends of episodes, one whole sentence each.
+
+    Args:
+        found: The episodes as they were told apart.
+        tells_timeouts: Whether the layout marks time limits apart from terminal states.
+    """
+    lengths = found.summaries.lengths
+    ended = found.summaries.terminated | found.summaries.truncated
+    checks = (
+        _none_ends(lengths, ended),
+        _too_long(lengths, tells_timeouts=tells_timeouts),
+        _all_one_step(lengths),
+        _limits_as_terminals(found.summaries, tells_timeouts=tells_timeouts),
+        _marked_inside(found.marks_inside),
+    )
+    return tuple(check for check in checks if check)
+
+
+def _none_ends(lengths: NDArray[np.int64], ended: NDArray[np.bool_]) -> str:
+    if len(lengths) != 1 or ended.any():
+        return ""
+    return (
+        f"No step is marked as the end of an episode: all {lengths[0]:,} steps count as one episode, and its return and "
+        "length mean little."
+    )
+
+
+def _too_long(lengths: NDArray[np.int64], *, tells_timeouts: bool) -> str:
+    longest = int(np.argmax(lengths))
+    typical = float(np.median(np.delete(lengths, longest))) if len(lengths) > 1 else 0.0
+    if lengths[longest] <= max(LONGEST_PLAUSIBLE, 10 * typical):
+        return ""
+    cause = "ends are not marked" if tells_timeouts else "it marks no time limits (timeouts), so episodes run together"
+    return (
+        f"Episode {longest} has {lengths[longest]:,} steps, which is a bug in the file rather than an episode: {cause}. "
+        "Returns, lengths and times within episodes are wrong there."
+    )
+
+
+def _all_one_step(lengths: NDArray[np.int64]) -> str:
+    if len(lengths) < 2 or lengths.max() > 1:
+        return ""
+    return "Every step is marked as the end of its episode; the marks are probably inverted or constant."
+
+
+def _limits_as_terminals(episodes: EpisodeSummaries, *, tells_timeouts: bool) -> str:
+    lengths = episodes.lengths
+    if tells_timeouts or len(lengths) < 2 or lengths[0] < 2 or (lengths != lengths[0]).any():
+        return ""
+    if not episodes.terminated.all():
+        return ""
+    return (
+        f"All {len(lengths):,} episodes are marked as done after exactly {lengths[0]:,} steps: probably a time limit, "
+        "which this layout cannot tell from a terminal state. They are counted as terminal."
+    )
+
+
+def _marked_inside(count: int) -> str:
+    if not count:
+        return ""
+    return f"{count:,} steps are marked as the end of an episode although their episode goes on in the file."

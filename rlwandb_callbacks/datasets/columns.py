@@ -1,0 +1,95 @@
+"""Columns of a data set: one entry per transition, read in ranges or in scattered rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows: TypeAlias = NDArray[np.int64]
+BLOCK_BYTES = 4 * 2**20
+_NUMBERS = "biuf"
+
+
+class Column(Protocol):
+    """N entries of one shape and dtype.
+
+    Args:
+        shape: ``(N, ...)``.
+        dtype: Of the entries; a real number or bool.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def read(self, rows: Rows) -> NDArray[np.generic]:
+        """Reads the given rows, which ascend and differ: shape ``[K, ...]``."""
+        ...
+
+    def span(self, low: int, high: int) -> NDArray[np.generic]:
+        """Reads rows ``low`` to ``high``, without the last: shape ``[high - low, ...]``."""
+        ...
+
+
+def row_bytes(column: Column) -> int:
+    """Size of one entry in bytes."""
+    return max(1, math.prod(column.shape[1:]) * column.dtype.itemsize)
+
+
+def spans(column: Column) -> Iterator[NDArray[np.generic]]:
+    """Reads a column from its beginning to its end in pieces of some megabytes."""
+    step = max(1, BLOCK_BYTES // row_bytes(column))
+    for low in range(0, column.shape[0], step):
+        yield column.span(low, min(low + step, column.shape[0]))
+
+
+def is_numeric(dtype: np.dtype[Any]) -> bool:
+    """Whether entries are real numbers or bools, rather than objects, text or records."""
+    return dtype.kind in _NUMBERS
+
+
+class ArrayColumn:
+    """A column that is in memory.
+
+    Args:
+        array: Shape ``[N, ...]``.
+    """
+
+    def __init__(self, array: NDArray[np.generic]) -> None:
+        self._array = array
+        self.shape = array.shape
+        self.dtype = array.dtype
+
+    def read(self, rows: Rows) -> NDArray[np.generic]:
+        picked: NDArray[np.generic] = self._array[rows]
+        return picked
+
+    def span(self, low: int, high: int) -> NDArray[np.generic]:
+        return self._array[low:high]
+
+
+class JoinedColumn:
+    """Columns of a dict or tuple, each flattened, side by side as one vector.
+
+    Args:
+        parts: Columns of the same length N.
+    """
+
+    def __init__(self, parts: Sequence[Column]) -> None:
+        self._parts = parts
+        self._widths = [math.prod(part.shape[1:]) for part in parts]
+        self.shape = (parts[0].shape[0], sum(self._widths))
+        self.dtype = np.result_type(*(part.dtype for part in parts))
+
+    def read(self, rows: Rows) -> NDArray[np.generic]:
+        return self._join([part.read(rows) for part in self._parts])
+
+    def span(self, low: int, high: int) -> NDArray[np.generic]:
+        return self._join([part.span(low, high) for part in self._parts])
+
+    def _join(self, parts: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+        flat = [part.reshape(len(part), width) for part, width in zip(parts, self._widths, strict=True)]
+        return np.concatenate(flat, axis=1, dtype=self.dtype)

@@ -1,0 +1,54 @@
+"""Images that are stored as JPEG, one per row, as Minari stores them."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rlwandb_callbacks.datasets.columns import Rows
+
+_BEGINNING = b"\xff\xd8\xff"
+
+
+def holds_jpeg(dataset: Any) -> bool:
+    """Whether the rows of an ``h5py.Dataset`` are the bytes of JPEG files, padded or of their own lengths."""
+    import h5py
+
+    if not dataset.shape or not dataset.shape[0]:
+        return False
+    own_lengths = len(dataset.shape) == 1 and h5py.check_vlen_dtype(dataset.dtype) == np.uint8
+    if not own_lengths and (len(dataset.shape) != 2 or dataset.dtype != np.uint8):
+        return False
+    return bytes(dataset[0][:3]) == _BEGINNING
+
+
+class JpegColumn:
+    """Images ``[N, H, W]`` or ``[N, H, W, 3]``, ``uint8``, decoded when they are read.
+
+    Args:
+        dataset: An ``h5py.Dataset`` of an open file, with one JPEG file per row.
+    """
+
+    costs = ""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self.shape = (dataset.shape[0], *self._image(0).shape)
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def read(self, rows: Rows) -> NDArray[np.generic]:
+        out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        for place, row in enumerate(rows.tolist()):
+            out[place] = self._image(row)
+        return out
+
+    def span(self, low: int, high: int) -> NDArray[np.generic]:
+        return self.read(np.arange(low, high, dtype=np.int64))
+
+    def _image(self, row: int) -> NDArray[np.uint8]:
+        with Image.open(io.BytesIO(bytes(self._dataset[row])), formats=("JPEG",)) as image:
+            return np.asarray(image, dtype=np.uint8)
