@@ -71,7 +71,7 @@ class MapMaker:
             made = kept or self._make(progress)
         if file is not None and kept is None:
             save_map(file, made)
-        return replace(made, name=self.dataset.name)
+        return replace(made, name=short_name(self.dataset.name))
 
     @property
     def engine(self) -> str:
@@ -148,6 +148,16 @@ class PolicyReport:
         image = Image(pixels_of(policy_on_data(placed, data_map)), subtitle(data_map))
         numbers = {key: Scalar(number) for key, number in placed.numbers().items()}
         return {**numbers, "dataset/policy_on_data": image}
+
+
+def short_name(name: str) -> str:
+    """The last part of a path; other names, such as Minari's ids, as they are.
+
+    Example:
+        >>> short_name("mujoco/hopper/expert-v0")
+        'mujoco/hopper/expert-v0'
+    """
+    return Path(name).name if Path(name).exists() else name
 
 
 def cache_folder(record_path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from typing import Any
 from rlwandb_callbacks.config import DATASET_FORMATS, EmbeddingConfig
 from rlwandb_callbacks.core.data_map import DataMap, StageProgress
 from rlwandb_callbacks.core.data_page import interactive_page
-from rlwandb_callbacks.core.dataset_figures import caption, figure_named
+from rlwandb_callbacks.core.dataset_figures import COLOURS, figure_named, subtitle
 from rlwandb_callbacks.core.figures import pixels_of
 from rlwandb_callbacks.dataset_maps import MapMaker
 from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
 from rlwandb_callbacks.errors import ConfigError
 
-PANELS = "overview, state_by_reward, state_by_action, state_action_by_reward, state_by_return, state_by_time, …"
+PANELS = ("overview", *(f"{of}_by_{by}" for of in ("state", "state_action") for by in COLOURS))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,7 +52,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     defaults = EmbeddingConfig()
     parser.add_argument("path", help="file or folder of offline data: HDF5, npz, pickle, or a Minari id")
     parser.add_argument("--out", type=Path, help="where the picture goes (default: <name>.png in this folder)")
-    parser.add_argument("--panel", default="overview", help=f"which picture: {PANELS}")
+    parser.add_argument("--panel", choices=PANELS, default=PANELS[0], help="which picture (default: %(default)s)")
     parser.add_argument("--html", type=Path, help="also write an interactive page there")
     parser.add_argument("--format", choices=DATASET_FORMATS, help="layout of the data (default: by content)")
     parser.add_argument("--method", default=defaults.method, help="tsne or pca (default: %(default)s)")
@@ -90,14 +90,22 @@ def progress_bar() -> Iterator[StageProgress]:
 
     def show(stage: str, share: float) -> None:
         if stage not in bars:
-            bars[stage] = tqdm(total=100, desc=f"Map of {stage}", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}")
+            close(bars.values())
+            bars[stage] = tqdm(
+                total=100, desc=f"Map of {stage}", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+            )
         bars[stage].update(round(100 * share) - bars[stage].n)
 
     try:
         yield show
     finally:
-        for bar in bars.values():
-            bar.close()
+        close(bars.values())
+
+
+def close(bars: Iterable[Any]) -> None:
+    """Leaves bars as they are."""
+    for bar in bars:
+        bar.close()
 
 
 def write(data_map: DataMap, given: argparse.Namespace) -> None:
@@ -107,7 +115,7 @@ def write(data_map: DataMap, given: argparse.Namespace) -> None:
     out = given.out or Path(f"{Path(data_map.name).stem or 'dataset'}.png")
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels_of(figure_named(data_map, given.panel))).save(out)
-    print(f"Shows:     {caption(data_map)}")
+    print(f"Shows:     {subtitle(data_map)}")
     print(f"Picture:   {out.resolve()}")
     if given.html is not None:
         given.html.parent.mkdir(parents=True, exist_ok=True)

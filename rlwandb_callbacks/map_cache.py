@@ -47,10 +47,11 @@ def save_map(file: Path, data_map: DataMap) -> None:
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+        arrays: dict[str, Any] = arrays_of(data_map)
         try:
             with os.fdopen(handle, "wb") as stream:
-                np.savez_compressed(stream, **arrays_of(data_map))  # type: ignore[arg-type]  # its own keyword is another
-            os.replace(temporary, file)
+                np.savez_compressed(stream, **arrays)
+            Path(temporary).replace(file)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class DatasetCallback(RLCallback):
     """Logs a map of the data set when training starts, and the states of each evaluation on it.
 
-    Under ``dataset/…``: the numbers of the data set, pictures, a table and an interactive page; and with each evaluation
+    Under ``dataset/…``: the numbers of the data set, pictures, a table and an interactive page; with each evaluation
     ``dataset/policy_on_data``, ``dataset/ood_distance`` and ``dataset/ood_ratio``.
 
     Example:

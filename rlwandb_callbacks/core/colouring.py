@@ -131,9 +131,7 @@ def robust_limits(finite: Floats) -> tuple[float, float]:
     return smallest, largest
 
 
-def _by_level(
-    label: str, numbers: Floats, levels: Floats, counts: NDArray[np.int64], shades: str
-) -> Colouring:
+def _by_level(label: str, numbers: Floats, levels: Floats, counts: NDArray[np.int64], shades: str) -> Colouring:
     places = np.full(len(numbers), np.nan)
     finite = np.isfinite(numbers)
     places[finite] = np.searchsorted(levels, numbers[finite])

@@ -76,7 +76,7 @@ def action_name(spec: DiscreteActions, action: int) -> str:
 
 def _plain(column: NDArray[np.generic]) -> list[Any]:
     if column.dtype.kind != "f":
-        return column.tolist()
+        return list(column.tolist())
     return [value if np.isfinite(value) else None for value in np.round(column.astype(np.float64), 6).tolist()]
 
 
@@ -134,7 +134,7 @@ def within_square(points: Floats) -> NDArray[np.uint16]:
     low, high = points.min(axis=0), points.max(axis=0)
     width = float((high - low).max()) or 1.0
     shares = (points - (low + high) / 2) / width + 0.5
-    return np.round(np.clip(shares, 0, 1) * 65_535).astype(np.uint16)
+    return np.asarray(np.round(np.clip(shares, 0, 1) * 65_535), dtype=np.uint16)
 
 
 def _hover_columns(rows: Transitions) -> dict[str, NDArray[np.generic]]:

@@ -14,9 +14,11 @@ from rlwandb_callbacks.core.policy_on_map import PlacedStates
 from rlwandb_callbacks.core.scatter import GREY, draw_points, frame, marker_area, new_figure, panel_grid
 from rlwandb_callbacks.core.values import Image, Value
 
+COLOURS = ("reward", "action", "return", "time")
+
 
 def colourings(data_map: DataMap) -> dict[str, list[Colouring]]:
-    """What the points of a map can be coloured by: ``reward``, ``action`` (one or several), ``return``, ``time``."""
+    """What the points of a map can be coloured by: each of ``COLOURS``, of which actions may be several."""
     rows = data_map.transitions
     progress = (rows.steps + 0.5) / np.maximum(rows.lengths, 1)
     return {
@@ -78,7 +80,9 @@ def single(data_map: DataMap, key: str, *, with_actions: bool = False) -> Figure
     notes = f" · {left_out} further dimensions not shown" if left_out > 0 else ""
     figure = new_figure(*size, title=data_map.name, subtitle=subtitle(data_map) + notes)
     for axes, colouring in zip(panel_grid(figure, len(chosen)), chosen, strict=True):
-        draw_points(axes, points, colouring, title=f"{place} by {TITLES.get(key, colouring.label)}", axis=axis_name(data_map))
+        draw_points(
+            axes, points, colouring, title=f"{place} by {TITLES.get(key, colouring.label)}", axis=axis_name(data_map)
+        )
     return figure
 
 

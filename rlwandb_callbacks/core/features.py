@@ -117,7 +117,8 @@ def columns_of(observations: NDArray[np.generic], shape: tuple[int, ...]) -> Flo
             f"{expected:,} (shape {shape})."
         )
     shaped = observations.reshape(-1, *shape)
-    return shrink(shaped) if is_picture(shape) else shaped.reshape(-1, expected).astype(np.float64)
+    columns = shrink(shaped) if is_picture(shape) else shaped.reshape(-1, expected)
+    return columns.astype(np.float64)
 
 
 def principal_components(centred: Floats, *, seed: int) -> Floats:
@@ -150,7 +151,7 @@ def action_features(actions: NDArray[np.generic], spec: ActionSpec) -> NDArray[n
     if isinstance(spec, DiscreteActions) and columns.shape[1] == 1:
         columns = (columns == np.unique(columns)).astype(np.float64)
         variance = columns.var(axis=0).sum()
-        return (columns / np.sqrt(variance if variance > 0 else 1.0)).astype(np.float32)
+        return np.asarray(columns / np.sqrt(variance if variance > 0 else 1.0), dtype=np.float32)
     return fit_scaler(columns, seed=0).features(columns)
 
 
@@ -167,4 +168,4 @@ def finite_rows(*arrays: NDArray[np.generic]) -> NDArray[np.bool_]:
         else np.ones(len(array), dtype=bool)
         for array in arrays
     ]
-    return np.logical_and.reduce(checks)
+    return np.asarray(np.logical_and.reduce(checks))

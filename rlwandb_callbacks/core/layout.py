@@ -124,4 +124,4 @@ def beside_each_other(points: Floats, inverse: NDArray[np.int64]) -> Floats:
     width = float(np.ptp(points, axis=0).max()) or 1.0
     step = np.minimum(REPEAT_STEP, REPEAT_RADIUS / np.sqrt(counts))[inverse] * width
     radius, angle = step * np.sqrt(rank), rank * GOLDEN_ANGLE
-    return points[inverse] + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.asarray(points[inverse] + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1))

@@ -50,6 +50,7 @@ def nearest(
 
 def _smallest(rows: Floats, count: int) -> NDArray[np.int64]:
     if count == 1:
-        return rows.argmin(axis=1)[:, None]
+        return np.asarray(rows.argmin(axis=1)[:, None])
     few = np.argpartition(rows, count - 1, axis=1)[:, :count]
-    return np.take_along_axis(few, np.take_along_axis(rows, few, axis=1).argsort(axis=1, kind="stable"), axis=1)
+    order = np.take_along_axis(rows, few, axis=1).argsort(axis=1, kind="stable")
+    return np.asarray(np.take_along_axis(few, order, axis=1))

@@ -58,7 +58,8 @@ for (let i = n - 1, seed = 1; i > 0; i--) {
   const j = seed % (i + 1);
   [order[i], order[j]] = [order[j], order[i]];
 }
-let layout = layouts[0], colouring = colourings.find((c) => !c.note) || colourings[0], zoom = 1, left = 0, top_ = 0, hovered = -1;
+let colouring = colourings.find((c) => !c.note) || colourings[0];
+let layout = layouts[0], zoom = 1, left = 0, top_ = 0, hovered = -1;
 const stage = $("stage"), canvas = $("points"), mark = $("mark"), tip = $("tip");
 const pen = canvas.getContext("2d"), over = mark.getContext("2d");
 $("title").textContent = data.title;

@@ -42,10 +42,10 @@ def shrink(pictures: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def _average(pictures: NDArray[np.generic], axes: list[int], block: int) -> NDArray[np.float32]:
-    averaged = pictures.astype(np.float32)
+    averaged: NDArray[np.float32] = pictures.astype(np.float32)
     for axis in axes:
         starts = np.arange(0, averaged.shape[axis], block)
-        sizes = np.diff([*starts, averaged.shape[axis]])
+        sizes = np.diff([*starts, averaged.shape[axis]]).astype(np.float32)
         totals = np.add.reduceat(averaged, starts, axis=axis)
-        averaged = totals / sizes.reshape([-1 if i == axis else 1 for i in range(totals.ndim)]).astype(np.float32)
+        averaged = np.asarray(totals / sizes.reshape([-1 if i == axis else 1 for i in range(totals.ndim)]))
     return averaged

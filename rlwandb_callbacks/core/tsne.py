@@ -72,7 +72,7 @@ def first_layout(features: Features) -> Floats:
     """Two principal components, tiny; a second one of noise where the rows lie on a line."""
     layout = pca(features)
     layout[:, 1] += np.random.default_rng(0).normal(size=len(layout)) * 1e-2 * layout[:, 0].std()
-    return START_SPREAD * layout / layout[:, 0].std()
+    return np.asarray(START_SPREAD * layout / layout[:, 0].std())
 
 
 def pca(features: Features) -> Floats:
@@ -139,7 +139,7 @@ def _reporting(progress: Progress | None, before: int, total: int) -> dict[str, 
     if progress is None:
         return {}
 
-    def report(iteration: int, error: float, layout: Any) -> None:
+    def report(iteration: int, _error: float, _layout: Any) -> None:
         progress((before + iteration) / total)
 
     return {"callbacks": report, "callbacks_every_iters": REPORT_EVERY}
