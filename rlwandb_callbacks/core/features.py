@@ -18,6 +18,7 @@ MAX_FIT_ROWS = 5_000
 CHUNK_ROWS = 1_024
 CONSTANT = 1e-6
 TAIL = 0.001
+MIN_ROWS_WITH_TAILS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +89,21 @@ def fit_scaler(observations: NDArray[np.generic], *, seed: int) -> Scaler:
     return Scaler(shape=shape, centre=centre, scale=scale, components=components)
 
 
+def bulk_limits(columns: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The smallest and largest value of each column without the farthest thousandth, at least one, on either side.
+
+    Args:
+        columns: Shape ``[K, F]``; with fewer than twenty rows, all count.
+    """
+    count = len(columns)
+    left_out = max(1, round(TAIL * count)) if count >= MIN_ROWS_WITH_TAILS else 0
+    ordered = np.partition(columns, (left_out, count - 1 - left_out), axis=0)
+    return ordered[left_out], ordered[count - 1 - left_out]
+
+
 def _centre_and_spread(columns: Floats) -> tuple[Floats, Floats]:
     """Mean and standard deviation without the farthest thousandth on either side, unless only that varies."""
-    low = np.quantile(columns, TAIL, axis=0, method="lower")
-    high = np.quantile(columns, 1 - TAIL, axis=0, method="higher")
+    low, high = bulk_limits(columns)
     bulk = np.clip(columns, low, high)
     varies = high > low
     return (

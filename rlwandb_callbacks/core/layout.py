@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Floats
+from rlwandb_callbacks.core.features import bulk_limits
 from rlwandb_callbacks.core.tsne import Features, Progress, pca, tsne
 
 MIN_TSNE_ROWS = 12
 SAME = 1e-4
-TAILS = (0.001, 0.999)
 GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 REPEAT_STEP = 0.002
 REPEAT_RADIUS = 0.02
@@ -83,7 +83,7 @@ NAMES = {"opentsne": "openTSNE", "sklearn": "scikit-learn"}
 
 def within_reach(features: Features) -> Features:
     """Pulls what lies farther from the bulk of a column than that is wide to its edge; a layout is lost on outliers."""
-    low, high = np.quantile(features, TAILS, axis=0)
+    low, high = bulk_limits(features)
     reach = np.where(high > low, high - low, np.inf)
     return np.clip(features, low - reach, high + reach).astype(np.float32)
 

@@ -43,14 +43,21 @@ class ObservationTrace:
 
 
 def flat(observation: Any) -> NDArray[np.float32]:
-    """An observation as one vector; the entries of dicts in the order of their sorted keys.
+    """An observation as one vector; the entries of dicts in the order of their keys, ``k10`` behind ``k9``.
+
+    It is the order in which data sets of dict observations are read.
 
     Example:
         >>> flat({"b": np.array([[1, 2]]), "a": 0.5})
         array([0.5, 1. , 2. ], dtype=float32)
     """
     if isinstance(observation, dict):
-        return np.concatenate([flat(observation[key]) for key in sorted(observation, key=str)])
+        return np.concatenate([flat(observation[key]) for key in sorted(observation, key=_natural)])
     if isinstance(observation, tuple | list):
         return np.concatenate([flat(entry) for entry in observation])
     return np.array(observation, dtype=np.float32).reshape(-1)
+
+
+def _natural(key: Any) -> tuple[str, int]:
+    stem = str(key).rstrip("0123456789")
+    return stem, int(str(key)[len(stem) :] or -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
@@ -60,6 +61,8 @@ def tsne(
     from threadpoolctl import threadpool_limits
 
     run = _by_opentsne if engine == "opentsne" else _by_sklearn
+    for module in ("sklearn.manifold", "sklearn.neighbors", *(["openTSNE"] if engine == "opentsne" else [])):
+        import_module(module)  # the limit holds for those pools of threads that are there already
     with threadpool_limits(1):
         first = first_layout(features) if start is None else start * WARM_START
         return np.asarray(
