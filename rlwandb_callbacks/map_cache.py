@@ -33,7 +33,7 @@ def cache_file(folder: str | Path, settings: Mapping[str, Any]) -> Path:
 def load_map(file: Path) -> DataMap | None:
     """Reads a map; None where there is none, or where the file is damaged."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return map_of(dict(arrays))
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
         return None

@@ -135,7 +135,7 @@ def _by_level(label: str, numbers: Floats, levels: Floats, counts: NDArray[np.in
     places = np.full(len(numbers), np.nan)
     finite = np.isfinite(numbers)
     places[finite] = np.searchsorted(levels, numbers[finite])
-    places_on_scale = np.linspace(0.0, 0.9, len(levels)) if len(levels) > 1 else np.array([0.35])
+    places_on_scale = np.array([0.35]) if len(levels) == 1 else np.linspace(0.0, 0.9, len(levels))
     categories = tuple(
         Category(f"{level:.4g}", to_hex(colour_map(shades)(place)), int(count))
         for level, place, count in zip(levels, places_on_scale, counts, strict=True)
