@@ -33,7 +33,7 @@ class ActionReading:
         """Shape ``[K]``, ``int64``, for discrete actions; shape ``[K, D]``, floats, for others."""
         rows = stored.reshape(len(stored), -1)
         if self.one_hot:
-            return np.argmax(rows, axis=1).astype(np.int64)
+            return np.asarray(np.argmax(rows, axis=1), dtype=np.int64)
         if isinstance(self.spec, DiscreteActions):
             return rows[:, 0].astype(np.int64)
         return rows if rows.dtype.kind == "f" else rows.astype(np.float64)

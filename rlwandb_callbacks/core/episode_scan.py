@@ -12,6 +12,7 @@ from rlwandb_callbacks.core.episode import Floats
 from rlwandb_callbacks.core.transitions import EpisodeSummaries
 
 LONGEST_PLAUSIBLE = 27_000  # an Atari game of 30 minutes, the longest limit in common use, is 27,000 decisions
+LONGEST_WITHOUT_TIMEOUTS = 5_000  # five times the most common limit, where limits are not marked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +152,13 @@ def _none_ends(lengths: NDArray[np.int64], ended: NDArray[np.bool_]) -> str:
 
 def _too_long(lengths: NDArray[np.int64], *, tells_timeouts: bool) -> str:
     longest = int(np.argmax(lengths))
-    typical = float(np.median(np.delete(lengths, longest))) if len(lengths) > 1 else 0.0
-    if lengths[longest] <= max(LONGEST_PLAUSIBLE, 10 * typical):
+    limit = LONGEST_PLAUSIBLE if tells_timeouts else max(LONGEST_WITHOUT_TIMEOUTS, 10 * float(np.median(lengths)))
+    if lengths[longest] <= min(limit, LONGEST_PLAUSIBLE):
         return ""
-    cause = "ends are not marked" if tells_timeouts else "it marks no time limits (timeouts), so episodes run together"
+    cause = "ends are missing" if tells_timeouts else "it marks no time limits, so that episodes run together"
     return (
-        f"Episode {longest} has {lengths[longest]:,} steps, which is a bug in the file rather than an episode: {cause}. "
-        "Returns, lengths and times within episodes are wrong there."
+        f"Episode {longest} has {lengths[longest]:,} steps, which is a bug in the file rather than an episode: {cause}."
+        " Returns, lengths and times within episodes are wrong there."
     )
 
 
@@ -174,8 +175,8 @@ def _limits_as_terminals(episodes: EpisodeSummaries, *, tells_timeouts: bool) ->
     if not episodes.terminated.all():
         return ""
     return (
-        f"All {len(lengths):,} episodes are marked as done after exactly {lengths[0]:,} steps: probably a time limit, "
-        "which this layout cannot tell from a terminal state. They are counted as terminal."
+        f"All {len(lengths):,} episodes are marked as done after exactly {lengths[0]:,} steps: probably a time "
+        "limit, which this layout cannot tell from a terminal state. They are counted as terminal."
     )
 
 

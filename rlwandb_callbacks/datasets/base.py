@@ -23,23 +23,37 @@ MAX_SAMPLE_BYTES = 160 * 2**20
 
 
 class Opened(Protocol):
-    """An open data set of N transitions.
+    """An open data set of N transitions."""
 
-    Args:
-        observations: ``[N, ...]``.
-        actions: ``[N, ...]``, as they are stored.
-        rewards: ``[N]`` or ``[N, 1]``.
-        known_actions: What the file says of its action space.
-        tells_timeouts: Whether time limits are marked apart from terminal states.
-        warnings: What looks wrong, apart from the ends of episodes.
-    """
+    @property
+    def observations(self) -> Column:
+        """``[N, ...]``."""
+        ...
 
-    observations: Column
-    actions: Column
-    rewards: Column
-    known_actions: ActionSpec | None
-    tells_timeouts: bool
-    warnings: tuple[str, ...]
+    @property
+    def actions(self) -> Column:
+        """``[N, ...]``, as they are stored."""
+        ...
+
+    @property
+    def rewards(self) -> Column:
+        """``[N]`` or ``[N, 1]``."""
+        ...
+
+    @property
+    def known_actions(self) -> ActionSpec | None:
+        """What the file says of its action space."""
+        ...
+
+    @property
+    def tells_timeouts(self) -> bool:
+        """Whether time limits are marked apart from terminal states."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What looks wrong, apart from the ends of episodes."""
+        ...
 
     def steps(self) -> Iterator[StepBlock]:
         """All steps in order, in pieces."""
@@ -139,23 +153,26 @@ class OfflineDataset:
     @property
     def num_episodes(self) -> int:
         """How many episodes there are, E; the first look reads rewards and ends of all transitions."""
-        return len(self._episodes().starts)
+        with self._opened() as opened:
+            return len(self._episodes(opened).starts)
 
     @property
     def action_spec(self) -> ActionSpec:
         """Names or bounds of the actions; the first look may read all actions, if they are discrete."""
-        return self._actions().spec
+        with self._opened() as opened:
+            return self._actions(opened).spec
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What looks wrong with the data, a sentence each: ends of episodes that are missing or misplaced, and so on."""
+        """What looks wrong with the data, a sentence each: missing or misplaced ends of episodes, and so on."""
         with self._opened() as opened:
-            tells_timeouts = opened.tells_timeouts
-        return self._description.warnings + boundary_warnings(self._episodes(), tells_timeouts=tells_timeouts)
+            found = boundary_warnings(self._episodes(opened), tells_timeouts=opened.tells_timeouts)
+        return self._description.warnings + found
 
     def episodes(self) -> EpisodeSummaries:
         """Returns, lengths and ends of all episodes."""
-        return self._episodes().summaries
+        with self._opened() as opened:
+            return self._episodes(opened).summaries
 
     def sample(self, count: int, seed: int) -> Transitions:
         """Draws transitions uniformly and without replacement.
@@ -177,7 +194,7 @@ class OfflineDataset:
             return self._read(opened, np.sort(chosen.astype(np.int64)))
 
     def _read(self, opened: Opened, rows: np.ndarray[Any, np.dtype[np.int64]]) -> Transitions:
-        found, reading = self._episodes(), self._actions()
+        found, reading = self._episodes(opened), self._actions(opened)
         episodes = np.searchsorted(found.starts, rows, side="right") - 1
         return Transitions(
             observations=_native(opened.observations.read(rows)),
@@ -205,17 +222,15 @@ class OfflineDataset:
                 self._digest = digest_of(heading, file=self._file, columns=columns, steps=opened.steps())
         return self._digest
 
-    def _episodes(self) -> ScannedEpisodes:
+    def _episodes(self, opened: Opened) -> ScannedEpisodes:
         if self._scanned is None:
-            with self._opened() as opened:
-                self._scanned = scan_episodes(opened.steps())
+            self._scanned = scan_episodes(opened.steps())
         return self._scanned
 
-    def _actions(self) -> ActionReading:
+    def _actions(self, opened: Opened) -> ActionReading:
         if self._reading is None:
-            with self._opened() as opened:
-                actions = opened.actions
-                self._reading = read_actions(actions.shape, lambda: spans(actions), opened.known_actions)
+            actions = opened.actions
+            self._reading = read_actions(actions.shape, lambda: spans(actions), opened.known_actions)
         return self._reading
 
 

@@ -15,15 +15,17 @@ _NUMBERS = "biuf"
 
 
 class Column(Protocol):
-    """N entries of one shape and dtype.
+    """N entries of one shape and dtype."""
 
-    Args:
-        shape: ``(N, ...)``.
-        dtype: Of the entries; a real number or bool.
-    """
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole column, ``(N, ...)``."""
+        ...
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the entries; a real number or bool."""
+        ...
 
     def read(self, rows: Rows) -> NDArray[np.generic]:
         """Reads the given rows, which ascend and differ: shape ``[K, ...]``."""

@@ -30,8 +30,8 @@ def digest_of(heading: str, *, file: str | None, columns: Iterable[Column], step
     for column in columns:
         _add_column(found, column)
     for block in steps:
-        found.update(np.ascontiguousarray(block.rewards))
-        found.update(np.packbits([block.terminated, block.truncated, block.last]))
+        found.update(block.rewards.tobytes())
+        found.update(np.packbits([block.terminated, block.truncated, block.last]).tobytes())
     return found.hexdigest()
 
 
@@ -53,8 +53,8 @@ def _add_column(found: _Hash, column: Column) -> None:
     found.update(f"{column.shape} {column.dtype.str} ".encode())
     if count * size <= WHOLE_BYTES:
         for piece in spans(column):
-            found.update(np.ascontiguousarray(piece))
+            found.update(piece.tobytes())
         return
     rows = max(1, _BLOCK_BYTES // size)
     for start in np.unique(np.linspace(0, max(count - rows, 0), _BLOCKS, dtype=np.int64)).tolist():
-        found.update(np.ascontiguousarray(column.span(start, min(start + rows, count))))
+        found.update(column.span(start, min(start + rows, count)).tobytes())

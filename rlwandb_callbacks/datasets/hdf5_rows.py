@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from array import array
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from rlwandb_callbacks.datasets.inflating import InflatedRows
 from rlwandb_callbacks.datasets.stored_rows import StoredRows
 
 LARGE_BYTES = 32 * 2**20
-_MAX_LISTED_CHUNKS = 200_000
+_MAX_LISTED_CHUNKS = 2_000_000
 _GAP_BYTES = 16 * 2**10
 _FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 _INFLATABLE = (["deflate"], ["deflate", "fletcher32"], ["shuffle", "deflate"], ["shuffle", "deflate", "fletcher32"])
@@ -52,9 +53,9 @@ class Hdf5Column:
         if size <= LARGE_BYTES or filters in _INFLATABLE:
             return ""
         return (
-            f"{dataset.name} is stored in chunks of {size / 2**20:,.0f} MiB a row, with the filter "
-            f"{'+'.join(filters)}: reading any row takes some {3 * size / 2**20:,.0f} MiB of memory. Smaller chunks, or "
-            "gzip, take less."
+            f"{dataset.name} is stored in chunks of {size / 2**20:,.0f} MiB a row, with the filters "
+            f"{'+'.join(filters)}: reading any row takes some {3 * size / 2**20:,.0f} MiB of memory. Smaller "
+            "chunks, or gzip, take less."
         )
 
     def read(self, rows: Rows) -> NDArray[np.generic]:
@@ -84,7 +85,8 @@ def _reader(dataset: Any) -> _RowReader:
 
 
 def _chunk_bytes(dataset: Any) -> int:
-    return math.prod(dataset.chunks) * int(dataset.dtype.itemsize)
+    size: int = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    return size
 
 
 def _chunk_counts(dataset: Any) -> tuple[int, ...]:
@@ -108,18 +110,18 @@ def _chunk_places(dataset: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]] |
     counts = _chunk_counts(dataset)
     if math.prod(counts) > _MAX_LISTED_CHUNKS or not hasattr(dataset.id, "chunk_iter"):
         return None
-    starts, sizes = np.zeros(counts, dtype=np.int64), np.zeros(counts, dtype=np.int64)
-    chunks = dataset.chunks
-    skipped = 0
+    noted = array("q")
 
     def note(info: Any) -> None:
-        nonlocal skipped
-        index = tuple(offset // chunk for offset, chunk in zip(info.chunk_offset, chunks, strict=True))
-        starts[index], sizes[index] = info.byte_offset, info.size
-        skipped |= info.filter_mask
+        noted.extend((*info.chunk_offset, info.byte_offset, info.size, info.filter_mask))
 
     dataset.id.chunk_iter(note)
-    return None if skipped or not sizes.all() else (starts, sizes)
+    found = np.frombuffer(noted, dtype=np.int64).reshape(-1, len(counts) + 3)
+    if len(found) != math.prod(counts) or found[:, -1].any():
+        return None
+    places = np.ravel_multi_index(tuple((found[:, : len(counts)] // dataset.chunks).T), counts)
+    in_order = found[np.argsort(places)]
+    return in_order[:, -3].reshape(counts), in_order[:, -2].reshape(counts)
 
 
 def _runs(positions: NDArray[np.int64], gap: int) -> Iterator[tuple[int, int]]:
@@ -165,8 +167,8 @@ class _ChunkGrid:
         for place in np.ndindex(*starts.shape[1:]):
             lows = [index * size for index, size in zip(place, dataset.chunks[1:], strict=True)]
             highs = [min(low + size, end) for low, size, end in zip(lows, dataset.chunks[1:], self._shape, strict=True)]
-            target = tuple(slice(low, high) for low, high in zip(lows, highs, strict=True))
-            inside = tuple(slice(0, high - low) for low, high in zip(lows, highs, strict=True))
+            target = (slice(None), *(slice(low, high) for low, high in zip(lows, highs, strict=True)))
+            inside = (slice(None), *(slice(0, high - low) for low, high in zip(lows, highs, strict=True)))
             column = (slice(None), *place)
             reader: _RowReader = (
                 _InflatedChunks(dataset, starts[column], sizes[column])
@@ -176,12 +178,12 @@ class _ChunkGrid:
             self._parts.append((target, inside, reader))
 
     def read(self, rows: Rows) -> NDArray[np.generic]:
-        if len(self._parts) == 1 and self._parts[0][0] == tuple(slice(0, size) for size in self._shape):
-            target, inside, reader = self._parts[0]
-            return reader.read(rows)[(slice(None), *inside)]
+        if len(self._parts) == 1:
+            _, inside, reader = self._parts[0]
+            return reader.read(rows)[inside]
         out = np.empty((len(rows), *self._shape), dtype=self._dtype)
         for target, inside, reader in self._parts:
-            out[(slice(None), *target)] = reader.read(rows)[(slice(None), *inside)]
+            out[target] = reader.read(rows)[inside]
         return out
 
 

@@ -2,7 +2,8 @@
 
 Each episode is a group ``episode_i`` with ``observations`` (T + 1 of them, groups for dicts and tuples), ``actions``,
 ``rewards``, ``terminations`` and ``truncations`` (T each). Images may be stored as JPEG. Source: Farama Minari's
-``hdf5_storage.py``, versions 0.4 and 0.5. Its Arrow and Parquet storages are not read; the error says how to convert them.
+``hdf5_storage.py``, versions 0.4 and 0.5. Its Arrow and Parquet storages are not read; the error says how to convert
+them.
 """
 
 from __future__ import annotations
@@ -88,9 +89,9 @@ def _no_data(path: Path, folder: Path) -> DatasetError:
     stored_as = _metadata(folder / "metadata.json").get("data_format")
     if stored_as:
         return DatasetError(
-            f"{path} is a Minari data set stored as {stored_as}; allowed is hdf5. To convert it, read its episodes with "
-            "minari.load_dataset and save their arrays side by side with numpy.savez as observations, actions, rewards, "
-            "terminations and truncations."
+            f"{path} is a Minari data set stored as {stored_as}; allowed is hdf5. To convert it, read its "
+            "episodes with minari.load_dataset and save their arrays, one episode behind the other, by numpy.savez as "
+            "observations, actions, rewards, terminations and truncations."
         )
     inside = ", ".join(sorted(item.name for item in path.iterdir())) or "nothing"
     return DatasetError(

@@ -24,9 +24,9 @@ from rlwandb_callbacks.datasets.transition_lists import columns_from
 from rlwandb_callbacks.errors import DatasetError, nearest
 
 _KNOWN = (
-    "d4rl (HDF5 with observations, actions, rewards, terminals, timeouts), minari (folder with data/main_data.hdf5, or HDF5 "
-    "with groups episode_0, episode_1, …), di-engine (HDF5 with obs, action, reward, done), di-engine-pickle (list of "
-    "transitions or of episodes), hdf5 and npz (with any of these names)"
+    "d4rl (HDF5 with observations, actions, rewards, terminals, timeouts), minari (folder with data/main_data.hdf5, or "
+    "HDF5 with groups episode_0, episode_1, …), di-engine (HDF5 with obs, action, reward, done), di-engine-pickle (list "
+    "of transitions or of episodes), hdf5 and npz (with any of these names)"
 )
 
 
@@ -50,8 +50,8 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
     """
     if dataset_format is not None and dataset_format not in DATASET_FORMATS:
         raise DatasetError(
-            f"dataset_format is {dataset_format!r}; allowed are {', '.join(DATASET_FORMATS)}, or None for the one that the "
-            f"content is in.{nearest(str(dataset_format), DATASET_FORMATS)}"
+            f"dataset_format is {dataset_format!r}; allowed are {', '.join(DATASET_FORMATS)}, or None for the one "
+            f"that the content is in.{nearest(str(dataset_format), DATASET_FORMATS)}"
         )
     if isinstance(source, OfflineDataset):
         return source
@@ -72,8 +72,8 @@ def _open_object(source: Any, dataset_format: str | None) -> OfflineDataset:
     if dataset_format != "memory" and hasattr(source, "__getitem__"):
         return open_items(source)
     raise DatasetError(
-        f"{_what(source)} is no offline data; allowed are a path, the id of a Minari data set, a mapping of arrays, a list of "
-        "transitions, or a torch Dataset of transitions with __len__ and __getitem__."
+        f"{_what(source)} is no offline data; allowed are a path, the id of a Minari data set, a mapping of arrays, a "
+        "list of transitions, or a torch Dataset of transitions with __len__ and __getitem__."
     )
 
 
@@ -95,8 +95,8 @@ def _open_path(given: str, dataset_format: str | None) -> OfflineDataset:
 def _missing(given: str, path: Path) -> DatasetError:
     beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
     return DatasetError(
-        f"{given} does not exist (looked in {path.parent.absolute()}).{nearest(path.name, beside)} Allowed are a file, a "
-        "folder with a Minari data set, or the id of one that is installed, such as mujoco/pendulum/expert-v0."
+        f"{given} does not exist (looked in {path.parent.absolute()}).{nearest(path.name, beside)} Allowed are a file, "
+        "a folder with a Minari data set, or the id of one that is installed, such as mujoco/pendulum/expert-v0."
     )
 
 

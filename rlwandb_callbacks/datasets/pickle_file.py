@@ -60,7 +60,8 @@ def read_pickle(path: Path) -> Any:
         Dicts, lists, tuples, texts, numbers, and NumPy arrays, also for torch tensors.
 
     Raises:
-        DatasetError: If it is damaged, or wants anything but containers, numbers, texts, NumPy arrays and torch tensors.
+        DatasetError: If it is damaged, or wants anything but containers, numbers, texts, NumPy arrays and torch
+            tensors.
     """
     try:
         return _Plain().of(_load(path))
@@ -91,7 +92,7 @@ def _load_torch_zip(path: Path) -> Any:
         if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
             raise RefusedError("torch data in big-endian order")
 
-        def find(dtype: str, key: str, count: int) -> Storage:
+        def find(dtype: str, key: str) -> Storage:
             if key not in storages:
                 storages[key] = Storage(dtype, archive.read(f"{root}data/{key}"))
             return storages[key]

@@ -29,8 +29,8 @@ def open_items(source: Any) -> OfflineDataset:
         count = len(source)
     except (TypeError, NotImplementedError):
         raise DatasetError(
-            f"{name} has no length; allowed is a torch Dataset with __len__ and __getitem__ (map style), so that rows can "
-            "be sampled. Write the transitions of an iterable one to a file first."
+            f"{name} has no length; allowed is a torch Dataset with __len__ and __getitem__ (map style), so that rows "
+            "can be sampled. Write the transitions of an iterable one to a file first."
         ) from None
     if not count:
         raise DatasetError(f"{name} has zero transitions.")
@@ -55,7 +55,7 @@ def _open(source: Any, name: str) -> Iterator[FlatOpened]:
 
 def _column_or_tree(items: _Items, path: tuple[str, ...], value: Any) -> Column | Tree:
     if is_mapping(value):
-        return {str(key): _column_or_tree(items, (*path, key), value[key]) for key in value.keys()}
+        return {str(key): _column_or_tree(items, (*path, key), value[key]) for key in list(value.keys())}
     return _ItemColumn(items, path, as_array(value, "/".join(path)))
 
 
@@ -108,8 +108,8 @@ class _ItemColumn:
             value = self._items.value(self._items.item(row), self._path)
             if value.shape != self.shape[1:]:
                 raise DatasetError(
-                    f"{'/'.join(self._path)} has shape {value.shape} in item {row} and {self.shape[1:]} in item 0; allowed "
-                    "is one shape for all."
+                    f"{'/'.join(self._path)} has shape {value.shape} in item {row} and {self.shape[1:]} in item 0; "
+                    "allowed is one shape for all."
                 )
             out[place] = value
         return out

@@ -50,8 +50,8 @@ def named(transition: Any, place: str) -> Mapping[str, Any]:
             f"Allowed are {'; '.join(f'for {role}: ' + ', '.join(ALIASES[role]) for role in missing)}."
         )
     raise DatasetError(
-        f"{place} is a {type(transition).__name__}; allowed is a dict with keys such as obs, action, reward and done, or a "
-        "tuple (s, a, r, s', done)."
+        f"{place} is a {type(transition).__name__}; allowed is a dict with keys such as obs, action, reward and "
+        "done, or a tuple (s, a, r, s', done)."
     )
 
 
@@ -69,8 +69,8 @@ def columns_from(found: Any, source: str) -> Mapping[str, Any]:
         return found
     if not isinstance(found, Sequence) or isinstance(found, (str, bytes)):
         raise DatasetError(
-            f"{source} holds a {type(found).__name__}; allowed is a dict of arrays, a list of transitions, or a list of "
-            "episodes."
+            f"{source} holds a {type(found).__name__}; allowed is a dict of arrays, a list of transitions, or a "
+            "list of episodes."
         )
     if not len(found):
         raise DatasetError(f"{source} has zero transitions: its list is empty.")
@@ -120,8 +120,8 @@ def _stack(values: list[Any], place: str) -> Any:
     odd = next((row for row, array in enumerate(arrays) if array.shape != arrays[0].shape), None)
     if odd is not None:
         raise DatasetError(
-            f"{place} has shape {arrays[odd].shape} in transition {odd} and {arrays[0].shape} in transition 0; allowed is "
-            "one shape for all."
+            f"{place} has shape {arrays[odd].shape} in transition {odd} and {arrays[0].shape} in transition 0; "
+            "allowed is one shape for all."
         )
     return np.stack(arrays)
 

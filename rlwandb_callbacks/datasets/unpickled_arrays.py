@@ -1,7 +1,7 @@
 """Arrays and tensors as a pickle describes them, built from their bytes by code that checks every number.
 
-Only these functions are called while a pickle is read, and their arguments are chosen by whoever wrote the file. NumPy's
-own ``__setstate__`` trusts its arguments, so that arrays stay in shells, which it never sees, until all is read.
+Only these functions are called while a pickle is read, and their arguments are chosen by whoever wrote the file.
+NumPy's own ``__setstate__`` trusts its arguments: therefore arrays stay in shells, out of its sight, until all is read.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class TensorShell(Shell):
         if last >= len(numbers) or math.prod(size) > max(len(numbers), _MAX_EXPANDED):
             raise RefusedError("a torch tensor that reaches beyond its storage")
         steps = tuple(step * numbers.itemsize for step in stride)
-        return np.lib.stride_tricks.as_strided(numbers[offset:], size, steps).copy()
+        return np.array(np.lib.stride_tricks.as_strided(numbers[offset:], size, steps))
 
 
 def rebuild_tensor(storage: object, offset: object, size: Any, stride: Any, *_: object) -> TensorShell:
@@ -209,10 +209,9 @@ def rebuild_tensor(storage: object, offset: object, size: Any, stride: Any, *_: 
     return _tensor(storage, storage.dtype, offset, size, stride)
 
 
-def rebuild_tensor_of_dtype(
-    storage: object, offset: object, size: Any, stride: Any, grad: object, hooks: object, dtype: object, *_: object
-) -> TensorShell:
+def rebuild_tensor_of_dtype(storage: object, offset: object, size: Any, stride: Any, *others: object) -> TensorShell:
     """Stands for torch's ``_rebuild_tensor_v3``."""
+    dtype = others[2]  # behind requires_grad and the hooks
     if not isinstance(storage, Storage) or not isinstance(dtype, Inert):
         raise RefusedError("a torch tensor without a storage or a dtype")
     return _tensor(storage, dtype.meaning, offset, size, stride)

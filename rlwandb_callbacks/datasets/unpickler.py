@@ -114,12 +114,12 @@ class DataUnpickler(pickle.Unpickler):
 
     Args:
         file: Where the pickle begins.
-        storage: Finds a torch storage by (dtype, key, count of numbers); None where there are none.
+        storage: Finds a torch storage by dtype and key; None where there are none.
         nested: Whether it is within a pickle.
     """
 
     def __init__(
-        self, file: IO[bytes], *, storage: Callable[[str, str, int], Storage] | None = None, nested: bool = False
+        self, file: IO[bytes], *, storage: Callable[[str, str], Storage] | None = None, nested: bool = False
     ) -> None:
         super().__init__(file, encoding="latin1")  # for arrays that Python 2 wrote
         self._storage = storage
@@ -133,12 +133,12 @@ class DataUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Storage:
         if self._storage is None:
             raise RefusedError("data that lie outside of the file")
-        kind, dtype, key, _, count = pid[:5]
-        if kind != "storage" or not isinstance(dtype, Inert) or not isinstance(key, str) or type(count) is not int:
+        kind, dtype, key = pid[:3]
+        if kind != "storage" or not isinstance(dtype, Inert) or not isinstance(key, str):
             raise RefusedError("a torch storage that is none")
         if len(pid) > 5 and pid[5] is not None:
             raise RefusedError("a view of a torch storage; save it anew with a current torch")
-        return self._storage(dtype.meaning, key, count)
+        return self._storage(dtype.meaning, key)
 
 
 def load_legacy(file: IO[bytes], *, nested: bool = False) -> Any:
@@ -149,7 +149,7 @@ def load_legacy(file: IO[bytes], *, nested: bool = False) -> Any:
     """
     storages: dict[str, Storage] = {}
 
-    def find(dtype: str, key: str, count: int) -> Storage:
+    def find(dtype: str, key: str) -> Storage:
         return storages.setdefault(key, Storage(dtype))
 
     magic, version, machine = (DataUnpickler(file, nested=True).load() for _ in range(3))
