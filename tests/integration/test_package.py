@@ -36,7 +36,8 @@ def test_types_are_published() -> None:
 
 def test_the_readme_names_every_setting() -> None:
     config = WandbRLConfig()
-    sections = {name: getattr(config, name) for name in ("evaluation", "metrics", "gradients", "videos", "run")}
+    names = ("evaluation", "dataset", "metrics", "gradients", "videos", "run")
+    sections = {name: getattr(config, name) for name in names} | {"dataset.embedding": config.dataset.embedding}
     for name in WandbRLConfig.__dataclass_fields__:
         assert f"`{name}`" in README, name
     for section, values in sections.items():

@@ -143,9 +143,9 @@ def test_points_are_where_the_map_has_them(make_data_map: MakeMap) -> None:
     figure = figure_named(make_data_map(states, rewards=np.repeat([0.0, 1.0], 30)), "state_by_reward")
     pixels = pixels_of(figure)[150:650]
     dark, light = to_rgb("#440154"), to_rgb("#bddf26")
-    where = [np.nonzero(np.abs(pixels / 255 - colour).sum(axis=2) < 0.45)[1] for colour in (dark, light)]
-    assert all(len(columns) > 100 for columns in where)
-    assert abs(np.median(where[0]) - np.median(where[1])) > 300
+    where = [np.argwhere(np.abs(pixels / 255 - colour).sum(axis=2) < 0.45) for colour in (dark, light)]
+    assert all(len(found) > 100 for found in where)
+    assert np.linalg.norm(np.median(where[0], axis=0) - np.median(where[1], axis=0)) > 250
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
