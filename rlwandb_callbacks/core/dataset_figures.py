@@ -14,6 +14,7 @@ from rlwandb_callbacks.core.policy_on_map import PlacedStates
 from rlwandb_callbacks.core.scatter import GREY, draw_points, frame, marker_area, new_figure, panel_grid
 from rlwandb_callbacks.core.values import Image, Value
 
+MIN_VISITED_AREA = 14.0
 COLOURS = ("reward", "action", "return", "time")
 
 
@@ -130,9 +131,10 @@ def policy_on_data(placed: PlacedStates, data_map: DataMap) -> Figure:
     line = f"{shown} · ood_ratio {placed.ratio:.3g}"
     figure = new_figure(13, 8, title=f"The policy on {data_map.name}", subtitle=line)
     titles = ("Visited states by distance to the data", "Visited states by time in the episode")
+    area = max(MIN_VISITED_AREA, marker_area(len(visited)))
     for axes, title, colouring in zip(panel_grid(figure, 2), titles, (distance, time), strict=True):
         draw_data(axes, data_map)
-        draw_points(axes, placed.points, colouring, title=title, axis=axis_name(data_map))
+        draw_points(axes, placed.points, colouring, title=title, axis=axis_name(data_map), area=area)
         frame(axes, np.concatenate([data_map.states, placed.points]), axis=axis_name(data_map))
     return figure
 
@@ -154,4 +156,4 @@ def by_distance(placed: PlacedStates) -> Colouring:
 def draw_data(axes: object, data_map: DataMap) -> None:
     """Draws the data in grey."""
     points = data_map.states
-    axes.scatter(*points.T, c=GREY, s=marker_area(len(points)), linewidths=0, rasterized=True)  # type: ignore[attr-defined]  # matplotlib's Axes
+    axes.scatter(*points.T, c=GREY, s=0.6 * marker_area(len(points)), linewidths=0, rasterized=True)  # type: ignore[attr-defined]  # matplotlib's Axes

@@ -15,6 +15,7 @@ from rlwandb_callbacks.core.reference import SAME_STATE
 
 MAX_STATES = 5_000
 NEIGHBOURS = 5
+NEARBY = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class PlacedStates:
 
     Args:
         visited: The states.
-        points: Shape ``[M, 2]``: the median of the places of the five nearest states of the data.
+        points: Shape ``[M, 2]``: the middle of the places of the five nearest states of the data.
         distances: Shape ``[M]``: to the nearest state of the data, in feature space.
         ratios: Shape ``[M]``: the same in units of the data's own nearest-neighbour distance.
         ratio: Of the mean distances: ``dataset/ood_ratio``.
@@ -100,7 +101,8 @@ def place(visited: Visited, data_map: DataMap) -> PlacedStates:
     count = min(NEIGHBOURS, len(reference.features))
     indices, distances = nearest(features, reference.features, count=count)
     places = data_map.states[reference.rows[indices]]
-    points = np.where(distances[:, :1] <= SAME_STATE, places[:, 0], np.median(places, axis=1))
+    nearby = middle_of_near(places, reach=NEARBY * float(np.ptp(data_map.states, axis=0).max()))
+    points = np.where(distances[:, :1] <= SAME_STATE, places[:, 0], nearby)
     to_data = reference.own_or(distances[:, 0], indices[:, 0])
     return PlacedStates(
         visited=visited,
@@ -109,3 +111,21 @@ def place(visited: Visited, data_map: DataMap) -> PlacedStates:
         ratios=reference.ratios(to_data),
         ratio=float(reference.ratios(to_data.mean(keepdims=True))[0]),
     )
+
+
+def middle_of_near(places: Floats, *, reach: float) -> Floats:
+    """The mean of those places that are near the first: a mean of all may lie where the map has nothing.
+
+    Args:
+        places: Shape ``[M, N, 2]``.
+        reach: How far from the first place a place may be.
+
+    Returns:
+        Shape ``[M, 2]``.
+
+    Example:
+        >>> middle_of_near(np.array([[[0.0, 0.0], [2.0, 0.0], [90.0, 0.0]]]), reach=5)
+        array([[1., 0.]])
+    """
+    is_near = np.linalg.norm(places - places[:, :1], axis=2, keepdims=True) <= reach
+    return np.asarray((places * is_near).sum(axis=1) / is_near.sum(axis=1))

@@ -33,7 +33,16 @@ def marker_area(count: int) -> float:
     return float(np.clip(40_000 / max(count, 1), MIN_MARKER, MAX_MARKER))
 
 
-def draw_points(axes: Any, points: Floats, colouring: Colouring, *, title: str, axis: str, scale: float = 1.0) -> None:
+def draw_points(
+    axes: Any,
+    points: Floats,
+    colouring: Colouring,
+    *,
+    title: str,
+    axis: str,
+    scale: float = 1.0,
+    area: float | None = None,
+) -> None:
     """Draws one panel: points, title, axis labels, and the scale or the legend.
 
     Args:
@@ -43,12 +52,13 @@ def draw_points(axes: Any, points: Floats, colouring: Colouring, *, title: str, 
         title: Above the panel; the colouring's note is added.
         axis: What the axes are called, such as ``t-SNE``.
         scale: Of the letters.
+        area: Of a point in square points; by default large where there are few.
     """
     order = drawing_order(colouring)
     axes.scatter(
         *points[order].T,
         c=colours_of(colouring)[order],
-        s=marker_area(len(points)),
+        s=marker_area(len(points)) if area is None else area,
         linewidths=0,
         alpha=0.85,
         rasterized=True,

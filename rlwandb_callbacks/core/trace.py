@@ -16,10 +16,11 @@ class ObservationTrace:
 
     Example:
         >>> trace = ObservationTrace(max_bytes=12)
-        >>> for number in range(6):
+        >>> for number in range(8):
         ...     trace.append(np.array([number]))
-        >>> trace.kept(5)
-        (array([[0.], [4.]], dtype=float32), 4)
+        >>> trace.kept(7)
+        (array([[0.],
+               [4.]], dtype=float32), 4)
     """
 
     def __init__(self, max_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Offline data in a real training: the map in the run, the policy on it, and what is wrong said before the first step."""
+"""Offline data in a real training: the map in the run, the policy on it, and errors before the first step."""
 
 from __future__ import annotations
 
@@ -135,8 +135,12 @@ def test_data_that_cannot_be_read_are_an_error_before_the_first_step(path: str, 
 def test_hopeless_data_do_not_end_a_training(observations: float, fit: Any) -> None:
     sink = MemorySink()
     path = "hopeless.npz"
-    np.savez(path, observations=np.full((5, 2), observations, np.float32), actions=np.zeros(5, int), rewards=np.zeros(5))
-    callback = WandbRLCallback(SHARED, vis_dataset=True, dataset_path=path, sink=sink, dataset={"pictures": ["overview"]})
+    np.savez(
+        path, observations=np.full((5, 2), observations, np.float32), actions=np.zeros(5, int), rewards=np.zeros(5)
+    )
+    callback = WandbRLCallback(
+        SHARED, vis_dataset=True, dataset_path=path, sink=sink, dataset={"pictures": ["overview"]}
+    )
     if np.isnan(observations):
         with pytest.warns(UserWarning, match="only finite numbers"):
             fit(TinyValidatedQ(), callback)
@@ -149,7 +153,12 @@ def test_hopeless_data_do_not_end_a_training(observations: float, fit: Any) -> N
 
 
 def test_observations_that_do_not_fit_the_data_warn_once(fit: Any) -> None:
-    np.savez("wide.npz", observations=np.random.default_rng(0).normal(size=(50, 5)), actions=np.zeros(50), rewards=np.ones(50))
+    np.savez(
+        "wide.npz",
+        observations=np.random.default_rng(0).normal(size=(50, 5)),
+        actions=np.zeros(50),
+        rewards=np.ones(50),
+    )
     sink = MemorySink()
     callback = WandbRLCallback(SHARED, vis_dataset=True, dataset_path="wide.npz", sink=sink, dataset={"pictures": []})
     with pytest.warns(UserWarning, match="has 2 numbers .* have 5"):

@@ -92,7 +92,9 @@ def make_transitions() -> Callable[..., Transitions]:
 def make_data_map(make_transitions: Callable[..., Transitions]) -> Callable[..., DataMap]:
     """Lays out 60 random states, or those that are given, by principal components; anything else by keyword."""
 
-    def make(observations: np.ndarray | None = None, *, method: str = "pca", total: int = 1_000, **keywords: Any) -> DataMap:
+    def make(
+        observations: np.ndarray | None = None, *, method: str = "pca", total: int = 1_000, **keywords: Any
+    ) -> DataMap:
         if observations is None:
             observations = np.random.default_rng(0).normal(size=(60, 3))
         settings = {"name": "planted.npz", "engine": "opentsne", "perplexity": 30.0, "seed": 0}

@@ -17,7 +17,7 @@ import pytest
 
 from rlwandb_callbacks.config import DatasetConfig, EmbeddingConfig
 from rlwandb_callbacks.core.actions import ContinuousActions, OtherActions
-from rlwandb_callbacks.core.data_map import DataMap, arrays_of, map_of
+from rlwandb_callbacks.core.data_map import DataMap, arrays_of
 from rlwandb_callbacks.core.data_page import interactive_page, points_table
 from rlwandb_callbacks.core.policy_on_map import Visited
 from rlwandb_callbacks.core.sample_size import fitting_rows

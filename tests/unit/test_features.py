@@ -56,7 +56,9 @@ def test_wide_vectors_become_components_that_keep_their_distances() -> None:
     assert features.shape == (300, COMPONENTS)
     scaled = (wide - wide.mean(axis=0)) / wide.std(axis=0) / np.sqrt(400)
     expected = np.linalg.norm(scaled[:50, None] - scaled[None, :50], axis=2)
-    assert np.allclose(np.linalg.norm(features[:50, None] - features[None, :50], axis=2), expected, rtol=0.05, atol=0.05)
+    assert np.allclose(
+        np.linalg.norm(features[:50, None] - features[None, :50], axis=2), expected, rtol=0.05, atol=0.05
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (64, 64, 3), (84, 84), (4, 84, 84)])
@@ -78,7 +80,7 @@ def test_flat_observations_are_taken_for_shaped_ones_and_others_refused() -> Non
     rows = RNG.normal(size=(50, 2, 3))
     scaler = fit_scaler(rows, seed=0)
     assert np.array_equal(scaler.features(rows), scaler.features(rows.reshape(50, 6)))
-    with pytest.raises(ValueError, match="has 5 numbers .* have 6"):
+    with pytest.raises(ValueError, match=r"has 5 numbers .* have 6"):
         scaler.features(np.zeros((1, 5)))
 
 

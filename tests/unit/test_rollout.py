@@ -338,3 +338,25 @@ def test_global_randomness_is_not_drawn_from() -> None:
     state = random.getstate()
     episodes_of(CorridorEnv, go_right, range(3), num_envs=2)
     assert random.getstate() == state
+
+
+def test_episodes_bring_the_states_in_which_they_acted_where_that_is_wanted() -> None:
+    played = play(CorridorEnv, go_right, seeds=[0, 1, 2], num_envs=2, max_steps=50, keep_observations=True)
+    for each, length in zip(played, (2, 3, 4), strict=True):
+        episode = each.episode
+        assert episode.observation_stride == 1
+        assert episode.observations is not None
+        assert episode.observations.dtype == np.float32
+        assert np.allclose(episode.observations, [[place / length, 1.0] for place in range(length)])
+    (unasked,) = episodes_of(CorridorEnv, go_right, [0])
+    assert unasked.observations is None
+
+
+def test_large_observations_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlwandb_callbacks.rollout.MAX_OBSERVATION_BYTES", 2 * 5 * 8)
+    played = play(CorridorEnv, stay, seeds=[0, 1], num_envs=2, max_steps=50, keep_observations=True)
+    for each in played:
+        assert each.episode.observations is not None
+        assert each.episode.observations.nbytes <= 5 * 8
+        assert each.episode.observation_stride == 8
+        assert each.episode.length == 20
