@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING, Any
 from rlwandb_callbacks._version import __version__
 
 if TYPE_CHECKING:
+    from rlwandb_callbacks.callbacks.alerts import AlertCallback
     from rlwandb_callbacks.callbacks.dataset import DatasetCallback
     from rlwandb_callbacks.callbacks.evaluation import EvaluationCallback
     from rlwandb_callbacks.callbacks.gradients import GradientsCallback
     from rlwandb_callbacks.callbacks.metrics import MetricsCallback
+    from rlwandb_callbacks.callbacks.plasticity import PlasticityCallback
+    from rlwandb_callbacks.callbacks.rollouts import RolloutsCallback
     from rlwandb_callbacks.callbacks.wandb_rl import CallbackGroup, WandbRLCallback, build_callbacks
     from rlwandb_callbacks.config import (
+        AlertsConfig,
         DatasetConfig,
         EmbeddingConfig,
         EvaluationConfig,
         GradientsConfig,
         MetricsConfig,
+        PlasticityConfig,
         RunConfig,
         VideosConfig,
         WandbRLConfig,
@@ -31,17 +36,22 @@ if TYPE_CHECKING:
     from rlwandb_callbacks.errors import ConfigError, DatasetError, EnvError, PolicyError
 
 _HOMES = {
+    "callbacks.alerts": ("AlertCallback",),
     "callbacks.dataset": ("DatasetCallback",),
     "callbacks.evaluation": ("EvaluationCallback",),
     "callbacks.gradients": ("GradientsCallback",),
     "callbacks.metrics": ("MetricsCallback",),
+    "callbacks.plasticity": ("PlasticityCallback",),
+    "callbacks.rollouts": ("RolloutsCallback",),
     "callbacks.wandb_rl": ("CallbackGroup", "WandbRLCallback", "build_callbacks"),
     "config": (
+        "AlertsConfig",
         "DatasetConfig",
         "EmbeddingConfig",
         "EvaluationConfig",
         "GradientsConfig",
         "MetricsConfig",
+        "PlasticityConfig",
         "RunConfig",
         "VideosConfig",
         "WandbRLConfig",
@@ -53,6 +63,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AlertCallback",
+    "AlertsConfig",
     "CallbackGroup",
     "ConfigError",
     "DatasetCallback",
@@ -69,10 +81,13 @@ __all__ = [
     "MetricsCallback",
     "MetricsConfig",
     "OfflineDataset",
+    "PlasticityCallback",
+    "PlasticityConfig",
     "PolicyError",
     "PolicyStep",
     "Probabilities",
     "QValues",
+    "RolloutsCallback",
     "RunConfig",
     "VideosConfig",
     "WandbRLCallback",

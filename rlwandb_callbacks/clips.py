@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rlwandb_callbacks.core.canvas import Pixels, contact_sheet, enlarge, format
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.overlay import annotate
 from rlwandb_callbacks.core.values import Image, Value, Video
+from rlwandb_callbacks.film import Film
 from rlwandb_callbacks.video import write_video
 
 
@@ -33,7 +35,7 @@ class ClipStyle:
     crf: int
 
 
-def caption(rank: str, count: int, episode: Episode, env_steps: float | None) -> str:
+def caption(rank: str, count: int, episode: Episode, env_steps: float | None, stride: int = 1) -> str:
     """What stands under a video.
 
     Args:
@@ -41,6 +43,7 @@ def caption(rank: str, count: int, episode: Episode, env_steps: float | None) ->
         count: Episodes in the evaluation.
         episode: The one that is shown.
         env_steps: Environment steps trained so far, where they are known.
+        stride: Steps from one frame to the next.
     """
     parts = [
         f"{rank} of {count}",
@@ -49,16 +52,15 @@ def caption(rank: str, count: int, episode: Episode, env_steps: float | None) ->
         f"{episode.ending}",
         f"seed {episode.seed if episode.seed is not None else 'unknown'}",
     ]
+    parts += [f"one frame in {stride}"] if stride > 1 else []
     return " · ".join(parts + ([f"env step {int(env_steps):,}"] if env_steps is not None else []))
 
 
-def make_clip(
-    frames: Iterable[Pixels], episode: Episode, *, rank: str, text: str, stem: Path, style: ClipStyle
-) -> dict[str, Value]:
+def make_clip(film: Film, episode: Episode, *, rank: str, text: str, stem: Path, style: ClipStyle) -> dict[str, Value]:
     """Writes ``<stem>.mp4`` and ``<stem>.png`` in one pass over the frames.
 
     Args:
-        frames: ``episode.length + 1`` of shape ``[H, W, 3]``.
+        film: The episode's frames.
         episode: The one that is shown.
         rank: Names the keys: ``video/<rank>`` and ``video/<rank>_sheet``.
         text: Caption of both.
@@ -68,14 +70,26 @@ def make_clip(
     Raises:
         OSError: If a file cannot be written.
     """
-    pictures = annotate(frames, episode, style.actions) if style.has_overlay else map(enlarge, frames)
-    indices = sheet_indices(episode.length + 1)
+    steps = film.steps
     kept: dict[int, Pixels] = {}
     video_path = stem.with_suffix(".mp4")
-    write_video(_keeping(pictures, indices, kept), video_path, fps=style.fps, crf=style.crf)
-    sheet = contact_sheet(list(kept.values()), [f"step {index}" for index in kept])
+    with _closing(iter(film)) as frames:
+        pictures = annotate(frames, episode, style.actions, steps) if style.has_overlay else map(enlarge, frames)
+        keeping = _keeping(pictures, sheet_indices(len(steps)), kept)
+        write_video(keeping, video_path, fps=style.fps, crf=style.crf)
+    sheet = contact_sheet(list(kept.values()), [f"step {steps[index]}" for index in kept])
     PillowImage.fromarray(sheet).save(stem.with_suffix(".png"))
     return {f"video/{rank}": Video(str(video_path), text), f"video/{rank}_sheet": Image(sheet, text)}
+
+
+@contextlib.contextmanager
+def _closing(frames: Iterator[Pixels]) -> Iterator[Iterator[Pixels]]:
+    """Closes a generator that may be left half-way, and with it the environment that it renders."""
+    try:
+        yield frames
+    finally:
+        if isinstance(frames, Generator):
+            frames.close()
 
 
 def _keeping(frames: Iterable[Pixels], indices: Iterable[int], kept: dict[int, Pixels]) -> Iterator[Pixels]:

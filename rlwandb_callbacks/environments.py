@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import os
@@ -65,6 +66,26 @@ class EnvMaker:
                 "gymnasium.Env."
             )
         return env
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuses to take a whole module along, with its weights and its device.
+
+        Raises:
+            TypeError: If the function is a method of a module.
+        """
+        if hasattr(getattr(self.make, "__self__", None), "named_parameters"):
+            name = getattr(self.make, "__qualname__", self.make)
+            raise TypeError(f"{name} is a method of the module, which stays in the training process")
+        return dict(vars(self))
+
+    def portable(self) -> EnvMaker:
+        """One that also works in another process, which knows nothing of ids that were registered in this one."""
+        if not isinstance(self.make, str):
+            return self
+        spec = copy.deepcopy(gym.spec(self.make))
+        if isinstance(spec.entry_point, str) and spec.entry_point.startswith("__main__:"):
+            spec.entry_point = import_object(spec.entry_point)
+        return EnvMaker(spec, self.kwargs)
 
     def _complaint(self, error: Exception) -> str:
         known = nearest(self.make, gym.registry) if isinstance(self.make, str) and self.make not in gym.registry else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.actions import ActionSpec
 from rlwandb_callbacks.environments import Env, EnvMaker, describe_actions, env_maker, frames_per_second
 from rlwandb_callbacks.errors import EnvError, PolicyError
-from rlwandb_callbacks.frame_store import FrameStore
 from rlwandb_callbacks.policy import Player, resolve_policy, tensor_meaning
 from rlwandb_callbacks.policy_answer import Reader
 from rlwandb_callbacks.rollout import Played, play
@@ -71,20 +71,25 @@ class Evaluator:
         except Exception as error:
             raise EnvError(f"evaluation.env {env} cannot be reset: {type(error).__name__}: {error}") from error
 
-    def play(self, store: FrameStore | None = None) -> list[Played]:
-        """Plays the configured number of episodes, each from its own seed.
+    def play(self, *, film_bytes: int | None = None, rank: int = 0, ranks: int = 1) -> list[Played]:
+        """Plays one rank's share of the configured episodes, each from its own seed.
 
         Args:
-            store: Takes all frames, for environments that cannot be replayed.
+            film_bytes: Record each episode in at most so many bytes, for environments that cannot be replayed.
+            rank: Plays episodes ``rank``, ``rank + ranks``, ``rank + 2 * ranks``, …
+            ranks: Processes that share the episodes.
         """
         cfg = self._cfg.evaluation
+        seeds = range(cfg.seed, cfg.seed + cfg.episodes)[rank::ranks]
+        if not seeds:
+            return []
         return play(
-            (lambda: self.make_env(render=True)) if store is not None else self.make_env,
+            self.make_env if film_bytes is None else partial(self.make_env, render=True),
             self._player(),
-            seeds=range(cfg.seed, cfg.seed + cfg.episodes),
-            num_envs=cfg.num_envs or min(cfg.episodes, MAX_ENVS),
+            seeds=seeds,
+            num_envs=min(cfg.num_envs or MAX_ENVS, len(seeds)),
             max_steps=cfg.max_steps,
-            store=store,
+            film_bytes=film_bytes,
             keep_observations=self._cfg.vis_dataset and self._cfg.dataset.policy_on_data,
         )
 

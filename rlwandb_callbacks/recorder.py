@@ -1,27 +1,26 @@
-"""Makes the videos of an evaluation: by replay where the environment allows that, else recorded while playing."""
+"""Decides how an environment's episodes become clips: by playing them again where that works, else recorded at once."""
 
 from __future__ import annotations
 
-import contextlib
+import enum
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from rlwandb_callbacks.clips import ClipStyle, caption, make_clip
+from rlwandb_callbacks.clips import ClipStyle, caption
 from rlwandb_callbacks.config import WandbRLConfig
-from rlwandb_callbacks.core.canvas import Pixels
+from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.select import extremes
-from rlwandb_callbacks.core.values import Value
-from rlwandb_callbacks.environments import DEFAULT_FPS, EnvMaker
+from rlwandb_callbacks.environments import EnvMaker
 from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError, ReplayDivergedError
-from rlwandb_callbacks.evaluator import Evaluator
-from rlwandb_callbacks.frame_store import FrameStore
-from rlwandb_callbacks.replay import replay
-from rlwandb_callbacks.rollout import Played
+from rlwandb_callbacks.film import Film, GivenFilm
+from rlwandb_callbacks.replay import ReplayFilm, check_replay
+from rlwandb_callbacks.reports import Clip, EvaluationReport
+
+PROOF_STEPS = 1_000
 
 
 class Reporter(Protocol):
@@ -32,6 +31,20 @@ class Reporter(Protocol):
 
     def warn_once(self, message: str, *, kind: str) -> None:
         """Warns, once for each kind."""
+
+
+class Mode(str, enum.Enum):
+    """How clips are made.
+
+    Attributes:
+        NUMBERS: Not at all; the environment cannot be rendered, or nobody wants clips.
+        REPLAY: By playing the chosen episodes again.
+        RECORD: From frames that were taken while playing.
+    """
+
+    NUMBERS = "numbers"
+    REPLAY = "replay"
+    RECORD = "record"
 
 
 @dataclass(frozen=True)
@@ -49,107 +62,124 @@ class Shelf:
     env_steps: float | None
 
     def stem(self, rank: str) -> Path:
-        """Path of a clip without its ending; its folder exists then."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"step_{self.step:09d}_{rank}"
+        """Path of a clip without its ending, from the root of the file system."""
+        return self.folder.absolute() / f"step_{self.step:09d}_{rank}"
 
 
 class Recorder:
-    """Plays evaluations and makes clips of their best, median and worst episode.
+    """Remembers what the environment turned out not to do.
 
-    It remembers what the environment turned out not to do: one that cannot render is only played from then on, one that
-    does not repeat itself is recorded while playing.
+    One that cannot render is only played from then on, one that does not repeat itself is recorded while playing.
 
     Args:
         cfg: The settings.
         reporter: Takes what goes wrong.
-        can_render: Make clips at all.
+        makes_clips: Make clips at all.
+
+    Attributes:
+        mode: How clips of the next evaluation are made.
     """
 
-    def __init__(self, cfg: WandbRLConfig, reporter: Reporter, *, can_render: bool) -> None:
+    def __init__(self, cfg: WandbRLConfig, reporter: Reporter, *, makes_clips: bool) -> None:
         self._cfg = cfg
         self._reporter = reporter
-        self._can_render = can_render
-        self._can_replay = True
+        self._is_proven = False
+        self.mode = Mode.REPLAY if makes_clips else Mode.NUMBERS
 
-    def play(self, evaluator: Evaluator, *, gamma: float, shelf: Shelf) -> tuple[Evaluation, dict[str, Value]]:
-        """Plays an evaluation.
+    @property
+    def film_bytes(self) -> int | None:
+        """What each episode's frames may take while they are recorded; None where none are."""
+        return self._budget // self._cfg.evaluation.episodes if self.mode is Mode.RECORD else None
 
-        Returns:
-            The episodes, and ``video/…`` values; without these where no video could be made.
+    @property
+    def _budget(self) -> int:
+        """Of one evaluation; the other half is for those under way."""
+        return self._cfg.videos.max_bytes // 2
+
+    def chosen(self, episodes: Sequence[Episode]) -> dict[str, int]:
+        """Indices of the episodes to show, by rank; none where no clips are made."""
+        return {} if self.mode is Mode.NUMBERS else extremes([episode.total_return for episode in episodes])
+
+    def is_content(self, episodes: Sequence[Episode], make_env: EnvMaker) -> bool:
+        """Tells whether an evaluation's clips can be made; where not, it is to be played again in the new mode.
+
+        The first evaluation that relies on replay proves it, without pictures: on the chosen episodes, and on the last
+        one, whose environment may have played others before.
         """
+        if self.mode is not Mode.REPLAY or self._is_proven:
+            return True
         try:
-            return self._attempt(evaluator, gamma, shelf, makes_clips=self._can_render)
+            for index in sorted({*self.chosen(episodes).values(), len(episodes) - 1}):
+                check_replay(make_env, episodes[index], max_steps=PROOF_STEPS)
         except ReplayDivergedError as error:
-            self._can_replay = False
-            self._reporter.warn_once(f"{error} Episodes are recorded while playing from now on.", kind="replay")
-        except OSError as error:
-            if self._can_replay or not self._can_render:
-                raise
-            self._reporter.report("Keeping frames", error)
-            return self._attempt(evaluator, gamma, shelf, makes_clips=False)
-        except (RenderError, EnvError) as error:
-            if not self._can_render:
-                raise
-            self._can_render = False
-            self._reporter.report("Making videos", error)
-        return self.play(evaluator, gamma=gamma, shelf=shelf)
+            self.learn(error)
+            return False
+        self._is_proven = True
+        return True
 
-    def _attempt(
-        self, evaluator: Evaluator, gamma: float, shelf: Shelf, *, makes_clips: bool
-    ) -> tuple[Evaluation, dict[str, Value]]:
-        with contextlib.ExitStack() as stack:
-            store = stack.enter_context(FrameStore()) if makes_clips and not self._can_replay else None
-            played = evaluator.play(store)
-            evaluation = Evaluation([each.episode for each in played], gamma, evaluator.actions)
-            if not makes_clips:
-                return evaluation, {}
-            frames = [partial(frames_of, each, evaluator.make_env, store) for each in played]
-            return evaluation, self._clips(evaluation, frames, evaluator.fps, shelf)
+    def learn(self, error: Exception) -> None:
+        """Takes an error that came up while clips were made, and changes the mode where it calls for that."""
+        match error:
+            case ReplayDivergedError():
+                self.mode = Mode.RECORD if self.mode is Mode.REPLAY else self.mode
+                self._reporter.warn_once(f"{error} Episodes are recorded while playing from now on.", kind="replay")
+            case RenderError() | EnvError():
+                self.mode = Mode.NUMBERS
+                self._reporter.report("Making videos", error)
+            case _:
+                self._reporter.report("Drawing the evaluation", error)
 
-    def clips_of_given(self, evaluation: Evaluation, *, shelf: Shelf) -> dict[str, Value]:
-        """Makes clips of episodes that brought their frames along; none where one did not."""
-        frames = [episode.frames for episode in evaluation.episodes if episode.frames is not None]
-        if not self._can_render or len(frames) < len(evaluation.episodes):
-            return {}
-        return self._clips(
-            evaluation, [partial(_each, array) for array in frames], self._cfg.videos.fps or DEFAULT_FPS, shelf
+    def report(
+        self, evaluation: Evaluation, films: Mapping[int, Film], *, make_env: EnvMaker, fps: float, shelf: Shelf
+    ) -> EvaluationReport:
+        """Puts together what is to be drawn.
+
+        Args:
+            evaluation: The episodes.
+            films: Frames that were recorded, by the index of their episode; the others are played again.
+            make_env: For playing again.
+            fps: Frames per second, > 0.
+            shelf: Where files go.
+        """
+        episodes = evaluation.episodes
+        chosen = self.chosen(episodes)
+        portable = make_env.portable()
+        return self._report(
+            evaluation,
+            {rank: (i, films.get(i) or ReplayFilm(portable, episodes[i])) for rank, i in chosen.items()},
+            fps,
+            shelf,
         )
 
-    def _clips(
-        self, evaluation: Evaluation, frames: Sequence[Callable[[], Generator[Pixels]]], fps: float, shelf: Shelf
-    ) -> dict[str, Value]:
-        clips: dict[str, Value] = {}
-        try:
-            for key, value in self._each_clip(evaluation, frames, fps, shelf):
-                clips[key] = value  # noqa: PERF403  # those before a failure are kept
-        except (RenderError, EnvError, ReplayDivergedError):
-            raise
-        except Exception as error:  # noqa: BLE001  # no video is worth the numbers of an evaluation
-            self._reporter.report("Writing videos", error)
-        return clips
+    def report_of_given(self, evaluation: Evaluation, *, fps: float, shelf: Shelf) -> EvaluationReport:
+        """Puts together what is to be drawn of episodes that came without an environment.
 
-    def _each_clip(
-        self, evaluation: Evaluation, frames: Sequence[Callable[[], Generator[Pixels]]], fps: float, shelf: Shelf
-    ) -> Iterator[tuple[str, Value]]:
+        Clips are made of those that brought their frames along, if all did.
+        """
+        chosen = self.chosen(evaluation.episodes)
+        frames = {rank: (i, evaluation.episodes[i].frames) for rank, i in chosen.items()}
+        if any(episode.frames is None for episode in evaluation.episodes):
+            frames = {}
+        share = self._budget // max(1, len(frames))
+        films: dict[str, tuple[int, Film]] = {
+            rank: (i, GivenFilm.of(pixels, max_bytes=share))
+            for rank, (i, pixels) in frames.items()
+            if pixels is not None
+        }
+        return self._report(evaluation, films, fps, shelf)
+
+    def _report(
+        self, evaluation: Evaluation, films: Mapping[str, tuple[int, Film]], fps: float, shelf: Shelf
+    ) -> EvaluationReport:
+        lean = replace(evaluation, episodes=[replace(episode, frames=None) for episode in evaluation.episodes])
+        clips = []
+        for rank, (index, film) in films.items():
+            episode = lean.episodes[index]
+            stride = film.steps[1] - film.steps[0] if len(film.steps) > 1 else 1
+            text = caption(rank, len(lean.episodes), episode, shelf.env_steps, stride)
+            clips.append(Clip(rank, episode, film, text, shelf.stem(rank)))
         style = ClipStyle(evaluation.actions, self._cfg.action_logger is not False, fps, self._cfg.videos.crf)
-        episodes = evaluation.episodes
-        for rank, index in extremes([episode.total_return for episode in episodes]).items():
-            text = caption(rank, len(episodes), episodes[index], shelf.env_steps)
-            with contextlib.closing(frames[index]()) as pictures:
-                clip = make_clip(pictures, episodes[index], rank=rank, text=text, stem=shelf.stem(rank), style=style)
-            yield from clip.items()
-
-
-def frames_of(played: Played, make_env: EnvMaker, store: FrameStore | None) -> Generator[Pixels]:
-    """Frames of an episode, from the store if they were recorded, else by replay."""
-    if store is not None:
-        return store.frames(played.frame_keys)
-    return replay(lambda: make_env(render=True), played.episode)
-
-
-def _each(frames: Pixels) -> Generator[Pixels]:
-    yield from frames
+        return EvaluationReport(lean, self._cfg.return_logger, clips, style)
 
 
 def check_writable(folder: str) -> None:

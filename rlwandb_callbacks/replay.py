@@ -1,16 +1,38 @@
-"""Plays a recorded episode again, this time with pictures, and checks on the way that it is the same episode."""
+"""Plays a recorded episode again, with pictures or without, and checks on the way that it is the same episode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.episode import Episode
-from rlwandb_callbacks.environments import HEADLESS_REMEDY, Env, render
+from rlwandb_callbacks.environments import HEADLESS_REMEDY, Env, EnvMaker, render
 from rlwandb_callbacks.errors import RenderError, ReplayDivergedError
 from rlwandb_callbacks.rollout import digest
+
+
+@dataclass(frozen=True)
+class ReplayFilm:
+    """The frames of an episode, made by playing it again whenever they are gone through.
+
+    Args:
+        make_env: Makes an environment that renders.
+        episode: With a seed and digests.
+    """
+
+    make_env: EnvMaker
+    episode: Episode
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """Every one."""
+        return range(self.episode.length + 1)
+
+    def __iter__(self) -> Iterator[Pixels]:
+        return replay(partial(self.make_env, render=True), self.episode)
 
 
 def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[Pixels]:
@@ -29,15 +51,34 @@ def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[Pixels]:
     """
     env = make_env()
     try:
-        observation, _ = _with_pictures(lambda: env.reset(seed=episode.seed))
-        _check(episode, 0, digest(observation, 0.0))
-        yield render(env)
-        for step, action in enumerate(episode.actions, start=1):
-            observation, reward, *_ = _with_pictures(partial(env.step, action))
-            _check(episode, step, digest(observation, float(reward)))
+        for _ in _retrace(env, episode, episode.length, _with_pictures):
             yield render(env)
     finally:
         env.close()
+
+
+def check_replay(make_env: Callable[[], Env], episode: Episode, *, max_steps: int) -> None:
+    """Takes the recorded actions again without pictures, up to a step.
+
+    Raises:
+        ReplayDivergedError: At the first step whose observation or reward is not the recorded one.
+    """
+    env = make_env()
+    try:
+        for _ in _retrace(env, episode, max_steps, lambda call: call()):
+            pass
+    finally:
+        env.close()
+
+
+def _retrace(env: Env, episode: Episode, max_steps: int, attempt: Callable[[Any], Any]) -> Iterator[None]:
+    observation, _ = attempt(partial(env.reset, seed=episode.seed))
+    _check(episode, 0, digest(observation, 0.0))
+    yield
+    for step, action in enumerate(episode.actions[:max_steps], start=1):
+        observation, reward, *_ = attempt(partial(env.step, action))
+        _check(episode, step, digest(observation, float(reward)))
+        yield
 
 
 def _with_pictures(call: Callable[[], Any]) -> Any:
@@ -54,6 +95,5 @@ def _check(episode: Episode, step: int, seen: int) -> None:
     if episode.digests is not None and int(episode.digests[step]) != seen:
         raise ReplayDivergedError(
             f"The episode with seed {episode.seed} came out differently at step {step} of {episode.length} when "
-            "its actions "
-            "were played again in a fresh environment."
+            "its actions were played again in a fresh environment."
         )

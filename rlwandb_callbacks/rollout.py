@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rlwandb_callbacks.core.episode import Episode, PolicyScores, PolicyStep, row_of, stack_scores
 from rlwandb_callbacks.core.trace import ObservationTrace
 from rlwandb_callbacks.environments import Env, render
-from rlwandb_callbacks.frame_store import FrameKey, FrameStore
+from rlwandb_callbacks.film import Camera, RecordedFilm
 
 MAX_OBSERVATION_BYTES = 64 * 2**20
 SUCCESS_KEYS = ("is_success", "success")
@@ -26,10 +26,10 @@ SUCCESS_KEYS = ("is_success", "success")
 
 @dataclass(frozen=True)
 class Played:
-    """An episode, and where its frames are when they were recorded while playing."""
+    """An episode, and its frames when they were recorded while playing."""
 
     episode: Episode
-    frame_keys: tuple[FrameKey, ...] = ()
+    film: RecordedFilm | None = None
 
 
 def play(
@@ -39,18 +39,18 @@ def play(
     seeds: Sequence[int],
     num_envs: int,
     max_steps: int,
-    store: FrameStore | None = None,
+    film_bytes: int | None = None,
     keep_observations: bool = False,
 ) -> list[Played]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
 
     Args:
-        make_env: Makes one environment; with ``store`` given, one that renders.
+        make_env: Makes one environment; with ``film_bytes`` given, one that renders.
         act: Acts in a batch of observations.
         seeds: One per episode.
         num_envs: Environments side by side; never more than episodes.
         max_steps: Longest episode; longer ones are cut and marked.
-        store: Takes every frame, where given.
+        film_bytes: Record each episode, in at most so many bytes.
         keep_observations: The episodes bring along what was observed, thinned to 64 MiB in all.
 
     Returns:
@@ -60,7 +60,7 @@ def play(
     with contextlib.ExitStack() as opened:
         lanes: list[_Lane] = []
         for _ in range(min(num_envs, len(seeds))):
-            lanes.append(_Lane(make_env(), max_steps, store, trace_bytes))
+            lanes.append(_Lane(make_env(), max_steps, film_bytes, trace_bytes))
             opened.callback(lanes[-1].close)
         envs = SyncVectorEnv([lane.itself for lane in lanes], autoreset_mode=AutoresetMode.DISABLED)
         opened.pop_all()  # from here on the vector closes them, and only once
@@ -94,9 +94,9 @@ def _play_all(
 class _Lane(gym.Wrapper[Any, Any, Any, Any]):
     """One environment of the vector: records the episode that it plays, and rests when none is left."""
 
-    def __init__(self, env: Env, max_steps: int, store: FrameStore | None, trace_bytes: int = 0) -> None:
+    def __init__(self, env: Env, max_steps: int, film_bytes: int | None, trace_bytes: int = 0) -> None:
         super().__init__(env)
-        self._max_steps, self._store, self._trace_bytes = max_steps, store, trace_bytes
+        self._max_steps, self._film_bytes, self._trace_bytes = max_steps, film_bytes, trace_bytes
         self._observation: Any = None
         self.begin(-1, None)
 
@@ -107,7 +107,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
         self._scores: list[PolicyScores] = []
         self._values: list[float] = []
         self._digests: list[int] = []
-        self._frame_keys: list[FrameKey] = []
+        self._camera = None if self._film_bytes is None else Camera(self._film_bytes)
         self._trace = ObservationTrace(self._trace_bytes) if self._trace_bytes else None
         self._ending: dict[str, Any] = {}
 
@@ -153,8 +153,8 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
         self._digests.append(digest(self._observation, reward))
         if self._trace is not None:
             self._trace.append(self._observation)
-        if self._store is not None:
-            self._frame_keys.append(self._store.append(render(self.env)))
+        if self._camera is not None:
+            self._camera.take(render(self.env))
 
     def result(self) -> Played:
         observations, stride = (None, 1) if self._trace is None else self._trace.kept(len(self._rewards))
@@ -169,7 +169,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
             observation_stride=stride,
             **self._ending,
         )
-        return Played(episode, tuple(self._frame_keys))
+        return Played(episode, None if self._camera is None else self._camera.film())
 
 
 def digest(observation: Any, reward: float) -> int:

@@ -16,10 +16,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from rlwandb_callbacks.config import WandbRLConfig
+
 for name in [name for name in os.environ if name.startswith("WANDB_")]:
     del os.environ[name]
 os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "SDL_VIDEODRIVER": "dummy"}
 torch.set_num_threads(1)
+# Starting a worker costs a second; tests of workers ask for one, and those of whole programs have one.
+WandbRLConfig.__init__.__kwdefaults__["executor"] = "inline"
 
 
 @pytest.fixture(autouse=True)

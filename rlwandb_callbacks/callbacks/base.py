@@ -73,8 +73,9 @@ class RLCallback(LightningCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts the batch."""
+        """Counts the batch, and writes the reports that have become ready."""
         self.session.counters.advance(trainer, pl_module, outputs)
+        self.session.collect()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Writes what is left and lets go of the run: Lightning calls no other hook after an exception."""

@@ -109,6 +109,11 @@ def batches_that_stepped(trainer: Trainer) -> int:
     return trainer.global_step if count is None else int(count)
 
 
+def log_every_n_steps(trainer: Any) -> int:
+    """The Trainer's own logging interval, which is 0 where its loggers are switched off: then Lightning's default."""
+    return int(trainer.log_every_n_steps) or 50
+
+
 def as_number(value: Any) -> float | None:
     """Reads a number, an array or tensor of one element; None for anything else."""
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.base import RLCallback
+from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
 from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.policy_on_map import visited_states
 from rlwandb_callbacks.dataset_maps import DatasetReport, MapMaker, PolicyReport, cache_folder
@@ -35,9 +36,19 @@ class DatasetCallback(RLCallback):
         return {**super().__getstate__(), "_make": None}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the data set, so that what is wrong with it shows before the first step."""
-        if not trainer.is_global_zero:
-            return
+        """Opens the data set, so that what is wrong with it shows before the first step, and on all ranks."""
+        ranks = Ranks(trainer)
+        error: Exception | None = None
+        if ranks.is_zero:
+            try:
+                self._open()
+            except Exception as problem:  # noqa: BLE001  # raised below, on all ranks
+                error = sendable(problem, ranks)
+        error = ranks.from_zero(error)
+        if error is not None:
+            raise error
+
+    def _open(self) -> None:
         if not self.cfg.dataset_path:
             raise ConfigError(
                 f"dataset_path is {self.cfg.dataset_path!r}, and the DatasetCallback needs it. Set it to a file or "
@@ -46,8 +57,8 @@ class DatasetCallback(RLCallback):
         dataset = open_dataset(self.cfg.dataset_path, self.cfg.dataset_format)
         folder = cache_folder(self.cfg.record_path)
         self._make = MapMaker(dataset=dataset, embedding=self.cfg.dataset.embedding, cache_folder=folder)
-        if self.cfg.dataset.policy_on_data and self._place not in self.session.evaluation_listeners:
-            self.session.evaluation_listeners.append(self._place)
+        if self.cfg.dataset.policy_on_data and self._placing not in self.session.evaluation_parts:
+            self.session.evaluation_parts.append(self._placing)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Has the map made."""
@@ -56,11 +67,9 @@ class DatasetCallback(RLCallback):
             report = DatasetReport(make=self._make, cfg=self.cfg.dataset)
             self.session.submit(trainer, pl_module, "Drawing the data set", report)
 
-    def _place(self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation) -> None:
+    def _placing(self, evaluation: Evaluation) -> PolicyReport | None:
         visited = visited_states(evaluation.episodes)
-        if self._make is not None and visited is not None:
-            report = PolicyReport(make=self._make, visited=visited)
-            self.session.submit(trainer, pl_module, "Placing the policy on the data", report)
+        return None if self._make is None or visited is None else PolicyReport(make=self._make, visited=visited)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets go of the data."""

@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlwandb_callbacks.callbacks.base import RLCallback
+from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
+from rlwandb_callbacks.callbacks.shares import SharedPlay
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.evaluation import Evaluation, guess_actions
 from rlwandb_callbacks.core.schedule import Every
 from rlwandb_callbacks.core.values import Scalar, Value
+from rlwandb_callbacks.environments import DEFAULT_FPS
 from rlwandb_callbacks.evaluator import Evaluator
+from rlwandb_callbacks.film import Film
 from rlwandb_callbacks.isolation import undisturbed
 from rlwandb_callbacks.recorder import Recorder, Shelf, check_writable
+from rlwandb_callbacks.reports import EvaluationReport, Together
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 DEFAULT_GAMMA = 0.99
 OUR_GROUPS = ("eval/", "q/", "policy/")
+SHARDING_STRATEGIES = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 WORST = float(torch.finfo(torch.float32).min)
 
 
@@ -63,7 +69,7 @@ class EvaluationCallback(RLCallback):
         return self.cfg.video_logger is not False and self.session.sink is not None
 
     def _new_recorder(self) -> Recorder:
-        return Recorder(self.cfg, self.session, can_render=self._makes_videos)
+        return Recorder(self.cfg, self.session, makes_clips=self._makes_videos)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the environment and asks the policy once, so that what is wrong shows before the first step."""
@@ -82,9 +88,26 @@ class EvaluationCallback(RLCallback):
             self._prepare(trainer, pl_module)
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._evaluator is None and self.cfg.evaluation.env is not None:
+        if self._evaluator is not None or self.cfg.evaluation.env is None:
+            return
+        if type(trainer.strategy).__name__ in SHARDING_STRATEGIES:
+            self.session.warn_once(
+                f"{type(trainer.strategy).__name__} spreads parameters over processes, which then cannot play each for "
+                "itself; no evaluation episodes are played.",
+                kind="sharded",
+            )
+            return
+        ranks = Ranks(trainer)
+        error: Exception | None = None
+        try:
             with undisturbed(pl_module, seed=self.cfg.evaluation.seed):
                 self._evaluator = Evaluator(self.cfg, pl_module)
+        except Exception as problem:  # noqa: BLE001  # raised below, on all ranks
+            error = problem
+        told = ranks.gather(None if error is None else sendable(error, ranks))
+        for other in told:
+            if other is not None:
+                raise error or other
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the schedule for modules without a validation loop."""
@@ -133,56 +156,67 @@ class EvaluationCallback(RLCallback):
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if getattr(trainer, "fast_dev_run", False):
             return
+        ranks = Ranks(trainer)
         if self._evaluator is None:
-            self._given = of_all_ranks(self._given, trainer.world_size)
+            self._given = [episode for share in ranks.gather(self._given) for episode in share]
         if self._evaluator is None and not self._given:
             return
         self._evaluated_at_update = self.session.counters.updates
         numbers: dict[str, float] = {}
-        if trainer.is_global_zero:
-            with self.session.guarded("The evaluation"):
-                numbers = self._play_and_log(trainer, pl_module)
+        errors: list[Exception] = []
+        try:
+            evaluation, films, errors = self._play(pl_module, ranks)
+            if ranks.is_zero:
+                numbers = self._log(trainer, pl_module, evaluation, films)
+        except Exception as error:  # noqa: BLE001  # all ranks must come to the next exchange
+            errors = [*errors, sendable(error, ranks)]
+        numbers, errors = ranks.from_zero((numbers, errors))
         self._given = []
-        if trainer.world_size > 1:
-            numbers = trainer.strategy.broadcast(numbers, src=0)
+        for problem in errors if ranks.is_zero or self.cfg.on_error == "raise" else []:
+            self.session.report("The evaluation", problem)
         numbers = stand_ins(trainer) | numbers
         self.session.published |= numbers.keys()
         trainer.callback_metrics.update({key: torch.tensor(number) for key, number in numbers.items()})
 
-    def _play_and_log(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        evaluation, clips = self._play(trainer, pl_module)
+    def _play(self, pl_module: LightningModule, ranks: Ranks) -> tuple[Evaluation, dict[int, Film], list[Exception]]:
+        gamma = discount_factor(self.cfg.evaluation.gamma, pl_module)
+        if self._given or self._evaluator is None:
+            return Evaluation(self._given, gamma, guess_actions(self._given)), {}, []
+        played = SharedPlay(self._evaluator, self._recorder, pl_module, self.cfg.evaluation.seed, ranks)()
+        return Evaluation(played.episodes, gamma, self._evaluator.actions), played.films, list(played.errors)
+
+    def _log(
+        self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation, films: Mapping[int, Film]
+    ) -> dict[str, float]:
         numbers = evaluation.numbers()
         values: dict[str, Value] = {key: Scalar(number) for key, number in numbers.items()}
         if self.session.sink is not None:
             with self.session.guarded("Drawing the evaluation"):
-                values |= evaluation.drawings(with_returns=self.cfg.return_logger)
-        self.session.write(trainer, pl_module, {**values, **clips})
-        self.session.announce(trainer, pl_module, evaluation)
+                values |= evaluation.distributions(with_returns=self.cfg.return_logger)
+        self.session.write(trainer, pl_module, values)
+        if self.session.sink is not None:
+            with self.session.guarded("Drawing the evaluation"):
+                report = Together(
+                    self._report(trainer, pl_module, evaluation, films), self.session.parts_for(evaluation)
+                )
+                self.session.submit(trainer, pl_module, "Drawing the evaluation", report, on_error=self._recorder.learn)
         return numbers
 
-    def _play(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Evaluation, Mapping[str, Value]]:
-        gamma = discount_factor(self.cfg.evaluation.gamma, pl_module)
+    def _report(
+        self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation, films: Mapping[int, Film]
+    ) -> EvaluationReport:
         axes = self.session.counters.axes(trainer, pl_module)
         folder = Path(self.cfg.record_path) / getattr(self.session.run, "id", "")
         shelf = Shelf(folder, int(axes["trainer/global_step"]), axes.get("time/env_steps"))
         if self._given or self._evaluator is None:
-            given = Evaluation(self._given, gamma, guess_actions(self._given))
-            return given, self._recorder.clips_of_given(given, shelf=shelf)
-        with undisturbed(pl_module, seed=self.cfg.evaluation.seed):
-            return self._recorder.play(self._evaluator, gamma=gamma, shelf=shelf)
+            return self._recorder.report_of_given(evaluation, fps=self.cfg.videos.fps or DEFAULT_FPS, shelf=shelf)
+        return self._recorder.report(
+            evaluation, films, make_env=self._evaluator.make_env, fps=self._evaluator.fps, shelf=shelf
+        )
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets go of the module."""
         self._evaluator, self._given = None, []
-
-
-def of_all_ranks(episodes: list[Episode], world_size: int) -> list[Episode]:
-    """Collects what the ranks of a distributed training brought; called on all of them."""
-    if world_size == 1:
-        return episodes
-    gathered: list[list[Episode]] = [[] for _ in range(world_size)]
-    torch.distributed.all_gather_object(gathered, episodes)
-    return [episode for of_rank in gathered for episode in of_rank]
 
 
 def stand_ins(trainer: Any) -> dict[str, float]:

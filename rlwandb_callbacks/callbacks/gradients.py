@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from rlwandb_callbacks.callbacks.base import RLCallback
+from rlwandb_callbacks.callbacks.trained import trained_networks, trained_parameters
 from rlwandb_callbacks.core.gradients import parameter_histograms
 from rlwandb_callbacks.core.schedule import Every
 
@@ -56,12 +55,10 @@ class GradientsCallback(RLCallback):
         trained = trained_parameters(trainer.optimizers, pl_module)
         if cfg.log == "parameters" and not cfg.log_graph:
             return
-        owners = {name.split(".")[0] for name in trained}
-        networks = {name: child for name, child in pl_module.named_children() if name in owners}
         self._watch = Watch(
             self.session.run,
             trained,
-            networks,
+            trained_networks(trained, pl_module),
             gradients=cfg.log != "parameters",
             log_freq=cfg.log_freq * backward_passes_per_update(trainer),
             log_graph=cfg.log_graph,
@@ -104,16 +101,3 @@ class GradientsCallback(RLCallback):
 def backward_passes_per_update(trainer: Any) -> int:
     """How often gradients are accumulated before a step: ``wandb.watch`` counts backward passes."""
     return int(trainer.accumulate_grad_batches)
-
-
-def trained_parameters(optimizers: Any, module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Parameters that some optimizer holds and that need gradients, by their name in the module.
-
-    The part of a name that ``torch.compile`` puts in is taken out, so that charts of both kinds of run line up.
-    """
-    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    return {
-        name.replace("_orig_mod.", ""): parameter
-        for name, parameter in module.named_parameters()
-        if id(parameter) in held and parameter.requires_grad
-    }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rlwandb_callbacks.callbacks.base import RLCallback
-from rlwandb_callbacks.callbacks.counters import logged_on_step
+from rlwandb_callbacks.callbacks.counters import log_every_n_steps, logged_on_step
 from rlwandb_callbacks.core.metric_names import WITH_RANGE, MetricSelection
 from rlwandb_callbacks.core.schedule import Every
 from rlwandb_callbacks.core.values import Scalar
@@ -119,13 +119,8 @@ class MetricsCallback(RLCallback):
         ours = {f"train/{name}": Scalar(number) for name, number in numbers.items()}
         if self.session.shares_rows_with_lightning:
             theirs = logged_on_step(trainer)
-            ours = {key: value for key, value in ours.items() if key not in theirs}
+            ours = {key: value for key, value in ours.items() if self.session.shown_as(key) not in theirs}
         self.session.write(trainer, pl_module, ours)
-
-
-def log_every_n_steps(trainer: Any) -> int:
-    """The Trainer's own logging interval, which is 0 where its loggers are switched off: then Lightning's default."""
-    return int(trainer.log_every_n_steps) or 50
 
 
 def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.counters import Counters
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.evaluation import Evaluation
+from rlwandb_callbacks.core.naming import Naming
 from rlwandb_callbacks.core.values import Scalar, Value
-from rlwandb_callbacks.sinks.base import Sink
+from rlwandb_callbacks.jobs import Jobs, Outcome
+from rlwandb_callbacks.reports import Report
+from rlwandb_callbacks.sinks.base import AlertingSink, Sink
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from rlwandb_callbacks.sinks.wandb_run import HeldRun
 
-EvaluationListener: TypeAlias = Callable[[Any, Any, Evaluation], None]
+    Listener = Callable[[Mapping[str, float], Mapping[str, float]], None]
+    EvaluationPart = Callable[[Evaluation], Callable[[], Mapping[str, Value]] | None]
 
 
 class Session:
@@ -35,6 +40,9 @@ class Session:
         self.counters = Counters()
         self.shares_rows_with_lightning = False
         self._given_sink = sink
+        self._jobs: Jobs | None = None
+        self._naming = Naming(cfg.naming)
+        self._listeners: list[Listener] = []
         self._last_run_id: str | None = None
         self.run_folder: Path | None = None
         self._forget_run()
@@ -44,20 +52,21 @@ class Session:
         self.sink: Sink | None = None
         self._held: HeldRun | None = None
         self._users = 0
-        self.evaluation_listeners: list[EvaluationListener] = []
+        self.evaluation_parts: list[EvaluationPart] = []
 
     def _reset(self) -> None:
         self.counters = Counters()
         self.written_at_update = -1
         self.errors = 0
-        self._errors_written = 0
+        self.skipped = 0
+        self._counts_written = {"logging/errors": 0, "logging/skipped": 0}
         self._warned: set[str] = set()
         self.published: set[str] = set()
         self._axes: dict[str, float] = {"trainer/global_step": 0}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the open run out, so that callbacks can be pickled and deep-copied at any time."""
-        return {**vars(self), "sink": None, "_held": None, "_users": 0, "evaluation_listeners": []}
+        return {**vars(self), "sink": None, "_held": None, "_users": 0, "_jobs": None, "evaluation_parts": []}
 
     @property
     def run(self) -> Any:
@@ -91,23 +100,29 @@ class Session:
         hyper_parameters = {} if logger else wandb_run.without_secrets(dict(module.hparams))
         config = {**hyper_parameters, "rlwandb": wandb_run.without_secrets(self.cfg)}
         held.run.config.update(config, allow_val_change=True)
-        return WandbSink(held.run, step_metric=self.cfg.run.step_metric)
+        return WandbSink(held.run, step_metric=self.shown_as(self.cfg.run.step_metric))
 
     def close(self, exit_code: int = 0) -> None:
         """Lets go of the run once the last of the callbacks that share it has closed."""
         self._users -= 1
         if self._users > 0:
             return
-        held, sink = self._held, self.sink
+        held = self._held
         with self.guarded("Finishing"):
-            if sink is not None and self.errors > self._errors_written:
-                self._write(self._axes, {})
-            if sink is not None:
-                sink.flush()
+            try:
+                self._finish_jobs()
+            finally:
+                self._flush()
         self._forget_run()
         if held is not None:
             with self.guarded("Finishing the run"):
                 held.release(exit_code)
+
+    def _flush(self) -> None:
+        if self.sink is not None:
+            if (self.errors, self.skipped) != tuple(self._counts_written.values()):
+                self._write(self._axes, {})
+            self.sink.flush()
 
     def write(self, trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:
         """Writes one row, with its axes; does nothing where there is no run."""
@@ -118,7 +133,13 @@ class Session:
         self.written_at_update = self.counters.updates
 
     def submit(
-        self, trainer: Trainer, module: LightningModule, what: str, report: Callable[[], Mapping[str, Value]]
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        what: str,
+        work: Callable[[], Mapping[str, Value] | Report],
+        *,
+        on_error: Callable[[Exception], None] | None = None,
     ) -> None:
         """Has slow work done, and writes what it gives on the step at which it was submitted.
 
@@ -126,24 +147,111 @@ class Session:
             trainer: For the axes.
             module: For the axes.
             what: What is being done, as the subject of a warning ("Embedding the data set").
-            report: Picklable, without a W&B run, a module or a trainer in it.
+            work: Picklable, without a W&B run, a module or a trainer in it.
+            on_error: Takes what went wrong, rather than :meth:`report`.
         """
-        if self.sink is not None:
-            axes = self.counters.axes(trainer, module)
-            with self.guarded(what):
-                self._write(axes, report())
+        if self.sink is None:
+            return
+        axes = self.counters.axes(trainer, module)
+        take_error = on_error or functools.partial(self.report, what)
 
-    def announce(self, trainer: Trainer, module: LightningModule, evaluation: Evaluation) -> None:
-        """Tells the other callbacks of an evaluation that was played on this rank."""
-        for listener in self.evaluation_listeners:
+        def take(outcome: Outcome) -> None:
+            report = (
+                outcome.result if isinstance(outcome.result, Report) else Report(outcome.result or {}, outcome.error)
+            )
+            if report.values and self.sink is not None:
+                self._write(axes, report.values)
+            if report.error is not None:
+                take_error(report.error)
+
+        with self.guarded(what):
+            if not self._queue().submit(work, take):
+                self.skipped += 1
+                self.warn_once(
+                    f"{what} was skipped, as {self.cfg.queue_size} reports are still under way; logging/skipped counts "
+                    "them. Evaluate less often, show fewer or shorter episodes, or set queue_full='wait'.",
+                    kind="skipped",
+                )
+
+    def _queue(self) -> Jobs:
+        if self._jobs is None:
+            self._jobs = Jobs.from_config(self.cfg, self._warn_of_fallback)
+        return self._jobs
+
+    def _warn_of_fallback(self, reason: Exception) -> None:
+        self.warn_once(
+            f"no worker could take the slow work ({type(reason).__name__}: {reason}), so it is done in the training "
+            "process, which waits. An environment that is made by an importable function or class can be sent to a "
+            "worker; executor='inline' ends this warning.",
+            kind="worker",
+        )
+
+    def collect(self) -> None:
+        """Writes the reports that are ready."""
+        if self._jobs:
+            with self.guarded("Collecting reports"):
+                self._jobs.collect()
+
+    def _finish_jobs(self) -> None:
+        if not self._jobs:
+            return
+        given_up = self._jobs.finish(self.cfg.finish_seconds)
+        if given_up:
+            self.skipped += given_up
+            self.warn_once(
+                f"{given_up} reports were given up, as they were not ready {self.cfg.finish_seconds:g} s after the end "
+                "of training. Set finish_seconds higher to wait for them.",
+                kind="given up",
+            )
+
+    def parts_for(self, evaluation: Evaluation) -> list[Callable[[], Mapping[str, Value]]]:
+        """What other callbacks have to add to the report of an evaluation, as work that pickles."""
+        works = []
+        for part in self.evaluation_parts:
             with self.guarded("Looking at the evaluation"):
-                listener(trainer, module, evaluation)
+                works.append(part(evaluation))
+        return [work for work in works if work is not None]
 
     def _write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         assert self.sink is not None
-        news: dict[str, Value] = {"logging/errors": Scalar(self.errors)} if self.errors > self._errors_written else {}
-        self.sink.write(axes, {**values, **news})
-        self._errors_written = self.errors
+        counts = {"logging/errors": self.errors, "logging/skipped": self.skipped}
+        news = {key: Scalar(count) for key, count in counts.items() if count > self._counts_written[key]}
+        row = {**values, **news}
+        self.sink.write(self._naming.row(axes), self._naming.row(row))
+        self._counts_written = counts
+        if self._listeners:
+            numbers = {key: value.value for key, value in row.items() if isinstance(value, Scalar)}
+            for listener in self._listeners:
+                with self.guarded("Looking at a row"):
+                    listener(axes, numbers)
+
+    def shown_as(self, key: str) -> str:
+        """What a key of ours is called in the run, by the preset that ``naming`` chose."""
+        return self._naming.key(key)
+
+    def listen(self, listener: Listener) -> None:
+        """Gives the axes and the scalars of each row, by our own keys, to a listener as well."""
+        if listener not in self._listeners:
+            self._listeners.append(listener)
+
+    def stop_listening(self, listener: Listener) -> None:
+        """Gives a listener nothing any more; one that does not listen is fine."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def alert(self, title: str, text: str, *, level: str) -> None:
+        """Tells somebody, by way of the tracker; a warning where the tracker has no way.
+
+        Args:
+            title: Less than 64 characters.
+            text: What was seen.
+            level: ``INFO``, ``WARN`` or ``ERROR``.
+        """
+        sink: object = self.sink
+        if isinstance(sink, AlertingSink):
+            sink.alert(title, text, level)
+        elif sink is not None:
+            self.warn_once(f"{title}: {text}. (This tracker has no alerts of its own.)", kind=f"alert {title}")
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlwandb_callbacks.callbacks.alerts import AlertCallback
 from rlwandb_callbacks.callbacks.base import RUNTIME_ATTRIBUTES, RLCallback
 from rlwandb_callbacks.callbacks.dataset import DatasetCallback
 from rlwandb_callbacks.callbacks.evaluation import EvaluationCallback
 from rlwandb_callbacks.callbacks.gradients import GradientsCallback
 from rlwandb_callbacks.callbacks.lightning import LightningCallback, adopt_loaded_namespaces
 from rlwandb_callbacks.callbacks.metrics import MetricsCallback
+from rlwandb_callbacks.callbacks.plasticity import PlasticityCallback
+from rlwandb_callbacks.callbacks.rollouts import RolloutsCallback
 from rlwandb_callbacks.config import WandbRLConfig, as_config
 from rlwandb_callbacks.sinks.base import Sink
 
@@ -27,17 +30,21 @@ def build_callbacks(cfg: WandbRLConfig | None = None, *, sink: Sink | None = Non
 
     Example:
         >>> [type(callback).__name__ for callback in build_callbacks({"gradient_logger": True})]
-        ['GradientsCallback', 'MetricsCallback', 'EvaluationCallback']
+        ['GradientsCallback', 'MetricsCallback', 'RolloutsCallback', 'EvaluationCallback']
     """
     config = as_config(cfg, **keywords)
     wanted: list[type[RLCallback]] = []
     if config.gradient_logger:
         wanted.append(GradientsCallback)
     if config.plot_logger:
-        wanted.append(MetricsCallback)
+        wanted += [MetricsCallback, RolloutsCallback]
+    if config.plasticity.enabled:
+        wanted.append(PlasticityCallback)
     if config.vis_dataset:
         wanted.append(DatasetCallback)
     wanted.append(EvaluationCallback)
+    if config.alerts.enabled:
+        wanted.append(AlertCallback)
     callbacks = [kind(config, sink=sink) for kind in wanted]
     for callback in callbacks:
         callback.share(callbacks[0].session)

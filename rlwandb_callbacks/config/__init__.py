@@ -12,11 +12,13 @@ Example:
     rlwandb_callbacks.errors.ConfigError: Unknown key 'epsiodes' (value 4) in evaluation. Did you mean 'episodes'? ...
 """
 
+from rlwandb_callbacks.config.alerts import AlertsConfig
 from rlwandb_callbacks.config.checks import check_types
 from rlwandb_callbacks.config.dataset import DatasetConfig, EmbeddingConfig
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.gradients import GradientsConfig
 from rlwandb_callbacks.config.metrics import MetricsConfig
+from rlwandb_callbacks.config.plasticity import PlasticityConfig
 from rlwandb_callbacks.config.reading import as_config
 from rlwandb_callbacks.config.run import STEP_METRICS, RunConfig
 from rlwandb_callbacks.config.videos import VideosConfig
@@ -26,11 +28,13 @@ __all__ = [
     "ACTION_LOGGERS",
     "DATASET_FORMATS",
     "STEP_METRICS",
+    "AlertsConfig",
     "DatasetConfig",
     "EmbeddingConfig",
     "EvaluationConfig",
     "GradientsConfig",
     "MetricsConfig",
+    "PlasticityConfig",
     "RunConfig",
     "VideosConfig",
     "WandbRLConfig",

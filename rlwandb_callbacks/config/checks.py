@@ -6,6 +6,7 @@ import numbers
 import types
 import typing
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 from rlwandb_callbacks.errors import ConfigError, nearest
@@ -53,8 +54,13 @@ def _in_words(hint: Any) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_in_words(option) for option in typing.get_args(hint))
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "nothing (null)"}
-    origins = {list: "a list of text", dict: "a mapping", Callable: "a callable"}
-    return names.get(hint) or origins.get(typing.get_origin(hint)) or str(hint)
+    origins = {
+        list: "a list of text",
+        dict: "a mapping",
+        Callable: "a callable",
+        Executor: "a concurrent.futures.Executor",
+    }
+    return names.get(hint) or origins.get(typing.get_origin(hint) or hint) or str(hint)
 
 
 def _full_name(section: Any, name: str) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import Any
 
-from rlwandb_callbacks.config.checks import check_types, path_text, require_one_of
+from rlwandb_callbacks.config.alerts import AlertsConfig
+from rlwandb_callbacks.config.checks import check_types, path_text, require, require_one_of
 from rlwandb_callbacks.config.dataset import DatasetConfig
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.gradients import GradientsConfig
 from rlwandb_callbacks.config.metrics import MetricsConfig
+from rlwandb_callbacks.config.plasticity import PlasticityConfig
 from rlwandb_callbacks.config.run import RunConfig
 from rlwandb_callbacks.config.videos import VideosConfig
+from rlwandb_callbacks.core.naming import PRESETS
 from rlwandb_callbacks.errors import ConfigError
 
+EXECUTORS = ("process", "thread", "inline")
 ACTION_LOGGERS = ("q_value", "action_probability")
 DATASET_FORMATS = ("d4rl", "minari", "di-engine", "di-engine-pickle", "hdf5", "npz", "memory", "torch")
 _SPELLINGS = {"q value": "q_value", "action probability": "action_probability"}
@@ -34,12 +40,23 @@ class WandbRLConfig:
         vis_dataset: Draw the offline data at ``dataset_path``, and where evaluation episodes walk on them.
         dataset_path: Offline data: a file, a folder, or what :func:`rlwandb_callbacks.open_dataset` takes as text.
         dataset_format: Layout of the data, one of ``DATASET_FORMATS``; by default recognised by content.
+        executor: Where slow work (replaying, drawing, encoding, embedding) is done: ``process``, one worker process;
+            ``thread``; ``inline``, in the training process, which waits; or a ``concurrent.futures.Executor``, such as
+            Dask's, whose workers see ``record_path`` under the same name.
+        queue_size: Reports (an evaluation's videos, a data set's pictures) that wait or run at a time, ≥ 1.
+        queue_full: ``skip`` leaves the newest evaluation's videos out and counts them as ``logging/skipped``; ``wait``
+            has training wait.
+        finish_seconds: How long the end of a training waits for what is under way, ≥ 0.
+        naming: Names that the run's keys get: those of ``sb3``, ``cleanrl``, ``torchrl`` or ``di-engine``; by default
+            our own. Monitors go by our own names in any case.
         on_error: ``warn`` goes on training when logging fails, ``raise`` does not.
         evaluation: How episodes are played.
         dataset: How offline data are shown.
         metrics: How training metrics are logged.
         gradients: What ``wandb.watch`` is called with.
         videos: How videos are made.
+        plasticity: Whether networks can still learn.
+        alerts: When somebody should be told.
         run: The W&B run to open where there is none.
     """
 
@@ -53,12 +70,19 @@ class WandbRLConfig:
     vis_dataset: bool = False
     dataset_path: str | None = None
     dataset_format: str | None = None
+    executor: str | Executor = "process"
+    queue_size: int = 2
+    queue_full: str = "skip"
+    finish_seconds: float = 600.0
+    naming: str | None = None
     on_error: str = "warn"
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     gradients: GradientsConfig = field(default_factory=GradientsConfig)
     videos: VideosConfig = field(default_factory=VideosConfig)
+    plasticity: PlasticityConfig = field(default_factory=PlasticityConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     key_prefix = ""
@@ -71,9 +95,19 @@ class WandbRLConfig:
         check_types(self)
         require_one_of(self, "action_logger", (True, False, *ACTION_LOGGERS, *_SPELLINGS))
         require_one_of(self, "dataset_format", (None, *DATASET_FORMATS))
+        require_one_of(self, "naming", (None, *PRESETS))
         require_one_of(self, "on_error", ("warn", "raise"))
+        require_one_of(self, "queue_full", ("skip", "wait"))
+        require(self, "queue_size", lambda value: value >= 1, "a whole number ≥ 1")
+        require(self, "finish_seconds", lambda value: value >= 0, "a number ≥ 0")
+        if isinstance(self.executor, str):
+            require_one_of(self, "executor", EXECUTORS)
         if self.vis_dataset and not self.dataset_path:
             raise ConfigError(
                 f"vis_dataset is True, which needs offline data, and dataset_path is {self.dataset_path!r}. Set "
                 "dataset_path (a file or folder of offline data), or leave vis_dataset out."
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves a user's executor out: none can be pickled or copied."""
+        return {**vars(self), "executor": self.executor if isinstance(self.executor, str) else "process"}

@@ -32,19 +32,6 @@ def scalars(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -
     return numbers | {key: value for key, value in further.items() if value is not None}
 
 
-def return_values(episodes: Sequence[Episode], *, title: str) -> dict[str, Value]:
-    """The distribution of returns: as W&B's own histogram and as a picture."""
-    returns = [episode.total_return for episode in episodes]
-    values: dict[str, Value] = {"eval/return_figure": Image(return_distribution(returns, title=title), title)}
-    counted = histogram(np.array(returns))
-    return values | ({"eval/return_distribution": counted} if counted is not None else {})
-
-
-def episode_values(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -> dict[str, Value]:
-    """The table of episodes and the histograms of actions."""
-    return {"eval/episodes": episode_table(episodes, gamma=gamma), **action_histograms(episodes, actions)}
-
-
 def action_histograms(episodes: Sequence[Episode], actions: ActionSpec) -> dict[str, Value]:
     """Which actions were taken: one histogram, or one per dimension of a continuous action (the first 16)."""
     taken = [episode.actions.reshape(episode.length, -1) for episode in episodes if episode.length]
@@ -83,15 +70,30 @@ class Evaluation:
         """See :func:`scalars`."""
         return scalars(self.episodes, gamma=self.gamma, actions=self.actions)
 
-    def drawings(self, *, with_returns: bool) -> dict[str, Value]:
-        """Tables, histograms and pictures.
+    def distributions(self, *, with_returns: bool) -> dict[str, Value]:
+        """The table of episodes, and histograms of actions and returns.
 
         Args:
-            with_returns: Also the distribution of returns.
+            with_returns: Also the histogram of returns.
         """
-        values = episode_values(self.episodes, gamma=self.gamma, actions=self.actions)
+        table = episode_table(self.episodes, gamma=self.gamma)
+        counted = histogram(np.array(self._returns)) if with_returns else None
+        returns: dict[str, Value] = {} if counted is None else {"eval/return_distribution": counted}
+        return {"eval/episodes": table, **action_histograms(self.episodes, self.actions), **returns}
+
+    def figures(self, *, with_returns: bool) -> dict[str, Value]:
+        """Pictures, which take some 100 ms.
+
+        Args:
+            with_returns: The distribution of returns.
+        """
         title = f"Returns of {len(self.episodes)} evaluation episodes"
-        return values | (return_values(self.episodes, title=title) if with_returns else {})
+        picture = return_distribution(self._returns, title=title) if with_returns else None
+        return {} if picture is None else {"eval/return_figure": Image(picture, title)}
+
+    @property
+    def _returns(self) -> list[float]:
+        return [episode.total_return for episode in self.episodes]
 
 
 def guess_actions(episodes: Sequence[Episode]) -> ActionSpec:

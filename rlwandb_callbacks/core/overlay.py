@@ -6,7 +6,8 @@ axis, tracks) is drawn once per episode.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -219,19 +220,23 @@ class Overlay:
         paste(canvas, text_block(text, size or self._at.text_size, colour), x, y, align)
 
 
-def annotate(frames: Iterable[Pixels], episode: Episode, actions: ActionSpec) -> Iterator[Pixels]:
+def annotate(
+    frames: Iterable[Pixels], episode: Episode, actions: ActionSpec, steps: Sequence[int] | None = None
+) -> Iterator[Pixels]:
     """Puts the panel of each step beside its frame.
 
     Args:
-        frames: ``episode.length + 1`` pictures of shape ``[H, W, 3]``, the last of them the last state.
+        frames: Pictures of shape ``[H, W, 3]``.
         episode: The episode that they show.
         actions: Names or bounds of its actions.
+        steps: The step that each frame shows; by default every one from 0, the first state, to ``episode.length``,
+            the last.
 
     Yields:
         Shape ``[H', W', 3]``, one size for all; small frames are enlarged by a whole factor.
     """
     overlay: Overlay | None = None
-    for step, frame in enumerate(frames):
+    for step, frame in zip(itertools.count() if steps is None else steps, frames, strict=False):
         picture = enlarge(frame)
         overlay = overlay or Overlay(episode, actions, picture.shape[0])
         yield np.concatenate([picture, overlay.panel(step)], axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rlwandb_callbacks.core.values import Value
 
@@ -21,3 +21,17 @@ class Sink(Protocol):
 
     def flush(self) -> None:
         """Returns once nothing is held back in this process."""
+
+
+@runtime_checkable
+class AlertingSink(Protocol):
+    """What a sink may do besides: tell somebody at once."""
+
+    def alert(self, title: str, text: str, level: str) -> None:
+        """Sends an alert.
+
+        Args:
+            title: Less than 64 characters.
+            text: What was seen.
+            level: ``INFO``, ``WARN`` or ``ERROR``.
+        """

@@ -27,6 +27,7 @@ class WandbSink:
         self.run = run
         self._step_metric = step_metric
         self._defined: set[str] = set()
+        self._latest_axes: dict[str, float] = {}
 
     def write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         """Writes one row; see :class:`rlwandb_callbacks.sinks.base.Sink`."""
@@ -37,6 +38,18 @@ class WandbSink:
             self.run.define_metric(key, step_metric=step_metric)
         self._defined |= axes.keys() | values.keys()
         self.run.log({**axes, **{key: to_wandb(value) for key, value in values.items()}})
+        self._keep_summary(axes)
+
+    def _keep_summary(self, axes: Mapping[str, float]) -> None:
+        """Keeps a row that comes late from turning the run's summary of the axes back."""
+        late = {key: latest for key, latest in self._latest_axes.items() if key in axes and latest > axes[key]}
+        if late:
+            self.run.summary.update(late)
+        self._latest_axes |= {**axes, **late}
+
+    def alert(self, title: str, text: str, level: str) -> None:
+        """Has W&B send an e-mail or a message, as the account's settings say; an offline run keeps it in its file."""
+        self.run.alert(title=title, text=text, level=level)
 
     def flush(self) -> None:
         """Does nothing: ``run.log`` hands each row to W&B's own process before it returns."""

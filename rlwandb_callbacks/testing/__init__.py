@@ -17,19 +17,21 @@ from rlwandb_callbacks.testing.sinks import MemorySink
 
 if TYPE_CHECKING:
     from rlwandb_callbacks.testing.modules import TinyActorCritic, TinyQ, TinyValidatedQ
-    from rlwandb_callbacks.testing.offline_run import MetricDefinition, OfflineRun, read_offline_run
+    from rlwandb_callbacks.testing.offline_run import AlertRecord, MetricDefinition, OfflineRun, read_offline_run
 
 # Loaded when first used: the modules need Lightning, the reader needs wandb.
 _HOME_OF = {
     "TinyActorCritic": "modules",
     "TinyQ": "modules",
     "TinyValidatedQ": "modules",
+    "AlertRecord": "offline_run",
     "MetricDefinition": "offline_run",
     "OfflineRun": "offline_run",
     "read_offline_run": "offline_run",
 }
 
 __all__ = [
+    "AlertRecord",
     "CorridorEnv",
     "MemorySink",
     "MetricDefinition",

@@ -35,6 +35,21 @@ class MetricDefinition:
     step_sync: bool
 
 
+@dataclass(frozen=True)
+class AlertRecord:
+    """What ``run.alert`` said.
+
+    Args:
+        title: One line.
+        text: The rest.
+        level: ``INFO``, ``WARN`` or ``ERROR``.
+    """
+
+    title: str
+    text: str
+    level: str
+
+
 @dataclass
 class OfflineRun:
     """The content of an offline run.
@@ -46,6 +61,7 @@ class OfflineRun:
         summary: The latest summary.
         metrics: Definitions by key or pattern.
         files: Paths of the files that belong to the run, below ``folder / "files"``.
+        alerts: In the order in which they were sent.
         exit_code: None while the run goes on or was killed.
     """
 
@@ -55,6 +71,7 @@ class OfflineRun:
     summary: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, MetricDefinition] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    alerts: list[AlertRecord] = field(default_factory=list)
     exit_code: int | None = None
 
     def column(self, key: str) -> list[Any]:
@@ -144,6 +161,8 @@ def _take(run: OfflineRun, record: Any) -> None:
             )
         case "files":
             run.files += [file.path for file in record.files.files]
+        case "alert":
+            run.alerts.append(AlertRecord(record.alert.title, record.alert.text, record.alert.level))
         case "exit":
             run.exit_code = record.exit.exit_code
 

@@ -28,6 +28,8 @@ EVERYTHING = {
     "on_error": "raise",
     "gradients": {"log_freq": 2, "log_graph": True},
     "metrics": {"every_n_steps": 2},
+    "plasticity": {"enabled": True, "every_n_steps": 2},
+    "alerts": {"enabled": True},
     "evaluation": {"env": CorridorEnv, "policy": "q_network", "episodes": 3, "every_n_steps": 3},
     "vis_dataset": True,
     "dataset_path": "walks.npz",
@@ -63,10 +65,13 @@ def drawing(module_class: type[TinyQ]) -> type[TinyQ]:
 
 def test_all_callbacks_are_found() -> None:
     assert {kind.__name__ for kind in CALLBACKS} >= {
+        "AlertCallback",
         "DatasetCallback",
         "EvaluationCallback",
         "GradientsCallback",
         "MetricsCallback",
+        "PlasticityCallback",
+        "RolloutsCallback",
         "WandbRLCallback",
     }
 
@@ -223,7 +228,11 @@ class Operations(TorchDispatchMode):
 
 @every_callback
 def test_between_two_rows_no_tensor_is_read_copied_or_computed(kind: Any, fit: Any) -> None:
-    config = {**EVERYTHING, "metrics": {"every_n_steps": 100}, "gradients": {"log_freq": 100}}
+    config = {
+        **EVERYTHING,
+        **{name: {"every_n_steps": 100} for name in ("metrics", "plasticity")},
+        "gradients": {"log_freq": 100},
+    }
     callback = kind(config)
     seen: list[str] = []
 

@@ -165,3 +165,21 @@ def test_observations_that_do_not_fit_the_data_warn_once(fit: Any) -> None:
         fit(TinyValidatedQ(), callback, max_epochs=3)
     assert len(sink.column("eval/return_mean")) == 3
     assert len(sink.column("dataset/points")) == 1
+
+
+def test_a_worker_process_makes_the_map_and_places_the_policy(fit: Any) -> None:
+    callback = WandbRLCallback(
+        SHARED,
+        vis_dataset=True,
+        dataset_path=write_corridors(),
+        dataset={"pictures": ["overview"]},
+        executor="process",
+        queue_full="wait",
+        on_error="raise",
+    )
+    fit(TinyValidatedQ(), callback, max_epochs=3)
+    run = read_offline_run("wandb")
+    assert [row["trainer/global_step"] for row in run.history if "dataset/overview" in row] == [0]
+    assert [row["trainer/global_step"] for row in run.history if "dataset/ood_ratio" in row] == [7, 15, 23]
+    assert all(picture.stat().st_size > 1_000 for picture in run.media("dataset/policy_on_data"))
+    assert len(list((Path("rl_videos") / "cache").iterdir())) == 1

@@ -14,6 +14,7 @@ from rlwandb_callbacks.core.canvas import BAR, CHOSEN
 from rlwandb_callbacks.core.episode import Episode, QValues
 from rlwandb_callbacks.core.panel_layout import Geometry
 from rlwandb_callbacks.core.values import Image, Video
+from rlwandb_callbacks.film import GivenFilm
 
 MakeEpisode = Callable[..., Episode]
 Decode = Callable[[Path | str], tuple[dict[str, Any], np.ndarray]]
@@ -27,7 +28,14 @@ def style(**changes: Any) -> ClipStyle:
 def clip_of(episode: Episode, stem: Path, frames: np.ndarray | None = None, **changes: Any) -> dict[str, Any]:
     if frames is None:
         frames = np.full((episode.length + 1, 128, 160, 3), 200, np.uint8)
-    return make_clip(iter(frames), episode, rank="best", text="a caption", stem=stem, style=style(**changes))
+    return make_clip(
+        GivenFilm(frames, tuple(range(len(frames)))),
+        episode,
+        rank="best",
+        text="a caption",
+        stem=stem,
+        style=style(**changes),
+    )
 
 
 @pytest.mark.parametrize(

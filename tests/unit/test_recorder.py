@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from rlwandb_callbacks.callbacks.ranks import Ranks
+from rlwandb_callbacks.callbacks.shares import SharedPlay
 from rlwandb_callbacks.config import WandbRLConfig, as_config
 from rlwandb_callbacks.core.actions import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode
@@ -18,6 +22,7 @@ from rlwandb_callbacks.core.values import Image, Video
 from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError
 from rlwandb_callbacks.evaluator import Evaluator
 from rlwandb_callbacks.recorder import Recorder, Shelf, check_writable
+from rlwandb_callbacks.reports import Report
 from rlwandb_callbacks.testing import CorridorEnv
 
 MakeEpisode = Callable[..., Episode]
@@ -30,19 +35,37 @@ def go_right(observations: torch.Tensor) -> torch.Tensor:
 
 
 def config(env: Any = CorridorEnv, **keywords: Any) -> WandbRLConfig:
-    return as_config({"evaluation": {"env": env, "policy": go_right, "episodes": 5}, **keywords})
+    return as_config(
+        {"evaluation": {"env": env, "policy": go_right, "episodes": 5}, "return_logger": False, **keywords}
+    )
 
 
 def shelf_in(folder: Path, env_steps: float | None = None) -> Shelf:
     return Shelf(folder / "run", 1200, env_steps)
 
 
-def played(
-    cfg: WandbRLConfig, reporter: Any, folder: Path, can_render: bool = True
-) -> tuple[Evaluation, dict[str, Any]]:
-    return Recorder(cfg, reporter, can_render=can_render).play(
-        Evaluator(cfg, nn.Module()), gamma=1.0, shelf=shelf_in(folder)
+def attempt(recorder: Recorder, evaluator: Evaluator, folder: Path, **shelf: Any) -> tuple[Evaluation, dict[str, Any]]:
+    """What the callback does with a recorder, in one process and without a worker."""
+    alone = Ranks(SimpleNamespace(world_size=1, global_rank=0))
+    played = SharedPlay(evaluator, recorder, nn.Module(), 0, alone)()
+    evaluation = Evaluation(played.episodes, 1.0, evaluator.actions)
+    assert played.errors == []
+    report = recorder.report(
+        evaluation, played.films, make_env=evaluator.make_env, fps=evaluator.fps, shelf=shelf_in(folder, **shelf)
     )
+    return evaluation, learned(recorder, report())
+
+
+def learned(recorder: Recorder, report: Report) -> dict[str, Any]:
+    if report.error is not None:
+        recorder.learn(report.error)
+    return dict(report.values)
+
+
+def played(
+    cfg: WandbRLConfig, reporter: Any, folder: Path, makes_clips: bool = True
+) -> tuple[Evaluation, dict[str, Any]]:
+    return attempt(Recorder(cfg, reporter, makes_clips=makes_clips), Evaluator(cfg, nn.Module()), folder)
 
 
 def lengths(evaluation: Evaluation) -> list[int]:
@@ -51,8 +74,8 @@ def lengths(evaluation: Evaluation) -> list[int]:
 
 def test_best_median_and_worst_are_clips_with_captions(reporter: Any, decode: Decode, tmp_path: Path) -> None:
     cfg = config()
-    recorder = Recorder(cfg, reporter, can_render=True)
-    evaluation, clips = recorder.play(Evaluator(cfg, nn.Module()), gamma=1.0, shelf=shelf_in(tmp_path, 34_000.0))
+    recorder = Recorder(cfg, reporter, makes_clips=True)
+    evaluation, clips = attempt(recorder, Evaluator(cfg, nn.Module()), tmp_path, env_steps=34_000.0)
     assert lengths(evaluation) == [2, 3, 4, 5, 6]
     assert sorted(clips) == KEYS
     for rank, length, seed in [("best", 6, 4), ("median", 4, 2), ("worst", 2, 0)]:
@@ -90,7 +113,9 @@ def test_the_panel_is_there_where_it_is_asked_for(
 
 @pytest.mark.parametrize(("episodes", "ranks"), [(1, ["best"]), (2, ["best", "worst"])])
 def test_few_episodes_make_few_clips(reporter: Any, tmp_path: Path, episodes: int, ranks: list[str]) -> None:
-    cfg = as_config({"evaluation": {"env": CorridorEnv, "policy": go_right, "episodes": episodes}})
+    cfg = as_config(
+        {"evaluation": {"env": CorridorEnv, "policy": go_right, "episodes": episodes}, "return_logger": False}
+    )
     _, clips = played(cfg, reporter, tmp_path)
     assert sorted(clips) == sorted([f"video/{rank}" for rank in ranks] + [f"video/{rank}_sheet" for rank in ranks])
 
@@ -100,7 +125,7 @@ def test_nothing_is_rendered_where_no_video_is_wanted(reporter: Any, tmp_path: P
         def render(self) -> Any:
             raise AssertionError
 
-    evaluation, clips = played(config(Unseen), reporter, tmp_path, can_render=False)
+    evaluation, clips = played(config(Unseen), reporter, tmp_path, makes_clips=False)
     assert (lengths(evaluation), clips) == ([2, 3, 4, 5, 6], {})
     assert list(tmp_path.iterdir()) == []
 
@@ -153,9 +178,9 @@ def without_render_mode() -> CorridorEnv:
 @pytest.mark.parametrize("env", [Headless, Blank, NoScreen, LateScreen, LostScreen, without_render_mode])
 def test_an_env_that_cannot_render_gives_numbers_and_one_report(reporter: Any, tmp_path: Path, env: Any) -> None:
     cfg = config(env)
-    recorder, evaluator = Recorder(cfg, reporter, can_render=True), Evaluator(cfg, nn.Module())
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
     for _ in range(3):
-        evaluation, clips = recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+        evaluation, clips = attempt(recorder, evaluator, tmp_path)
         assert (lengths(evaluation), clips) == ([2, 3, 4, 5, 6], {})
     assert [what for what, _ in reporter.errors] == ["Making videos"]
     assert isinstance(reporter.errors[0][1], RenderError | EnvError)
@@ -183,9 +208,9 @@ def test_an_env_that_cannot_be_made_at_all_is_not_tried_for_ever(reporter: Any, 
         return CorridorEnv()
 
     cfg = config(once)
-    recorder, evaluator = Recorder(cfg, reporter, can_render=True), Evaluator(cfg, nn.Module())
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
     with pytest.raises(EnvError, match="licence expired"):
-        recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+        attempt(recorder, evaluator, tmp_path)
     assert len(made) <= 4
 
 
@@ -202,9 +227,9 @@ def test_an_env_that_does_not_repeat_itself_is_recorded_while_playing(
 ) -> None:
     random.seed(0)
     cfg = config(Restless)
-    recorder, evaluator = Recorder(cfg, reporter, can_render=True), Evaluator(cfg, nn.Module())
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
     for _ in range(2):
-        evaluation, clips = recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+        evaluation, clips = attempt(recorder, evaluator, tmp_path)
         assert sorted(clips) == KEYS
         returns = [episode.total_return for episode in evaluation.episodes]
         for rank, index in [("best", np.argmax(returns)), ("worst", np.argmin(returns))]:
@@ -249,12 +274,12 @@ def test_an_env_that_neither_repeats_itself_nor_renders_gives_numbers(reporter: 
 def test_videos_that_cannot_be_written_are_reported_and_the_numbers_kept(reporter: Any, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file, where a folder should be")
     cfg = config()
-    recorder, evaluator = Recorder(cfg, reporter, can_render=True), Evaluator(cfg, nn.Module())
-    evaluation, clips = recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
+    evaluation, clips = attempt(recorder, evaluator, tmp_path)
     assert (lengths(evaluation), clips) == ([2, 3, 4, 5, 6], {})
-    assert [what for what, _ in reporter.errors] == ["Writing videos"]
+    assert [what for what, _ in reporter.errors] == ["Drawing the evaluation"]
     (tmp_path / "run").unlink()
-    _, clips = recorder.play(evaluator, gamma=1.0, shelf=shelf_in(tmp_path))
+    _, clips = attempt(recorder, evaluator, tmp_path)
     assert sorted(clips) == KEYS, "once there is room again, videos are made again"
 
 
@@ -266,17 +291,27 @@ def test_videos_that_cannot_be_written_are_raised_where_the_user_wants_that(
         played(config(), strict_reporter, tmp_path)
 
 
-def test_frames_that_cannot_be_kept_are_reported_and_the_numbers_kept(
-    reporter: Any, tmp_path: Path, little_room: None
-) -> None:
-    class Noisy(Restless):
-        def render(self) -> Any:
-            return np.random.default_rng(self._steps).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+class Noisy(Restless):
+    """Shows pictures that do not compress."""
 
-    evaluation, clips = played(config(Noisy, action_logger=False), reporter, tmp_path)
-    assert len(evaluation.episodes) == 5
-    assert clips == {}
-    assert [type(error) for _, error in reporter.errors] == [OSError]
+    def render(self) -> Any:
+        return np.random.default_rng(self._steps).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *_ = super().step(action)
+        return observation, reward, self._steps == 19, False, {}
+
+
+def test_frames_that_are_recorded_stay_within_the_budget_and_the_caption_says_so(
+    reporter: Any, decode: Decode, tmp_path: Path
+) -> None:
+    cfg = config(Noisy, action_logger=False, videos={"max_bytes": 16_000_000})
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
+    _, clips = attempt(recorder, evaluator, tmp_path)
+    assert recorder.film_bytes == 1_600_000
+    assert "one frame in 8" in clips["video/worst"].caption
+    _, frames = decode(clips["video/worst"].path)
+    assert len(frames) == 4
 
 
 def given(make_episode: MakeEpisode, frames: bool = True) -> Evaluation:
@@ -290,8 +325,8 @@ def given(make_episode: MakeEpisode, frames: bool = True) -> Evaluation:
 def test_episodes_that_bring_their_frames_become_clips(
     reporter: Any, make_episode: MakeEpisode, decode: Decode, tmp_path: Path
 ) -> None:
-    recorder = Recorder(as_config(videos={"fps": 7}), reporter, can_render=True)
-    clips = recorder.clips_of_given(given(make_episode), shelf=shelf_in(tmp_path))
+    recorder = Recorder(as_config(return_logger=False), reporter, makes_clips=True)
+    clips = dict(recorder.report_of_given(given(make_episode), fps=7, shelf=shelf_in(tmp_path))().values)
     assert sorted(clips) == KEYS
     assert "seed unknown" in clips["video/best"].caption
     for rank, length in [("best", 3), ("median", 2), ("worst", 1)]:
@@ -299,12 +334,13 @@ def test_episodes_that_bring_their_frames_become_clips(
         assert (len(frames), meta["fps"]) == (length + 1, 7)
 
 
-@pytest.mark.parametrize(("frames", "can_render"), [(False, True), (True, False)])
+@pytest.mark.parametrize(("frames", "makes_clips"), [(False, True), (True, False)])
 def test_episodes_without_frames_or_a_wish_for_videos_make_no_clips(
-    reporter: Any, make_episode: MakeEpisode, tmp_path: Path, frames: bool, can_render: bool
+    reporter: Any, make_episode: MakeEpisode, tmp_path: Path, frames: bool, makes_clips: bool
 ) -> None:
-    recorder = Recorder(as_config(), reporter, can_render=can_render)
-    assert recorder.clips_of_given(given(make_episode, frames), shelf=shelf_in(tmp_path)) == {}
+    recorder = Recorder(as_config(return_logger=False), reporter, makes_clips=makes_clips)
+    report = recorder.report_of_given(given(make_episode, frames), fps=7, shelf=shelf_in(tmp_path))
+    assert report() == Report({})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -312,9 +348,10 @@ def test_clips_of_given_episodes_that_cannot_be_written_are_reported(
     reporter: Any, make_episode: MakeEpisode, tmp_path: Path
 ) -> None:
     (tmp_path / "run").write_text("a file, where a folder should be")
-    recorder = Recorder(as_config(), reporter, can_render=True)
-    assert recorder.clips_of_given(given(make_episode), shelf=shelf_in(tmp_path)) == {}
-    assert [what for what, _ in reporter.errors] == ["Writing videos"]
+    recorder = Recorder(as_config(return_logger=False), reporter, makes_clips=True)
+    report = recorder.report_of_given(given(make_episode), fps=7, shelf=shelf_in(tmp_path))
+    assert learned(recorder, report()) == {}
+    assert [what for what, _ in reporter.errors] == ["Drawing the evaluation"]
 
 
 def test_a_folder_is_made_where_files_can_be_written(tmp_path: Path) -> None:
@@ -328,8 +365,23 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path
         check_writable(str(tmp_path / "file" / "videos"))
 
 
-def test_a_shelf_makes_its_folder_when_it_is_first_needed(tmp_path: Path) -> None:
-    shelf = shelf_in(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    assert shelf.stem("worst") == tmp_path / "run" / "step_000001200_worst"
-    assert (tmp_path / "run").is_dir()
+def test_a_shelf_names_files_by_step_and_rank_from_the_root(tmp_path: Path) -> None:
+    assert shelf_in(Path("here")).stem("worst") == tmp_path / "here" / "run" / "step_000001200_worst"
+
+
+def test_a_report_can_be_sent_to_another_process(reporter: Any, make_episode: MakeEpisode, tmp_path: Path) -> None:
+    cfg = config()
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
+    evaluation = Evaluation([each.episode for each in evaluator.play()], 1.0, evaluator.actions)
+    report = recorder.report(evaluation, {}, make_env=evaluator.make_env, fps=12, shelf=shelf_in(tmp_path))
+    done = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(report))()))
+    assert sorted(done.values) == KEYS
+    assert done.error is None
+
+
+def test_what_was_made_before_a_failure_is_kept(reporter: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "step_000001200_median.png").mkdir()  # a folder where the second sheet should be
+    _, clips = played(config(), reporter, tmp_path)
+    assert sorted(clips) == ["video/best", "video/best_sheet"]
+    assert [what for what, _ in reporter.errors] == ["Drawing the evaluation"]

@@ -10,7 +10,6 @@ import pytest
 from gymnasium import spaces
 
 from rlwandb_callbacks.core.episode import Episode, PolicyStep, QValues
-from rlwandb_callbacks.frame_store import FrameStore
 from rlwandb_callbacks.rollout import digest, play
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
 
@@ -274,29 +273,28 @@ def test_envs_are_closed_also_when_the_policy_fails() -> None:
     assert Closing.open == 0
 
 
-def test_frames_are_stored_while_playing_one_more_than_steps() -> None:
-    with FrameStore() as store:
-        played = play(
-            lambda: CorridorEnv("rgb_array"), go_right, seeds=range(3), num_envs=2, max_steps=NEVER, store=store
-        )
-        for each in played:
-            frames = list(store.frames(each.frame_keys))
-            env = CorridorEnv("rgb_array")
-            env.reset(seed=each.episode.seed)
-            expected = [env.render()]
-            for action in each.episode.actions:
-                env.step(action)
-                expected.append(env.render())
-            assert len(frames) == each.episode.length + 1
-            assert np.array_equal(frames, expected)
+def test_episodes_are_recorded_while_playing_one_frame_more_than_steps() -> None:
+    played = play(
+        lambda: CorridorEnv("rgb_array"), go_right, seeds=range(3), num_envs=2, max_steps=NEVER, film_bytes=10**6
+    )
+    for each in played:
+        assert each.film is not None
+        env = CorridorEnv("rgb_array")
+        env.reset(seed=each.episode.seed)
+        expected = [env.render()]
+        for action in each.episode.actions:
+            env.step(action)
+            expected.append(env.render())
+        assert each.film.steps == tuple(range(each.episode.length + 1))
+        assert np.array_equal(list(each.film), expected)
 
 
-def test_without_a_store_nothing_is_rendered() -> None:
+def test_what_is_not_recorded_is_not_rendered() -> None:
     class Unseen(CorridorEnv):
         def render(self) -> Any:
             raise AssertionError
 
-    assert play(Unseen, go_right, seeds=[0], num_envs=1, max_steps=NEVER)[0].frame_keys == ()
+    assert play(Unseen, go_right, seeds=[0], num_envs=1, max_steps=NEVER)[0].film is None
 
 
 def test_digests_are_one_more_than_steps_and_tell_episodes_apart() -> None:

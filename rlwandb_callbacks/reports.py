@@ -1,0 +1,105 @@
+"""The slow part of an evaluation, as work that may be done in another process: videos, contact sheets, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlwandb_callbacks.clips import ClipStyle, make_clip
+from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.evaluation import Evaluation
+from rlwandb_callbacks.core.values import Value
+from rlwandb_callbacks.film import Film
+
+
+@dataclass(frozen=True)
+class Report:
+    """What slow work gave, as far as it came.
+
+    Args:
+        values: By their keys.
+        error: What ended it early; None where nothing did.
+    """
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    error: Exception | None = None
+
+
+def report_of(work: Callable[[], Mapping[str, Value]]) -> Report:
+    """Does work; its error becomes that of the report."""
+    try:
+        return Report(work())
+    except Exception as error:  # noqa: BLE001  # told by who takes the report
+        return Report(error=error)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several pieces of work as one.
+
+    Args:
+        first: Its error, if any, is the report's.
+        others: Done in any case, each for itself.
+    """
+
+    first: Callable[[], Report]
+    others: Sequence[Callable[[], Mapping[str, Value]]]
+
+    def __call__(self) -> Report:
+        """Does the work; what was made before or after something failed is kept."""
+        reports = [self.first(), *map(report_of, self.others)]
+        errors = [report.error for report in reports if report.error is not None]
+        values = {key: value for report in reports for key, value in report.values.items()}
+        return Report(values, errors[0] if errors else None)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip to be made.
+
+    Args:
+        rank: Names its keys: ``video/<rank>``.
+        episode: The one that is shown.
+        film: Its frames.
+        text: Caption.
+        stem: Path of its files without ending.
+    """
+
+    rank: str
+    episode: Episode
+    film: Film
+    text: str
+    stem: Path
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Draws an evaluation's figures and makes its clips.
+
+    Args:
+        evaluation: For the figures.
+        with_returns: Draw the distribution of returns.
+        clips: To be made.
+        style: What they share.
+    """
+
+    evaluation: Evaluation
+    with_returns: bool
+    clips: Sequence[Clip]
+    style: ClipStyle
+
+    def __call__(self) -> Report:
+        """Does the work; what was made before something failed is kept."""
+        values: dict[str, Value] = {}
+        try:
+            values |= self.evaluation.figures(with_returns=self.with_returns)
+            for clip in self.clips:
+                values |= self._made(clip)
+        except Exception as error:  # noqa: BLE001  # drawing, rendering and encoding run foreign code and programs
+            return Report(values, error)
+        return Report(values)
+
+    def _made(self, clip: Clip) -> dict[str, Value]:
+        clip.stem.parent.mkdir(parents=True, exist_ok=True)
+        return make_clip(clip.film, clip.episode, rank=clip.rank, text=clip.text, stem=clip.stem, style=self.style)

@@ -1,0 +1,122 @@
+"""Alerts of trainings that go wrong, read back from the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from rlwandb_callbacks import AlertCallback, EvaluationCallback, MetricsCallback, WandbRLCallback
+from rlwandb_callbacks.core.values import Value
+from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyQ, TinyValidatedQ, read_offline_run
+
+SETTINGS = {"on_error": "raise", "metrics": {"every_n_steps": 1}, "alerts": {"enabled": True}, "video_logger": False}
+
+
+class Explodes(TinyQ):
+    """Its q-values grow a thousandfold in each batch, and its loss is NaN from the sixth on."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = self.q_network(batch[0]).mean() * (float("nan") if batch_idx >= 5 else 1.0)
+        return {"loss": loss, "q_values": torch.full((3,), 1000.0**batch_idx)}
+
+
+def test_an_offline_run_holds_one_alert_for_each_rule(fit: Any) -> None:
+    settings = {**SETTINGS, "video_logger": None, "alerts": {"enabled": True, "level": "ERROR"}}
+    fit(Explodes(), WandbRLCallback(settings))
+    alerts = read_offline_run("wandb").alerts
+    assert [(alert.title, alert.level) for alert in alerts] == [
+        ("Q-values explode", "ERROR"),
+        ("A loss or gradient is not finite", "ERROR"),
+    ]
+    assert alerts[0].text == "train/q_value is 1e+09; the limit is ±1e+06 (update 4)."
+    assert alerts[1].text.endswith("is nan (update 6).")
+
+
+def test_nothing_is_said_of_a_healthy_training_or_when_switched_off(fit: Any) -> None:
+    healthy, silent = MemorySink(), MemorySink()
+    fit(TinyValidatedQ(), WandbRLCallback(SETTINGS, env=CorridorEnv, policy="q_network", sink=healthy))
+    fit(Explodes(), WandbRLCallback({"on_error": "raise"}, sink=silent))
+    assert (healthy.alerts, silent.alerts) == ([], [])
+
+
+def test_callbacks_that_stand_alone_are_heard_too(fit: Any) -> None:
+    sink = MemorySink()
+    settings = {name: value for name, value in SETTINGS.items() if name != "video_logger"}
+    fit(Explodes(), AlertCallback(settings, sink=sink), MetricsCallback(settings, sink=MemorySink()))
+    assert [title for title, _, _ in sink.alerts] == ["Q-values explode", "A loss or gradient is not finite"]
+
+
+def test_evaluations_that_fall_are_told(fit: Any) -> None:
+    class Forgets(TinyValidatedQ):
+        """Goes right in two epochs, and stays where it is from then on."""
+
+        def policy(self, observations: torch.Tensor) -> torch.Tensor:
+            right = 1.0 if self.current_epoch < 2 else -1.0
+            return torch.tensor([[0.0, right]]).expand(len(observations), 2)
+
+    sink = MemorySink()
+    callback = WandbRLCallback({**SETTINGS, "evaluation": {"episodes": 2}}, env=CorridorEnv, policy="policy", sink=sink)
+    fit(Forgets(batches=1), callback, max_epochs=5)
+    assert [row["eval/return_mean"] for row in sink.rows if "eval/return_mean" in row] == [2.5, 2.5, -20, -20, -20]
+    ((title, text, level),) = sink.alerts
+    assert (title, level) == ("Returns have fallen from their best", "WARN")
+    assert text == (
+        "eval/return_mean is -20, and was 2.5 at its best; the limit is a fall by 50%, 2 times in a row (update 4)."
+    )
+
+
+def test_what_was_said_before_a_checkpoint_is_not_said_again(fit: Any) -> None:
+    first, second, anew = MemorySink(), MemorySink(), MemorySink()
+    trainer = fit(Explodes(), WandbRLCallback({**SETTINGS, "video_logger": None}, sink=first))
+    trainer.save_checkpoint("first.ckpt")
+    resumed = WandbRLCallback({**SETTINGS, "video_logger": None}, sink=second)
+    fit(Explodes(), resumed, max_epochs=2, ckpt_path="first.ckpt")
+    assert len(first.alerts) == 2
+    assert len(second.column("train/loss")) == 8
+    assert second.alerts == []
+    again = AlertCallback(SETTINGS | {"video_logger": None}, sink=anew)
+    for _ in range(2):
+        fit(Explodes(), again, MetricsCallback({"metrics": {"every_n_steps": 1}}, sink=MemorySink()))
+    assert len(anew.alerts) == 4  # a second fit is a second training
+
+
+class Mute:
+    """A tracker without alerts."""
+
+    def write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+def test_a_tracker_without_alerts_makes_warnings_of_them(fit: Any) -> None:
+    with pytest.warns(UserWarning, match="Q-values explode: train/q_value is"):
+        fit(Explodes(batches=5), WandbRLCallback({**SETTINGS, "video_logger": None}, sink=Mute()))
+
+
+def test_an_alert_that_cannot_be_sent_ends_no_training(fit: Any) -> None:
+    class Broken(MemorySink):
+        def alert(self, title: str, text: str, level: str) -> None:
+            raise OSError("no network")
+
+    sink = Broken()
+    with pytest.warns(UserWarning, match="no network"):
+        fit(Explodes(), WandbRLCallback({**SETTINGS, "video_logger": None, "on_error": "warn"}, sink=sink))
+    assert max(sink.column("logging/errors")) == 2
+
+
+def test_it_stops_listening_after_training(fit: Any) -> None:
+    metrics, alerts = MetricsCallback(sink=MemorySink()), AlertCallback(sink=MemorySink())
+    fit(TinyQ(), metrics, alerts)
+    assert metrics.session._listeners == alerts.session._listeners == []
+
+
+def test_evaluation_alone_is_heard(fit: Any) -> None:
+    sink = MemorySink()
+    alone = EvaluationCallback({"video_logger": False}, env=CorridorEnv, policy="q_network", sink=MemorySink())
+    fit(TinyValidatedQ(), AlertCallback({"alerts": {"max_q_value": 1e-9}}, sink=sink), alone)
+    assert [title for title, _, _ in sink.alerts] == ["Q-values explode"]

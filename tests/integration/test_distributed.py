@@ -1,0 +1,110 @@
+"""Several processes: one run, shared episodes, the same numbers everywhere, and nobody left waiting."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlwandb_callbacks.testing import OfflineRun, read_offline_run
+
+PROGRAM = Path(__file__).parents[1] / "programs" / "distributed.py"
+TIME_LIMIT_SECONDS = 240
+pytestmark = pytest.mark.timeout(TIME_LIMIT_SECONDS + 30)
+
+
+def start(*command: Any, **env: Any) -> subprocess.Popen[str]:
+    quiet = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "OMP_NUM_THREADS": "1", "MASTER_PORT": free_port()}
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **quiet, **{name: str(value) for name, value in env.items()}},
+    )
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def output_of(process: subprocess.Popen[str], status: int | None = 0) -> str:
+    output, _ = process.communicate(timeout=TIME_LIMIT_SECONDS)
+    assert status is None or process.returncode == status, output[-3000:]
+    return output
+
+
+def the_only_run() -> OfflineRun:
+    assert len(list(Path("wandb").glob("offline-run-*"))) == 1
+    return read_offline_run("wandb")
+
+
+def check_shared_evaluations(run: OfflineRun) -> None:
+    assert run.column("eval/episodes_count") == [5, 5]
+    table = run.media("eval/episodes")[0].read_text()
+    assert [row[0] for row in __import__("json").loads(table)["data"]] == [0, 1, 2, 3, 4]
+    assert len(run.media("video/best")) == 2
+    assert run.exit_code == 0
+    assert "logging/errors" not in run.summary
+
+
+@pytest.mark.parametrize(("strategy", "processes"), [("ddp", 2), ("ddp", 3), ("ddp_spawn", 2)])
+def test_episodes_are_shared_and_one_run_has_them_all(strategy: str, processes: int) -> None:
+    output = output_of(start(PROGRAM, strategy, processes, 1, "plain"))
+    run = the_only_run()
+    check_shared_evaluations(run)
+    if strategy == "ddp":
+        ends = {line.split("ends with")[1] for line in output.splitlines() if "ends with" in line}
+        assert ends == {f" {float(run.column('eval/return_mean')[-1])}"}
+        assert output.count("ends with") == processes
+
+
+def test_two_nodes_of_torchrun_share_one_run() -> None:
+    port = free_port()
+    nodes = [
+        start(
+            *("-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={node}", "--nproc_per_node=1"),
+            *("--master_addr=127.0.0.1", f"--master_port={port}", PROGRAM, "ddp", 1, 2, "plain"),
+            MASTER_PORT=port,
+        )
+        for node in (0, 1)
+    ]
+    outputs = [output_of(node) for node in nodes]
+    assert all("ends with" in output for output in outputs)
+    check_shared_evaluations(the_only_run())
+
+
+def test_a_rank_whose_environment_breaks_is_left_out() -> None:
+    output = output_of(start(PROGRAM, "ddp", 2, 1, "one"))
+    run = the_only_run()
+    assert run.column("eval/episodes_count") == [3, 3]
+    assert run.summary["logging/errors"] == 2
+    assert output.count("ends with") == 2
+    assert len(run.column("train/loss")) == 4
+
+
+def test_environments_that_break_on_all_ranks_end_no_training() -> None:
+    output = output_of(start(PROGRAM, "ddp", 2, 1, "all"), status=None)
+    assert len(the_only_run().column("train/loss")) == 4
+    assert "eval/return_mean" not in the_only_run().summary
+    assert "KeyError" in output  # the program asks for a number that there is none of, after training
+
+
+def test_an_environment_that_cannot_be_made_on_one_rank_stops_all_before_the_first_step() -> None:
+    output = output_of(start(PROGRAM, "ddp", 2, 1, "unmade"), status=1)
+    assert output.count("no licence for rank one") >= 2
+    assert "ends with" not in output
+
+
+def test_frames_of_other_ranks_are_shown_where_episodes_cannot_be_played_again() -> None:
+    output_of(start(PROGRAM, "ddp", 2, 1, "restless"))
+    run = the_only_run()
+    assert [len(run.media(f"video/{rank}")) for rank in ("best", "median", "worst")] == [2, 2, 2]
+    assert run.column("eval/episodes_count") == [5, 5]

@@ -1,0 +1,218 @@
+"""Slow work beside a real training: where it is done, when its rows arrive, and what becomes of it when things end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rlwandb_callbacks import EvaluationCallback, WandbRLCallback
+from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyValidatedQ, read_offline_run
+
+RANKS = ("best", "median", "worst")
+
+
+class Signed(CorridorEnv):
+    """Writes the number of the process that renders into the picture."""
+
+    def render(self) -> Any:
+        picture = super().render()
+        if picture is not None:
+            picture[:, :, 1:] = np.array([255 * (os.getpid() != int(os.environ["TRAINING_PID"]))] * 2, np.uint8)
+        return picture
+
+
+class SlowToDraw(CorridorEnv):
+    """Takes a while for each picture."""
+
+    def render(self) -> Any:
+        time.sleep(0.1)
+        return super().render()
+
+
+@pytest.mark.parametrize(("executor", "is_elsewhere"), [("process", True), ("thread", False), ("inline", False)])
+def test_videos_are_rendered_where_the_executor_says(
+    fit: Any, decode: Any, monkeypatch: pytest.MonkeyPatch, executor: str, is_elsewhere: bool
+) -> None:
+    monkeypatch.setenv("TRAINING_PID", str(os.getpid()))
+    fit(TinyValidatedQ(), WandbRLCallback(executor=executor, env=Signed, policy="q_network", on_error="raise"))
+    run = read_offline_run("wandb")
+    for rank in RANKS:
+        _, frames = decode(run.media(f"video/{rank}")[0])
+        assert (frames[0, 10, 10, 1] > 128) == is_elsewhere
+    assert "logging/errors" not in run.summary
+
+
+def test_rows_of_the_worker_stand_at_the_step_they_belong_to(fit: Any) -> None:
+    callback = WandbRLCallback(
+        executor="process", queue_size=9, env=SlowToDraw, policy="q_network", metrics={"every_n_steps": 1}
+    )
+    fit(TinyValidatedQ(batches=8), callback, val_check_interval=4, num_sanity_val_steps=0)
+    run = read_offline_run("wandb")
+    steps = {
+        key: [row["trainer/global_step"] for row in run.history if key in row]
+        for key in ("eval/return_mean", "video/best")
+    }
+    assert steps == {"eval/return_mean": [3, 7], "video/best": [3, 7]}
+    positions = [index for index, row in enumerate(run.history) if "video/best" in row]
+    training = [index for index, row in enumerate(run.history) if "train/loss" in row]
+    assert positions[0] > training[4], "the first video came while training went on"
+    assert run.summary["trainer/global_step"] == 7
+    assert run.summary["time/updates"] == 8
+    captions = [row["video/best"]["caption"] for row in run.history if "video/best" in row]
+    assert captions[0].endswith("env step 40")
+
+
+def test_a_full_queue_skips_videos_and_counts_them_and_keeps_the_numbers(fit: Any) -> None:
+    sink = MemorySink()
+    callback = EvaluationCallback(executor="process", queue_size=1, env=SlowToDraw, policy="q_network", sink=sink)
+    with pytest.warns(UserWarning, match="was skipped, as 1 reports are still under way"):
+        fit(TinyValidatedQ(batches=8), callback, val_check_interval=1, num_sanity_val_steps=0)
+    videos, skipped = len(sink.column("video/best")), sink.column("logging/skipped")
+    assert len(sink.column("eval/return_mean")) == 8
+    assert videos >= 1
+    assert skipped[-1] == 8 - videos
+
+
+def test_a_full_queue_may_have_training_wait(fit: Any) -> None:
+    sink = MemorySink()
+    callback = EvaluationCallback(
+        executor="thread", queue_size=1, queue_full="wait", env=CorridorEnv, policy="q_network", sink=sink
+    )
+    fit(TinyValidatedQ(batches=6), callback, val_check_interval=1, num_sanity_val_steps=0)
+    assert [row["trainer/global_step"] for row in sink.rows if "video/best" in row] == [0, 1, 2, 3, 4, 5]
+    assert not sink.column("logging/skipped")
+
+
+def test_what_is_not_ready_in_time_is_given_up_and_counted(fit: Any) -> None:
+    sink = MemorySink()
+    callback = EvaluationCallback(executor="process", finish_seconds=0.1, env=SlowToDraw, policy="q_network", sink=sink)
+    with pytest.warns(UserWarning, match="1 reports were given up"):
+        fit(TinyValidatedQ(), callback)
+    assert sink.column("logging/skipped") == [1]
+    assert not sink.column("video/best")
+
+
+class Stops(TinyValidatedQ):
+    """Ends in the middle of its second epoch."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if self.current_epoch == 1:
+            raise self.error
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(("error", "raised"), [(RuntimeError("boom"), RuntimeError), (KeyboardInterrupt(), SystemExit)])
+def test_videos_under_way_are_in_the_run_after_an_exception_or_ctrl_c(fit: Any, error: Any, raised: Any) -> None:
+    callback = WandbRLCallback(executor="process", env=CorridorEnv, policy="q_network")
+    with pytest.raises(raised):
+        fit(Stops(error), callback, max_epochs=2)
+    run = read_offline_run("wandb")
+    assert len(run.media("video/best")) == 1
+    assert run.exit_code == 1
+
+
+def test_an_executor_of_the_users_is_used_and_can_be_used_on(fit: Any) -> None:
+    sink = MemorySink()
+    with ThreadPoolExecutor(2) as executor:
+        callback = EvaluationCallback(executor=executor, env=CorridorEnv, policy="q_network", sink=sink)
+        fit(TinyValidatedQ(), callback)
+        assert executor.submit(int, "7").result() == 7
+    assert len(sink.column("video/best")) == 1
+
+
+def test_an_env_that_cannot_be_sent_to_a_worker_is_rendered_here_with_one_warning(fit: Any) -> None:
+    class Maker(TinyValidatedQ):
+        def make_env(self, render_mode: str | None = None) -> CorridorEnv:
+            return CorridorEnv(render_mode)
+
+    sink, module = MemorySink(), Maker(batches=4)
+    callback = EvaluationCallback(executor="process", env=module.make_env, policy="q_network", sink=sink)
+    with pytest.warns(UserWarning, match="no worker could take the slow work") as caught:
+        fit(module, callback, val_check_interval=2, num_sanity_val_steps=0)
+    assert len([warning for warning in caught if "no worker" in str(warning.message)]) == 1
+    assert len(sink.column("video/best")) == 2
+
+
+def test_an_environment_that_only_breaks_in_the_worker_costs_no_number(fit: Any, monkeypatch: Any) -> None:
+    class NotThere(CorridorEnv):
+        def render(self) -> Any:
+            raise RuntimeError("no display in the worker")
+
+    sink = MemorySink()
+    callback = EvaluationCallback(executor="process", env=NotThere, policy="q_network", sink=sink)
+    with pytest.warns(UserWarning, match="no display in the worker"):
+        fit(TinyValidatedQ(), callback)
+    assert len(sink.column("eval/return_mean")) == 1
+    assert sink.column("logging/errors") == [1]
+
+
+def test_the_weights_are_the_same_whatever_the_executor(fit: Any) -> None:
+    def weights(executor: str) -> list[torch.Tensor]:
+        torch.manual_seed(3)
+        module = TinyValidatedQ()
+        fit(module, WandbRLCallback(executor=executor, env=CorridorEnv, policy="q_network", sink=MemorySink()))
+        return list(module.state_dict().values())
+
+    inline = weights("inline")
+    assert all(torch.equal(*pair) for kind in ("process", "thread") for pair in zip(inline, weights(kind), strict=True))
+
+
+SCRIPT = """
+import gymnasium as gym
+import pytorch_lightning as pl
+from rlwandb_callbacks import WandbRLCallback
+from rlwandb_callbacks.testing import CorridorEnv, TinyValidatedQ
+
+print("the script runs")
+
+class Mine(CorridorEnv):
+    pass
+
+gym.register("Mine-v0", "__main__:Mine")
+callback = WandbRLCallback(env="Mine-v0", policy="q_network", action_logger=True, on_error="raise")
+options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+pl.Trainer(max_epochs=1, callbacks=[callback], **options).fit(TinyValidatedQ())
+"""
+
+
+def test_a_script_without_a_main_guard_and_with_an_env_of_its_own_has_videos(tmp_path: Path) -> None:
+    Path("train.py").write_text(SCRIPT)
+    answer = subprocess.run([sys.executable, "train.py"], capture_output=True, text=True, check=False, timeout=120)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert answer.stdout.count("the script runs") == 1
+    assert "no worker" not in answer.stderr
+    assert len(read_offline_run("wandb").media("video/best")) == 1
+
+
+def test_dask_workers_on_a_shared_folder_make_the_videos(fit: Any, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    sink = MemorySink()
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        callback = EvaluationCallback(
+            executor=client.get_executor(),
+            env=CorridorEnv,
+            policy="q_network",
+            sink=sink,
+            on_error="raise",
+            record_path=str(tmp_path / "shared"),
+        )
+        fit(TinyValidatedQ(batches=4), callback, val_check_interval=2, num_sanity_val_steps=0)
+        pids = client.run(os.getpid)
+    assert len(pids) == 2
+    assert os.getpid() not in pids.values()
+    assert [row["trainer/global_step"] for row in sink.rows if "video/best" in row] == [1, 3]
+    assert all(Path(video.path).is_file() for video in sink.column("video/best"))
