@@ -145,8 +145,8 @@ def _none_ends(lengths: NDArray[np.int64], ended: NDArray[np.bool_]) -> str:
     if len(lengths) != 1 or ended.any():
         return ""
     return (
-        f"No step is marked as the end of an episode: all {lengths[0]:,} steps count as one episode, and its return and "
-        "length mean little."
+        f"No step is marked as the end of an episode: all {lengths[0]:,} steps count as one episode, and its return "
+        "and length mean little."
     )
 
 

@@ -25,8 +25,8 @@ from rlwandb_callbacks.errors import DatasetError, nearest
 
 _KNOWN = (
     "d4rl (HDF5 with observations, actions, rewards, terminals, timeouts), minari (folder with data/main_data.hdf5, or "
-    "HDF5 with groups episode_0, episode_1, …), di-engine (HDF5 with obs, action, reward, done), di-engine-pickle (list "
-    "of transitions or of episodes), hdf5 and npz (with any of these names)"
+    "HDF5 with groups episode_0, episode_1, …), di-engine (HDF5 with obs, action, reward, done), di-engine-pickle "
+    "(list of transitions or of episodes), hdf5 and npz (with any of these names)"
 )
 
 
@@ -62,9 +62,7 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
 
 def _open_object(source: Any, dataset_format: str | None) -> OfflineDataset:
     if dataset_format not in (None, "memory", "torch"):
-        raise DatasetError(
-            f"dataset_format is {dataset_format!r}, which is read from a path; {_what(source)} was given."
-        )
+        raise DatasetError(f"dataset_format is {dataset_format!r}, which takes a path; {_what(source)} was given.")
     if dataset_format != "torch" and isinstance(source, Mapping):
         return open_mapping(source)
     if dataset_format != "torch" and isinstance(source, Sequence):

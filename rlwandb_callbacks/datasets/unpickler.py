@@ -82,10 +82,6 @@ def _storage_from_bytes(raw: object) -> Storage:
 def _names() -> dict[tuple[str, str], object]:
     calls: dict[tuple[str, str], Callable[..., Any]] = {
         ("_codecs", "encode"): encode,
-        ("builtins", "bytearray"): _bytes,
-        ("builtins", "bytes"): _bytes,
-        ("builtins", "frozenset"): lambda *args: set(_items(*args)),
-        ("builtins", "set"): lambda *args: set(_items(*args)),
         ("collections", "OrderedDict"): lambda *args: dict(_items(*args)),
         ("numpy", "dtype"): dtype_named,
         ("torch", "Size"): lambda *args: tuple(_items(*args)),
@@ -99,6 +95,9 @@ def _names() -> dict[tuple[str, str], object]:
         calls[f"{core}.multiarray", "_reconstruct"] = empty_shell
         calls[f"{core}.multiarray", "scalar"] = scalar
         calls[f"{core}.numeric", "_frombuffer"] = array_from_buffer
+    for builtins in ("builtins", "__builtin__"):  # the latter in protocols that Python 2 can read
+        calls |= {(builtins, name): _bytes for name in ("bytes", "bytearray")}
+        calls |= {(builtins, name): lambda *args: set(_items(*args)) for name in ("set", "frozenset")}
     named: dict[tuple[str, str], object] = {name: _Call(function) for name, function in calls.items()}
     return named | torch_names() | {("numpy", "ndarray"): Inert("array")}
 

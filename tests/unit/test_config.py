@@ -285,3 +285,11 @@ def test_no_two_configs_share_a_container() -> None:
             value = getattr(getattr(first, section.name), item)
             if isinstance(value, list | dict):
                 assert value is not getattr(getattr(second, section.name), item)
+
+
+def test_the_format_of_a_data_set_is_one_of_those_that_are_known() -> None:
+    assert WandbRLConfig(dataset_format="di-engine").dataset_format == "di-engine"
+    with pytest.raises(
+        ConfigError, match=r"dataset_format is 'd4lr'; allowed are null, 'd4rl', .* Did you mean 'd4rl'"
+    ):
+        WandbRLConfig(dataset_format="d4lr")

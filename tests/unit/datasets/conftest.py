@@ -21,7 +21,7 @@ def data_folder() -> Path:
 
 @pytest.fixture
 def make_arrays() -> Callable[..., Arrays]:
-    """Makes flat arrays under D4RL's names: episodes of the given lengths; the last of each is a time limit if it is odd."""
+    """Makes flat arrays under D4RL's names: episodes of the given lengths; each second ends by a time limit."""
 
     def make(lengths: tuple[int, ...] = (3, 5, 2), width: int = 4, seed: int = 0) -> Arrays:
         rng = np.random.default_rng(seed)
