@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         VideosConfig,
         WandbRLConfig,
     )
-    from rlwandb_callbacks.core.episode import Episode, Gaussian, PolicyStep, Probabilities, QValues
+    from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, PolicyStep, Probabilities, QValues
     from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
     from rlwandb_callbacks.errors import ConfigError, DatasetError, EnvError, PolicyError
 
@@ -56,7 +56,7 @@ _HOMES = {
         "VideosConfig",
         "WandbRLConfig",
     ),
-    "core.episode": ("Episode", "Gaussian", "PolicyStep", "Probabilities", "QValues"),
+    "core.episode": ("Episode", "Gaussian", "Grouped", "PolicyStep", "Probabilities", "QValues"),
     "datasets": ("OfflineDataset", "open_dataset"),
     "errors": ("ConfigError", "DatasetError", "EnvError", "PolicyError"),
 }
@@ -78,6 +78,7 @@ __all__ = [
     "Gaussian",
     "GradientsCallback",
     "GradientsConfig",
+    "Grouped",
     "MetricsCallback",
     "MetricsConfig",
     "OfflineDataset",

@@ -96,10 +96,11 @@ def essence(message: str) -> str:
         >>> essence("Does not validate\n  - evaluation.episodes is 0; allowed is a whole number.\n  - Expected None")
         'evaluation.episodes is 0; allowed is a whole number.'
     """
-    ours = [line.strip(" -") for line in message.splitlines() if "; allowed " in line or "which needs an env" in line]
+    ours = [line.strip(" -") for line in message.splitlines() if any(mark in line for mark in _OUR_MARKS)]
     return "\n".join(dict.fromkeys(ours)) or message
 
 
+_OUR_MARKS = ("; allowed ", "which needs an env", 'pip install "rlwandb-callbacks[')
 _MISSING = '{}\nThe command line needs jsonargparse: pip install "rlwandb-callbacks[cli]"'
 
 if __name__ == "__main__":

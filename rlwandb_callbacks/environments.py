@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -15,7 +16,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from rlwandb_callbacks.core.actions import ActionSpec, ContinuousActions, DiscreteActions, OtherActions
+from rlwandb_callbacks.core.actions import (
+    ActionSpec,
+    BinaryActions,
+    ContinuousActions,
+    DiscreteActions,
+    GroupedActions,
+    OtherActions,
+)
 from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.errors import EnvError, RenderError, nearest
 
@@ -164,14 +172,26 @@ def describe_actions(env: Env) -> ActionSpec:
         DiscreteActions(names=('0', '1'), first=0)
     """
     space = env.action_space
+    meanings = getattr(env.unwrapped, "get_action_meanings", None)
+    named: Any = list(meanings()) if callable(meanings) else []
     if isinstance(space, spaces.Discrete):
-        first, count = int(space.start), int(space.n)
-        meanings = getattr(env.unwrapped, "get_action_meanings", None)
-        names = tuple(map(str, meanings())) if callable(meanings) else ()
-        return DiscreteActions(names if len(names) == count else tuple(map(str, range(first, first + count))), first)
+        return _choice(int(space.n), int(space.start), named)
     if isinstance(space, spaces.Box):
         return ContinuousActions(space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64))
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes, firsts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
+        names = named if len(named) == len(sizes) else [[]] * len(sizes)
+        return GroupedActions(tuple(map(_choice, sizes, firsts, names)))
+    if isinstance(space, spaces.MultiBinary):
+        count = math.prod(space.shape)
+        return BinaryActions(tuple(map(str, named)) if len(named) == count else tuple(f"a[{i}]" for i in range(count)))
     return OtherActions()
+
+
+def _choice(count: int, first: int, named: Any) -> DiscreteActions:
+    """Names the options of a finite choice as the environment does, where it names all of them, else by number."""
+    names = () if isinstance(named, str) else tuple(map(str, named))
+    return DiscreteActions(names if len(names) == count else tuple(map(str, range(first, first + count))), first)
 
 
 def quiet_sdl() -> None:

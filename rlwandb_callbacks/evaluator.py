@@ -12,7 +12,7 @@ from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.actions import ActionSpec
 from rlwandb_callbacks.environments import Env, EnvMaker, describe_actions, env_maker, frames_per_second
 from rlwandb_callbacks.errors import EnvError, PolicyError
-from rlwandb_callbacks.policy import Player, resolve_policy, tensor_meaning
+from rlwandb_callbacks.policy import Player, policy_name, resolve_policy, tensor_meaning
 from rlwandb_callbacks.policy_answer import Reader
 from rlwandb_callbacks.rollout import Played, play
 
@@ -55,9 +55,11 @@ class Evaluator:
         if any(torch.nn.parameter.is_lazy(parameter) for parameter in self._module.parameters()):
             return
         try:
-            player(observations)
-        except PolicyError:
-            raise
+            player.rehearse(observations, side_by_side=1 < self._num_envs < self._cfg.evaluation.episodes)
+        except PolicyError as error:
+            raise PolicyError(
+                f"evaluation.policy {policy_name(self._module, self._cfg.evaluation.policy)!r}: {error}"
+            ) from error
         except Exception as error:
             raise PolicyError(
                 f"evaluation.policy {self._cfg.evaluation.policy!r} failed on a batch of {PROBE_BATCH_SIZE} "
@@ -79,19 +81,25 @@ class Evaluator:
             rank: Plays episodes ``rank``, ``rank + ranks``, ``rank + 2 * ranks``, …
             ranks: Processes that share the episodes.
         """
-        cfg = self._cfg.evaluation
+        cfg, player = self._cfg.evaluation, self._player()
         seeds = range(cfg.seed, cfg.seed + cfg.episodes)[rank::ranks]
         if not seeds:
             return []
         return play(
             self.make_env if film_bytes is None else partial(self.make_env, render=True),
-            self._player(),
+            player,
             seeds=seeds,
-            num_envs=min(cfg.num_envs or MAX_ENVS, len(seeds)),
+            num_envs=min(self._num_envs, len(seeds)),
             max_steps=cfg.max_steps,
             film_bytes=film_bytes,
             keep_observations=self._cfg.vis_dataset and self._cfg.dataset.policy_on_data,
+            on_begin=player.begin_episodes,
         )
+
+    @property
+    def _num_envs(self) -> int:
+        cfg = self._cfg.evaluation
+        return cfg.num_envs or min(cfg.episodes, MAX_ENVS)
 
     def _player(self) -> Player:
         policy = self._cfg.evaluation.policy

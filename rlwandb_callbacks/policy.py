@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from rlwandb_callbacks.adapters import adapter_for, can_be_asked
+from rlwandb_callbacks.adapters.networks import batch_size_of
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.environments import import_object
 from rlwandb_callbacks.errors import PolicyError, nearest
@@ -26,20 +27,27 @@ def resolve_policy(module: nn.Module, policy: str | Callable[..., Any] | None) -
 
     Args:
         module: The LightningModule.
-        policy: Dotted attribute, import path, callable, or None for the first of ``DEFAULT_NAMES`` that there is.
+        policy: Dotted attribute, import path, callable, model of Stable-Baselines3, or None for the first of
+            ``DEFAULT_NAMES`` that there is.
 
     Raises:
         PolicyError: If nothing callable is found; the message lists what the module has.
     """
     if policy is None:
-        names = [name for name in DEFAULT_NAMES if callable(getattr(module, name, None))]
-        if not names:
+        name = policy_name(module, None)
+        if not name:
             raise PolicyError(
                 f"evaluation.policy is not set, and {type(module).__name__} has none of {', '.join(DEFAULT_NAMES)}. "
                 f"{_inventory(module)}"
             )
-        return resolve_policy(module, names[0])
+        return resolve_policy(module, name)
     if not isinstance(policy, str):
+        if not can_be_asked(policy):
+            raise PolicyError(
+                f"evaluation.policy is {policy!r} of type {type(policy).__name__}, which can neither be called with "
+                "observations nor predicts actions as the models of Stable-Baselines3 do. Give a function, a network "
+                "or the name of an attribute."
+            )
         return policy
     found = _attribute(module, policy)
     if found is None and (":" in policy or "." in policy):
@@ -49,7 +57,7 @@ def resolve_policy(module: nn.Module, policy: str | Callable[..., Any] | None) -
             f"evaluation.policy '{policy}' is neither an attribute of {type(module).__name__} nor an import path."
             f"{nearest(policy, _candidates(module))} {_inventory(module)}"
         )
-    if not callable(found):
+    if not can_be_asked(found):
         raise PolicyError(
             f"evaluation.policy '{policy}' is {found!r} of type {type(found).__name__}, which cannot be called with "
             f"observations. {_inventory(module)}"
@@ -57,14 +65,19 @@ def resolve_policy(module: nn.Module, policy: str | Callable[..., Any] | None) -
     return found  # type: ignore[no-any-return]  # getattr and import give Any
 
 
+def policy_name(module: nn.Module, policy: str | Callable[..., Any] | None) -> str:
+    """What to call a policy: its attribute or import path, or the name of the function or class; empty for none."""
+    if policy is None:
+        return next((name for name in DEFAULT_NAMES if can_be_asked(getattr(module, name, None))), "")
+    return policy if isinstance(policy, str) else str(getattr(policy, "__name__", type(policy).__name__))
+
+
 def tensor_meaning(policy: str | Callable[..., Any] | None, module: nn.Module, action_logger: bool | str) -> str:
     """Tells what a bare tensor ``[B, A]`` of this policy holds: ``q_values``, ``logits`` or ``unknown``.
 
     ``action_logger`` decides where it names one of the two; else the policy's name gives it away or not.
     """
-    if policy is None:
-        policy = next((name for name in DEFAULT_NAMES if callable(getattr(module, name, None))), "")
-    name = policy if isinstance(policy, str) else getattr(policy, "__name__", type(policy).__name__)
+    name = policy_name(module, policy)
     if action_logger == "q_value":
         return "q_values"
     own_name, attribute_path = re.split(r"[.:]", name)[-1], name.rpartition(":")[2]
@@ -78,19 +91,27 @@ def _meaning_told_by(name: str) -> str:
     return "q_values" if _Q_NAME.search(name) else ""
 
 
-@dataclass(frozen=True)
 class Player:
-    """Asks a policy in batches, on the module's device and in its floating-point type.
+    """Asks a policy in batches, on its own device and in its floating-point type.
 
     Args:
-        policy: Called with a batch of observations: a tensor, or a dict or tuple of tensors.
-        module: Tells device and floating-point type.
+        policy: A callable that takes a batch of observations (a tensor, or a dict or tuple of tensors), an actor of
+            TorchRL, or a model of Stable-Baselines3.
+        module: The LightningModule, which tells device and type where the policy does not.
         reader: Reads the answers.
     """
 
-    policy: Callable[..., Any]
-    module: nn.Module
-    reader: Reader
+    def __init__(self, policy: Any, module: nn.Module, reader: Reader) -> None:
+        self._adapter = adapter_for(policy, module, reader)
+        self._begins: NDArray[np.bool_] | None = None
+
+    def begin_episodes(self, rows: NDArray[np.bool_]) -> None:
+        """Says in which rows of the next batch an episode begins, for policies with memory.
+
+        Args:
+            rows: Shape ``[B]``. In the first batch all rows begin.
+        """
+        self._begins = rows if self._begins is None else self._begins | rows
 
     def __call__(self, observations: Any) -> PolicyStep:
         """Acts in a batch of B observations, as ``gymnasium.vector`` batches them.
@@ -98,26 +119,28 @@ class Player:
         Raises:
             PolicyError: If the answer cannot be read.
         """
-        return self.reader.read(self.policy(self._to_tensors(observations)), _batch_size(observations))
+        count = batch_size_of(observations)
+        begins = self._begins
+        if begins is None or begins.size != count:
+            begins = np.ones(count, dtype=np.bool_)
+        self._begins = np.zeros(count, dtype=np.bool_)
+        return self._adapter.act(observations, begins)
 
-    def _to_tensors(self, observations: Any) -> Any:
-        if isinstance(observations, dict):
-            return {key: self._to_tensors(value) for key, value in observations.items()}
-        if isinstance(observations, tuple):
-            return tuple(self._to_tensors(value) for value in observations)
-        array = np.asarray(observations)
-        if array.dtype.kind not in "biuf":
-            return observations
-        first = next((p for p in self.module.parameters() if p.is_floating_point()), torch.empty(0))
-        return torch.as_tensor(array, device=first.device, dtype=first.dtype if array.dtype.kind == "f" else None)
+    def rehearse(self, observations: Any, *, side_by_side: bool) -> None:
+        """Asks for one step, and a policy with memory for two, so that what cannot be done shows.
 
+        Args:
+            observations: A batch of at least two.
+            side_by_side: Episodes will begin while others go on.
 
-def _batch_size(observations: Any) -> int:
-    if isinstance(observations, dict):
-        return _batch_size(next(iter(observations.values())))
-    if isinstance(observations, tuple) and not isinstance(observations[0], str):  # gymnasium batches text as a tuple
-        return _batch_size(observations[0])
-    return len(observations)
+        Raises:
+            PolicyError: If an answer cannot be read, or the state cannot be carried.
+        """
+        first = np.arange(batch_size_of(observations)) == 0
+        self(observations)
+        if self._adapter.has_memory:
+            self.begin_episodes(first & side_by_side)
+            self(observations)
 
 
 def _attribute(module: nn.Module, path: str) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,16 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 from torch.distributions import Distribution
 
-from rlwandb_callbacks.core.episode import Gaussian, PolicyScores, PolicyStep, Probabilities, QValues
+from rlwandb_callbacks.answers.actions import batch_of_actions
+from rlwandb_callbacks.answers.choices import Choices, shown_as_probabilities
+from rlwandb_callbacks.answers.tensors import mode_of, moments_of, softmax, to_numpy
+from rlwandb_callbacks.core.episode import Floats, Gaussian, PolicyStep, Probabilities, QValues, groups_of
 from rlwandb_callbacks.errors import PolicyError
 
 Q_KEYS = ("q_values", "action_value", "action_values", "q_value")
+CHOSEN_Q_KEYS = ("state_action_value", "chosen_action_value", "q_value", "action_value")
 VALUE_KEYS = ("value", "state_value", "values")
-SAMPLES_FOR_MOMENTS = 64
-SOFTMAX_OF_Q = "softmax of q-values"
+DISTRIBUTION_KEYS = ("distribution", "dist")
 
 
 @dataclass(frozen=True)
@@ -47,29 +51,19 @@ class Reader:
         if step is None:
             raise PolicyError(
                 f"The policy answered {describe(answer)} to {batch_size} observations, for {self.action_space}. "
-                f"{self._wish()}"
+                f"{wish(self.action_space)}"
             )
-        if self.wants == "q_value" and self._is_discrete and not isinstance(step.scores, QValues):
+        has_q_values = any(isinstance(group, QValues) for group in groups_of(step.scores))
+        if self.wants == "q_value" and self._choices is not None and not has_q_values:
             raise PolicyError(
                 f"action_logger is 'q_value', but the policy answered {describe(answer)}, which holds no q-values. Set "
                 "action_logger to 'action_probability' or true, or point evaluation.policy to the q-network."
             )
         return step
 
-    @property
-    def _is_discrete(self) -> bool:
-        return isinstance(self.action_space, spaces.Discrete)
-
-    def _wish(self) -> str:
-        if isinstance(self.action_space, spaces.Discrete):
-            shape = f"[B, {self.action_space.n}] of q-values or logits"
-        else:
-            shape = f"[B, {', '.join(map(str, self.action_space.shape or ()))}] of actions"
-        return (
-            f"What would do: a tensor {shape}, a torch Distribution, a mapping with q_values, logits, probs, loc "
-            "and scale, "
-            "or action, a tuple that begins with one of these, or a rlwandb_callbacks.PolicyStep."
-        )
+    @cached_property
+    def _choices(self) -> Choices | None:
+        return Choices.of(self.action_space)
 
     def _step(self, answer: Any, batch_size: int) -> PolicyStep | None:
         if isinstance(answer, PolicyStep):
@@ -79,164 +73,189 @@ class Reader:
         if isinstance(answer, Mapping):
             return self._from_mapping(answer, batch_size)
         if isinstance(answer, tuple | list):
-            steps = (self._step(entry, batch_size) for entry in answer)
-            return next((step for step in steps if step is not None), None)
+            return self._from_sequence(answer, batch_size)
         if isinstance(answer, torch.Tensor | np.ndarray):
-            return self._from_array(to_numpy(answer), batch_size)
-        return None
+            return self._from_array(answer, batch_size)
+        wrapped = getattr(answer, "distribution", None)  # agents' own classes around torch's, or a list of these
+        return None if wrapped is None else self._step(wrapped, batch_size)
 
     def _is_consistent(self, step: PolicyStep, batch_size: int) -> bool:
-        scores = step.scores
-        if scores is not None:
-            rows = scores.mean if isinstance(scores, Gaussian) else scores.values
-            expected = (batch_size, self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else None
-            if len(rows) != batch_size or (expected is not None and rows.shape != expected):
-                return False
-        return len(step.actions) == batch_size and (step.values is None or np.shape(step.values) == (batch_size,))
+        scores, choices = step.scores, self._choices
+        if isinstance(scores, Gaussian) and len(scores.mean) != batch_size:
+            return False
+        shapes = [group.values.shape for group in groups_of(scores)]
+        if shapes and choices is not None and shapes != [(batch_size, size) for size in choices.sizes]:
+            return False
+        if any(shape[0] != batch_size for shape in shapes):
+            return False
+        per_state = (values for values in (step.values, step.chosen_q) if values is not None)
+        return _rows(step.actions) == batch_size and all(np.shape(values) == (batch_size,) for values in per_state)
 
-    def _from_array(self, array: NDArray[Any], batch_size: int) -> PolicyStep | None:
-        if self._is_one_row_of_scores_per_state(array, batch_size):
-            values = array.astype(np.float64)
-            if self.tensor_means == "q_values" or (self.tensor_means == "unknown" and self.wants in (True, "q_value")):
-                return self._from_scores(QValues(values))
-            if self.tensor_means == "logits" or self.wants:
-                return self._from_scores(Probabilities(softmax(values)))
-            return PolicyStep(self._best(values))
-        actions = self._as_actions(array, batch_size)
+    def _from_sequence(self, answer: Sequence[Any], batch_size: int) -> PolicyStep | None:
+        """One entry for each choice or part of the action; else the first entry that can be read counts."""
+        if self._choices is not None and not self._choices.is_single:
+            columns = self._choices.columns(answer, batch_size, self._bare_meaning)
+            if columns is not None:
+                return self._act(self._bare_meaning, columns)
+            columns = self._choices.columns_of_distribution(answer, batch_size)
+            if columns is not None:
+                return self._act("probs", columns)
+        whole = self._structured(answer, batch_size)
+        if whole is not None:
+            return whole
+        steps = (self._step(entry, batch_size) for entry in answer)
+        return next((step for step in steps if step is not None), None)
+
+    def _structured(self, answer: Any, batch_size: int) -> PolicyStep | None:
+        """Actions of ``Dict`` and ``Tuple`` spaces."""
+        if not isinstance(self.action_space, spaces.Dict | spaces.Tuple):
+            return None
+        actions = batch_of_actions(self.action_space, answer, batch_size)
         return None if actions is None else PolicyStep(actions)
 
-    def _is_one_row_of_scores_per_state(self, array: NDArray[Any], batch_size: int) -> bool:
-        space = self.action_space
-        return isinstance(space, spaces.Discrete) and array.shape == (batch_size, space.n) and array.dtype.kind == "f"
-
-    def _from_scores(self, scores: QValues | Probabilities) -> PolicyStep:
-        if isinstance(scores, QValues) or self.deterministic:
-            actions = self._best(scores.values)
-        else:
-            drawn = torch.multinomial(torch.from_numpy(scores.values), 1)[:, 0]
-            actions = to_numpy(drawn) + self._first
-        if isinstance(scores, QValues) and self.wants == "action_probability":
-            scores = Probabilities(softmax(scores.values), SOFTMAX_OF_Q)
-        return PolicyStep(actions, scores)
-
-    def _best(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
-        return np.asarray(np.argmax(values, axis=-1) + self._first)
+    def _from_array(self, answer: torch.Tensor | NDArray[Any], batch_size: int) -> PolicyStep | None:
+        if self._choices is not None:
+            columns = self._choices.columns(answer, batch_size, self._bare_meaning)
+            if columns is not None:
+                step = self._act(self._bare_meaning, columns)
+                is_anything = self.tensor_means == "unknown" and not self.wants
+                return PolicyStep(step.actions) if is_anything else step
+        actions = batch_of_actions(self.action_space, answer, batch_size)
+        return None if actions is None else PolicyStep(actions)
 
     @property
-    def _first(self) -> int:
-        return int(self.action_space.start) if isinstance(self.action_space, spaces.Discrete) else 0
+    def _bare_meaning(self) -> str:
+        """What a bare tensor holds; where nothing tells, q-values of a single choice, and logits of several."""
+        if self.tensor_means != "unknown":
+            return self.tensor_means
+        is_single = self._choices is not None and self._choices.is_single
+        return "q_values" if self.wants == "q_value" or (is_single and self.wants in (True, False)) else "logits"
 
-    def _as_actions(self, array: NDArray[Any], batch_size: int) -> NDArray[Any] | None:
-        space = self.action_space
-        if isinstance(space, spaces.Discrete):
-            if array.shape == (batch_size, space.n) and array.dtype.kind in "iub":
-                return np.asarray(np.argmax(array, axis=-1) + self._first)
-            is_index = array.shape in ((batch_size,), (batch_size, 1)) and array.dtype.kind in "iu"
-            return array.reshape(batch_size).astype(np.int64) if is_index else None
-        if array.shape != (batch_size, *(space.shape or ())):
-            return None
-        if isinstance(space, spaces.Box):
-            array = np.clip(array, space.low, space.high)
-        return array.astype(space.dtype)
+    def _act(self, meaning: str, columns: Sequence[Floats]) -> PolicyStep:
+        assert self._choices is not None
+        if meaning != "q_values":
+            shares = columns if meaning == "probs" else [softmax(column) for column in columns]
+            return self._choices.act([Probabilities(share) for share in shares], samples=not self.deterministic)
+        scores = [QValues(column) for column in columns]
+        step = self._choices.act(scores, samples=False)
+        if self.wants != "action_probability":
+            return step
+        drawn_instead = self._choices.joined([shown_as_probabilities(each) for each in scores])
+        return PolicyStep(step.actions, drawn_instead, chosen_q=self._choices.value_of(step.actions, columns))
 
     def _from_distribution(self, distribution: Distribution, batch_size: int) -> PolicyStep | None:
-        if self._is_discrete:
-            probabilities = to_numpy(getattr(distribution, "probs", torch.empty(0))).astype(np.float64)
-            readable = self._is_one_row_of_scores_per_state(probabilities, batch_size)
-            return self._from_scores(Probabilities(probabilities)) if readable else None
+        if self._choices is not None:
+            columns = self._choices.columns_of_distribution(distribution, batch_size)
+            if columns is not None:
+                return self._act("probs", columns)
+            if self._choices.is_single:
+                return None
         chosen = mode_of(distribution) if self.deterministic else distribution.sample()
-        actions = self._as_actions(to_numpy(chosen), batch_size)
+        actions = batch_of_actions(self.action_space, chosen, batch_size)
         if actions is None:
             return None
         return PolicyStep(actions, moments_of(distribution) if isinstance(self.action_space, spaces.Box) else None)
 
     def _from_mapping(self, answer: Mapping[Any, Any], batch_size: int) -> PolicyStep | None:
+        whole = self._structured(answer, batch_size)
+        if whole is not None:
+            return whole
         step = self._from_named_scores(answer, batch_size)
         given = answer.get("action")
-        actions = None if given is None else self._as_actions(to_numpy(given), batch_size)
-        if actions is None and step is None:
+        actions = None if given is None else batch_of_actions(self.action_space, given, batch_size)
+        is_drawn_here = actions is None and not self.deterministic
+        if actions is None:
+            if step is None:
+                return None
+            actions = step.actions
+        chosen_q = self._q_of(actions, answer, batch_size)
+        if chosen_q is None and not is_drawn_here:  # else it is Q of another action
+            chosen_q = _per_state(answer, CHOSEN_Q_KEYS, batch_size)
+        scores, values = None if step is None else step.scores, _per_state(answer, VALUE_KEYS, batch_size)
+        return PolicyStep(actions, scores, values, chosen_q)
+
+    def _q_of(self, actions: Any, answer: Mapping[Any, Any], batch_size: int) -> Floats | None:
+        q_values = _first(answer, Q_KEYS)
+        if self._choices is None or q_values is None:
             return None
-        scores = None if step is None else step.scores
-        chosen = actions if actions is not None else step.actions if step is not None else None
-        assert chosen is not None
-        return PolicyStep(chosen, scores, _state_values(answer, batch_size))
+        columns = self._choices.columns(_readable(q_values), batch_size, "q_values")
+        return None if columns is None else self._choices.value_of(actions, columns)
 
     def _from_named_scores(self, answer: Mapping[Any, Any], batch_size: int) -> PolicyStep | None:
-        found = self._named_scores(answer)
-        if found is None:
+        if self._choices is not None:
+            for meaning, given in self._named_choices(answer):
+                columns = self._choices.columns(_readable(given), batch_size, meaning)
+                if columns is not None:
+                    return self._act(meaning, columns)
+        distribution = _first(answer, DISTRIBUTION_KEYS)
+        if distribution is not None:
+            return self._step(distribution, batch_size)
+        return self._from_loc_and_scale(answer, batch_size) if isinstance(self.action_space, spaces.Box) else None
+
+    def _named_choices(self, answer: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+        named = {"q_values": _first(answer, Q_KEYS), "probs": answer.get("probs"), "logits": answer.get("logits")}
+        has_policy = any(answer.get(key) is not None for key in ("probs", "logits", *DISTRIBUTION_KEYS))
+        if self.wants == "action_probability" and has_policy:
+            del named["q_values"]
+        return [(meaning, given) for meaning, given in named.items() if given is not None]
+
+    def _from_loc_and_scale(self, answer: Mapping[Any, Any], batch_size: int) -> PolicyStep | None:
+        if answer.get("loc") is None or answer.get("scale") is None:
             return None
-        if isinstance(found, Gaussian):
-            if isinstance(self.action_space, spaces.Box) and found.mean.shape[0] == batch_size:
-                mean, std = torch.tensor(found.mean), torch.tensor(found.std)
-                chosen = mean if self.deterministic else torch.normal(mean, std)
-                actions = self._as_actions(to_numpy(chosen), batch_size)
-                return None if actions is None else PolicyStep(actions, found)
+        mean, std = (to_numpy(answer[key]).astype(np.float64) for key in ("loc", "scale"))
+        if mean.shape[:1] != (batch_size,):
             return None
-        return self._from_scores(found) if self._is_one_row_of_scores_per_state(found.values, batch_size) else None
-
-    def _named_scores(self, answer: Mapping[Any, Any]) -> PolicyScores | None:
-        q_values = next((answer[key] for key in Q_KEYS if answer.get(key) is not None), None)
-        has_policy = answer.get("probs") is not None or answer.get("logits") is not None
-        if q_values is not None and not (self.wants == "action_probability" and has_policy):
-            return QValues(to_numpy(q_values).astype(np.float64))
-        if answer.get("probs") is not None:
-            return Probabilities(to_numpy(answer["probs"]).astype(np.float64))
-        if answer.get("logits") is not None:
-            return Probabilities(softmax(to_numpy(answer["logits"]).astype(np.float64)))
-        if answer.get("loc") is not None and answer.get("scale") is not None:
-            mean, std = (to_numpy(answer[key]).astype(np.float64) for key in ("loc", "scale"))
-            return Gaussian(mean, np.broadcast_to(std, mean.shape))
-        return None
+        std = np.broadcast_to(std, mean.shape)
+        chosen = mean if self.deterministic else torch.normal(torch.tensor(mean), torch.tensor(std))
+        actions = batch_of_actions(self.action_space, chosen, batch_size)
+        return None if actions is None else PolicyStep(actions, Gaussian(mean, std))
 
 
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Softmax over the last axis, shifted by the maximum so that no finite input overflows.
-
-    Example:
-        >>> softmax(np.array([1000.0, 1000.0]))
-        array([0.5, 0.5])
-    """
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+def _rows(actions: Any) -> int:
+    """Length of the first axis of actions, also where they are dicts or tuples of arrays."""
+    if isinstance(actions, Mapping):
+        return _rows(next(iter(actions.values())))
+    return _rows(actions[0]) if isinstance(actions, tuple) else len(actions)
 
 
-def to_numpy(value: Any) -> NDArray[Any]:
-    """Copies a tensor from any device, or an array, to numpy; bfloat16 becomes float32."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach()
-        copied: NDArray[Any] = (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy().copy()
-        return copied
-    return np.array(value)
+def _first(answer: Mapping[Any, Any], keys: Sequence[str]) -> Any:
+    return next((answer[key] for key in keys if answer.get(key) is not None), None)
 
 
-def mode_of(distribution: Distribution) -> torch.Tensor:
-    """The most probable action; where a distribution does not know it, its mean, else the mean of samples."""
-    for name in ("mode", "deterministic_sample", "mean"):
-        try:
-            found = getattr(distribution, name)
-        except (NotImplementedError, AttributeError):
-            continue
-        if isinstance(found, torch.Tensor):
-            return found
-    return distribution.sample(torch.Size([SAMPLES_FOR_MOMENTS])).float().mean(dim=0)
+def _readable(given: Any) -> Any:
+    """Lists of numbers as an array; lists of tensors, one for each choice, as they are."""
+    is_of_arrays = isinstance(given, list | tuple) and all(isinstance(e, torch.Tensor | np.ndarray) for e in given)
+    return given if is_of_arrays else to_numpy(given)
 
 
-def moments_of(distribution: Distribution) -> Gaussian:
-    """Mean and standard deviation, from the distribution or, where it does not know them, from samples of it."""
-    try:
-        mean, std = distribution.mean, distribution.stddev
-    except (NotImplementedError, AttributeError):
-        samples = distribution.sample(torch.Size([SAMPLES_FOR_MOMENTS])).float()
-        mean, std = samples.mean(dim=0), samples.std(dim=0)
-    return Gaussian(to_numpy(mean).astype(np.float64), to_numpy(std).astype(np.float64))
-
-
-def _state_values(answer: Mapping[Any, Any], batch_size: int) -> NDArray[np.float64] | None:
-    for key in VALUE_KEYS:
-        if answer.get(key) is not None:
-            values = to_numpy(answer[key]).astype(np.float64)
-            return values.reshape(batch_size) if values.size == batch_size else None
+def _per_state(answer: Mapping[Any, Any], keys: Sequence[str], batch_size: int) -> NDArray[np.float64] | None:
+    """One number per state, ``[B]`` or ``[B, 1]``, under the first of the keys that holds that."""
+    for key in keys:
+        values = None if answer.get(key) is None else to_numpy(answer[key])
+        if values is not None and values.size == batch_size:
+            return values.astype(np.float64).reshape(batch_size)
     return None
+
+
+def wish(space: Space[Any]) -> str:
+    """Says which answers would do for an action space."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return (
+            "What would do: {'action': actions}, with a batch of actions for each part of the space, or a list of one "
+            "action for each observation."
+        )
+    shape, lists = f"[B, {', '.join(map(str, space.shape or ()))}] of actions", ""
+    if isinstance(space, spaces.Discrete):
+        shape = f"[B, {space.n}] of q-values or logits"
+    elif (choices := Choices.of(space)) is not None:
+        options = choices.shape if choices.are_switches else (sum(choices.sizes),)
+        shape += f" (integers) or [B, {', '.join(map(str, options))}] of logits"
+        lists = "a list of one tensor or Distribution for each choice, "
+    return (
+        f"What would do: a tensor {shape}, a torch Distribution, {lists}a mapping with q_values, logits, probs, loc "
+        "and scale, "
+        "or action, a tuple that begins with one of these, or a rlwandb_callbacks.PolicyStep."
+    )
 
 
 def describe(answer: Any) -> str:

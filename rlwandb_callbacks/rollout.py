@@ -6,6 +6,7 @@ Every episode has its own seed and all that are begun are played to their end, s
 from __future__ import annotations
 
 import contextlib
+import copy
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Episode, PolicyScores, PolicyStep, row_of, stack_scores
 from rlwandb_callbacks.core.trace import ObservationTrace
@@ -41,6 +43,7 @@ def play(
     max_steps: int,
     film_bytes: int | None = None,
     keep_observations: bool = False,
+    on_begin: Callable[[NDArray[np.bool_]], None] = lambda _: None,
 ) -> list[Played]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
 
@@ -52,6 +55,7 @@ def play(
         max_steps: Longest episode; longer ones are cut and marked.
         film_bytes: Record each episode, in at most so many bytes.
         keep_observations: The episodes bring along what was observed, thinned to 64 MiB in all.
+        on_begin: Told before a step in which rows of the batch an episode begins, for policies with memory.
 
     Returns:
         One entry per seed, in that order.
@@ -65,7 +69,7 @@ def play(
         envs = SyncVectorEnv([lane.itself for lane in lanes], autoreset_mode=AutoresetMode.DISABLED)
         opened.pop_all()  # from here on the vector closes them, and only once
         opened.callback(envs.close)
-        played = dict(_play_all(envs, lanes, act, iter(enumerate(seeds))))
+        played = dict(_play_all(envs, lanes, act, iter(enumerate(seeds)), on_begin))
     return [played[index] for index in range(len(seeds))]
 
 
@@ -74,10 +78,12 @@ def _play_all(
     lanes: Sequence[_Lane],
     act: Callable[[Any], PolicyStep],
     waiting: Iterator[tuple[int, int]],
+    on_begin: Callable[[NDArray[np.bool_]], None],
 ) -> Iterator[tuple[int, Played]]:
     for lane in lanes:
         lane.begin(*next(waiting))
     observations, _ = envs.reset()
+    on_begin(np.ones(len(lanes), dtype=np.bool_))
     while any(lane.playing for lane in lanes):
         step = act(observations)
         for row, lane in enumerate(lanes):
@@ -89,6 +95,7 @@ def _play_all(
             lane.begin(*next(waiting, (-1, None)))
         if ended.any():
             observations, _ = envs.reset(options={"reset_mask": ended})
+            on_begin(ended & [lane.playing for lane in lanes])
 
 
 class _Lane(gym.Wrapper[Any, Any, Any, Any]):
@@ -106,6 +113,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
         self._rewards: list[float] = []
         self._scores: list[PolicyScores] = []
         self._values: list[float] = []
+        self._chosen_q: list[float] = []
         self._digests: list[int] = []
         self._camera = None if self._film_bytes is None else Camera(self._film_bytes)
         self._trace = ObservationTrace(self._trace_bytes) if self._trace_bytes else None
@@ -125,6 +133,8 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
             self._scores.append(row_of(step.scores, row))
         if step.values is not None:
             self._values.append(float(step.values[row]))
+        if step.chosen_q is not None:
+            self._chosen_q.append(float(step.chosen_q[row]))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if self.playing:
@@ -135,7 +145,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if not self.playing:
             return self._observation, 0.0, False, False, {}
-        self._actions.append(np.array(action))
+        self._actions.append(_kept(action))
         self._observation, reward, terminated, truncated, info = self.env.step(action)
         self._rewards.append(float(reward))
         self._keep(float(reward))
@@ -164,12 +174,22 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
             seed=self._seed,
             scores=stack_scores(self._scores),
             values=np.array(self._values, dtype=np.float64) if self._values else None,
+            chosen_q=np.array(self._chosen_q, dtype=np.float64) if self._chosen_q else None,
             digests=np.array(self._digests, dtype=np.uint32),
             observations=observations,
             observation_stride=stride,
             **self._ending,
         )
         return Played(episode, None if self._camera is None else self._camera.film())
+
+
+def _kept(action: Any) -> NDArray[Any]:
+    """A copy of an action; a dict or tuple as an object, so that actions of all kinds stack to an array."""
+    if not isinstance(action, dict | tuple):
+        return np.array(action)
+    entry = np.empty((), dtype=np.object_)
+    entry[()] = copy.deepcopy(action)
+    return entry
 
 
 def digest(observation: Any, reward: float) -> int:

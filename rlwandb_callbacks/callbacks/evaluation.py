@@ -25,7 +25,6 @@ from rlwandb_callbacks.reports import EvaluationReport, Together
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-DEFAULT_GAMMA = 0.99
 OUR_GROUPS = ("eval/", "q/", "policy/")
 SHARDING_STRATEGIES = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 WORST = float(torch.finfo(torch.float32).min)
@@ -162,6 +161,10 @@ class EvaluationCallback(RLCallback):
         if self._evaluator is None and not self._given:
             return
         self._evaluated_at_update = self.session.counters.updates
+        with self.session.stopwatch.running():
+            self._share_out(trainer, pl_module, ranks)
+
+    def _share_out(self, trainer: Trainer, pl_module: LightningModule, ranks: Ranks) -> None:
         numbers: dict[str, float] = {}
         errors: list[Exception] = []
         try:
@@ -233,9 +236,10 @@ def stand_ins(trainer: Any) -> dict[str, float]:
     return numbers
 
 
-def discount_factor(configured: float | None, module: torch.nn.Module) -> float:
-    """Takes gamma from the config, else from the module's hyper-parameters or attribute ``gamma``, else 0.99."""
+def discount_factor(configured: float | None, module: torch.nn.Module) -> float | None:
+    """Takes gamma from the config, else from the module's hyper-parameters or attribute ``gamma``; else it is None."""
     hyper_parameters = getattr(module, "hparams", {})
-    candidates = (configured, hyper_parameters.get("gamma"), getattr(module, "gamma", None))
+    given = (configured, hyper_parameters.get("gamma"), getattr(module, "gamma", None))
+    candidates = (value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value for value in given)
     known = (value for value in candidates if isinstance(value, int | float) and not isinstance(value, bool))
-    return float(next((value for value in known if 0 <= value <= 1), DEFAULT_GAMMA))
+    return next((float(value) for value in known if 0 <= value <= 1), None)

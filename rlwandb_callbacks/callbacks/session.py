@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.counters import Counters
+from rlwandb_callbacks.callbacks.stopwatch import Stopwatch
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.naming import Naming
@@ -56,6 +57,7 @@ class Session:
 
     def _reset(self) -> None:
         self.counters = Counters()
+        self.stopwatch = Stopwatch()
         self.written_at_update = -1
         self.errors = 0
         self.skipped = 0
@@ -129,7 +131,7 @@ class Session:
         if self.sink is None:
             return
         self._axes = self.counters.axes(trainer, module)
-        self._write(self._axes, values)
+        self._write(self._axes, {**values, **self.stopwatch.values()})
         self.written_at_update = self.counters.updates
 
     def submit(
@@ -261,7 +263,8 @@ class Session:
             what: What is being done, as the subject of the warning ("The evaluation").
         """
         try:
-            yield
+            with self.stopwatch.running():
+                yield
         except Exception as error:  # noqa: BLE001  # whatever fails in logging must not end a training
             self.report(what, error)
 

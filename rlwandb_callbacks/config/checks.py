@@ -36,7 +36,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
     if origin is Callable:
-        return callable(value) or hasattr(value, "spec")
+        return callable(value) or hasattr(value, "spec") or callable(getattr(value, "predict", None))
     if origin in (list, dict):
         item_hint = typing.get_args(hint)[-1]
         items = value.values() if isinstance(value, dict) else value

@@ -17,9 +17,9 @@ class EvaluationConfig:
         env: Gymnasium id, a function that makes an environment, the import path of one (``package.module:function``),
             or an environment that has a ``spec`` to be made again from.
         env_kwargs: Given to ``gymnasium.make`` or to the function.
-        policy: Dotted attribute of the module (``q_network``), import path (``package.module:function``), or callable.
-            By default the first of ``policy_step``, ``policy``, ``actor``, ``q_network``, ``q_net`` that the module
-            has.
+        policy: Dotted attribute of the module (``q_network``), import path (``package.module:function``), callable,
+            actor of TorchRL, or model of Stable-Baselines3. By default the first of ``policy_step``, ``policy``,
+            ``actor``, ``q_network``, ``q_net`` that the module has.
         episodes: Complete episodes per evaluation, ≥ 1.
         num_envs: Environments stepped at a time, ≥ 1; by default as many as episodes, at most 8.
         seed: Episode ``i`` is reset with ``seed + i``, the same ones in every evaluation.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.episode import Episode, PolicyScores, Probabilities, QValues
+from rlwandb_callbacks.core.episode import Episode, Grouped, PolicyScores, Probabilities, QValues, groups_of
 
 
 def entropy(scores: PolicyScores) -> NDArray[np.float64] | None:
@@ -17,7 +17,8 @@ def entropy(scores: PolicyScores) -> NDArray[np.float64] | None:
         scores: Leading axis T.
 
     Returns:
-        Shape ``[T]``. For a Gaussian the differential entropy, summed over the action's dimensions.
+        Shape ``[T]``. For a Gaussian the differential entropy, summed over the action's dimensions; for an action of
+        several choices, which are drawn independently, the sum of their entropies.
 
     Example:
         >>> entropy(Probabilities(np.array([[0.5, 0.5]]))).round(3)
@@ -25,6 +26,9 @@ def entropy(scores: PolicyScores) -> NDArray[np.float64] | None:
     """
     if isinstance(scores, QValues):
         return None
+    if isinstance(scores, Grouped):
+        parts = [part for group in scores.groups if (part := entropy(group)) is not None]
+        return np.asarray(np.sum(parts, axis=0)) if parts else None
     if isinstance(scores, Probabilities):
         p = scores.values
         return np.asarray(-np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1))
@@ -39,20 +43,45 @@ def mean_entropy(episodes: Sequence[Episode]) -> float | None:
     return float(np.concatenate(known).mean()) if known else None
 
 
-def mean_chosen_q(episodes: Sequence[Episode], *, first: int = 0) -> float | None:
-    """Mean of Q(s, a) of the actions that were taken; None where the policy gives no q-values.
+def chosen_q(episode: Episode, *, first: int | Sequence[int] = 0) -> NDArray[np.float64] | None:
+    """Q(s, a) of the action that was taken at each step.
 
     Args:
-        episodes: Of a discrete environment.
-        first: The smallest action (``Discrete.start``).
+        episode: With ``chosen_q``, or with q-values of finite actions.
+        first: The smallest action (``Discrete.start``), or one number per choice of an action that consists of several.
+
+    Returns:
+        Shape ``[T]``, the mean over the choices where there are several; None where the policy gives no q-values, or
+        none that belong to the actions.
+
+    Example:
+        >>> scores = QValues(np.array([[1.0, 9.0], [9.0, 3.0]]))
+        >>> chosen_q(Episode(actions=np.array([0, 1]), rewards=np.zeros(2), terminated=True, scores=scores))
+        array([1., 3.])
     """
-    chosen = [
-        np.take_along_axis(episode.scores.values, _index(episode.actions, first), axis=-1)
-        for episode in episodes
-        if isinstance(episode.scores, QValues) and episode.length
-    ]
-    return float(np.concatenate(chosen).mean()) if chosen else None
+    if episode.chosen_q is not None:
+        return np.asarray(episode.chosen_q, dtype=np.float64)
+    groups = [group.values for group in groups_of(episode.scores) if isinstance(group, QValues)]
+    if not groups or episode.actions.size != episode.length * len(groups):
+        return None
+    indices = np.asarray(episode.actions, dtype=np.int64).reshape(episode.length, len(groups)) - np.asarray(first)
+    if not all(map(_belong, groups, indices.T)):
+        return None
+    taken = [np.take_along_axis(q, index[:, None], axis=1)[:, 0] for q, index in zip(groups, indices.T, strict=True)]
+    return np.asarray(np.mean(taken, axis=0), dtype=np.float64)
 
 
-def _index(actions: NDArray[np.generic], first: int) -> NDArray[np.int64]:
-    return np.asarray(actions, dtype=np.int64).reshape(-1, 1) - first
+def _belong(q_values: NDArray[np.float64], indices: NDArray[np.int64]) -> bool:
+    return q_values.ndim == 2 and bool(np.all((indices >= 0) & (indices < q_values.shape[1])))
+
+
+def mean_chosen_q(episodes: Sequence[Episode], *, first: int | Sequence[int] = 0) -> float | None:
+    """Mean of Q(s, a) over all steps of all episodes; None where the policy gives no q-values.
+
+    Args:
+        episodes: Of one environment.
+        first: The smallest action (``Discrete.start``), or one number per choice of an action that consists of several.
+    """
+    per_episode = [chosen_q(episode, first=first) for episode in episodes]
+    known = [steps for steps in per_episode if steps is not None and steps.size]
+    return float(np.concatenate(known).mean()) if known else None

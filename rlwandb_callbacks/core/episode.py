@@ -48,7 +48,35 @@ class Gaussian:
     std: Floats
 
 
-PolicyScores: TypeAlias = QValues | Probabilities | Gaussian
+@dataclass(frozen=True)
+class Grouped:
+    """Scores of an action that consists of several finite choices: of ``MultiDiscrete`` and ``MultiBinary``.
+
+    Args:
+        groups: One per choice, in the order of the action's dimensions, all of one kind and with the same leading
+            axes. A switch of ``MultiBinary`` is a choice between 0 and 1.
+
+    Example:
+        >>> Grouped((Probabilities(np.array([0.5, 0.5])), Probabilities(np.array([0.1, 0.2, 0.7])))).kind
+        <class 'rlwandb_callbacks.core.episode.Probabilities'>
+    """
+
+    groups: tuple[QValues | Probabilities, ...]
+
+    @property
+    def kind(self) -> type[QValues | Probabilities]:
+        """What the groups are."""
+        return type(self.groups[0])
+
+
+PolicyScores: TypeAlias = QValues | Probabilities | Gaussian | Grouped
+
+
+def groups_of(scores: PolicyScores | None) -> tuple[QValues | Probabilities, ...]:
+    """The finite choices that scores are about; none for a Gaussian, or where there are no scores."""
+    if isinstance(scores, Grouped):
+        return scores.groups
+    return (scores,) if isinstance(scores, QValues | Probabilities) else ()
 
 
 def row_of(scores: PolicyScores, index: int) -> PolicyScores:
@@ -58,6 +86,8 @@ def row_of(scores: PolicyScores, index: int) -> PolicyScores:
         >>> row_of(QValues(np.array([[1.0, 2.0], [3.0, 4.0]])), 1).values
         array([3., 4.])
     """
+    if isinstance(scores, Grouped):
+        return Grouped(tuple(replace(group, values=group.values[index]) for group in scores.groups))
     if isinstance(scores, Gaussian):
         return Gaussian(scores.mean[index], scores.std[index])
     return replace(scores, values=scores.values[index])
@@ -74,7 +104,11 @@ def stack_scores(rows: list[PolicyScores]) -> PolicyScores | None:
     if isinstance(first, Gaussian):
         gaussians = [row for row in rows if isinstance(row, Gaussian)]
         return Gaussian(np.stack([row.mean for row in gaussians]), np.stack([row.std for row in gaussians]))
-    return replace(first, values=np.stack([row.values for row in rows if not isinstance(row, Gaussian)]))
+    columns = [
+        replace(column[0], values=np.stack([group.values for group in column]))
+        for column in zip(*map(groups_of, rows), strict=True)
+    ]
+    return Grouped(tuple(columns)) if isinstance(first, Grouped) else columns[0]
 
 
 @dataclass(frozen=True)
@@ -82,14 +116,17 @@ class PolicyStep:
     """What a policy does in a batch of B states.
 
     Args:
-        actions: Shape ``[B, ...]``, as the environment takes them.
+        actions: Shape ``[B, ...]``, as the environment takes them. For ``Dict`` and ``Tuple`` spaces such arrays in a
+            dict or tuple.
         scores: Leading axis B, where the policy gives any.
         values: Shape ``[B]``: V(s), where the policy gives it.
+        chosen_q: Shape ``[B]``: Q(s, a) of ``actions``, where a critic gives it and ``scores`` do not hold it.
     """
 
     actions: NDArray[np.generic]
     scores: PolicyScores | None = None
     values: Floats | None = None
+    chosen_q: Floats | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +134,14 @@ class Episode:
     """A complete episode of T steps.
 
     Args:
-        actions: Shape ``[T, ...]``, as they were given to the environment.
+        actions: Shape ``[T, ...]``, as they were given to the environment; dicts and tuples in an array of objects.
         rewards: Shape ``[T]``, undiscounted, in the environment's unit.
         terminated: The environment ended in a terminal state.
         truncated: The environment, or ``max_steps``, cut the episode.
         seed: What the environment was reset with; None when unknown (then it cannot be played again).
         scores: Leading axis T: what the policy gave for each action, before it was taken.
         values: Shape ``[T]``: V(s) where the policy gives it.
+        chosen_q: Shape ``[T]``: Q(s, a) of the actions, where a critic gives it and ``scores`` do not hold it.
         success: What the environment said of the outcome, where it says so.
         cut_at: The step limit that ended it, when it was ours and not the environment's.
         digests: Shape ``[T + 1]``, ``uint32``: fingerprints of observation and reward, by which a replay is checked.
@@ -113,7 +151,8 @@ class Episode:
         observation_stride: Steps between two of ``observations``, ≥ 1.
 
     Raises:
-        ValueError: If the lengths of actions, rewards, scores, values, digests, frames or observations do not agree.
+        ValueError: If the lengths of actions, rewards, scores, values, chosen_q, digests, frames or observations do not
+            agree.
 
     Example:
         >>> episode = Episode(actions=np.array([0, 1]), rewards=np.array([1.0, 2.0]), terminated=True)
@@ -128,6 +167,7 @@ class Episode:
     seed: int | None = None
     scores: PolicyScores | None = None
     values: Floats | None = None
+    chosen_q: Floats | None = None
     success: bool | None = None
     cut_at: int | None = None
     digests: NDArray[np.uint32] | None = field(default=None, repr=False)
@@ -137,7 +177,12 @@ class Episode:
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)
-        per_step = {"actions": self.actions, "values": self.values, "scores": _score_array(self.scores)}
+        per_step = {
+            "actions": self.actions,
+            "values": self.values,
+            "chosen_q": self.chosen_q,
+            "scores": _score_array(self.scores),
+        }
         per_state = {"digests": self.digests, "frames": self.frames}
         thinned = {"observations": self.observations}
         kept = -(-steps // self.observation_stride)
@@ -178,4 +223,4 @@ class Episode:
 def _score_array(scores: PolicyScores | None) -> Floats | None:
     if scores is None:
         return None
-    return scores.mean if isinstance(scores, Gaussian) else scores.values
+    return scores.mean if isinstance(scores, Gaussian) else groups_of(scores)[0].values

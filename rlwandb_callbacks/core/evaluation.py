@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from rlwandb_callbacks.core.actions import ActionSpec, ContinuousActions, DiscreteActions, OtherActions
+from rlwandb_callbacks.core.actions import (
+    ActionSpec,
+    ContinuousActions,
+    DiscreteActions,
+    GroupedActions,
+    OtherActions,
+    choices_of,
+)
 from rlwandb_callbacks.core.behaviour import mean_chosen_q, mean_entropy
-from rlwandb_callbacks.core.episode import Episode, Probabilities, QValues
-from rlwandb_callbacks.core.figures import return_distribution
+from rlwandb_callbacks.core.episode import Episode, Grouped, groups_of
+from rlwandb_callbacks.core.figures import prediction_against_return, return_distribution
 from rlwandb_callbacks.core.histograms import count_actions, histogram
 from rlwandb_callbacks.core.returns import episode_table, summarise
-from rlwandb_callbacks.core.values import Image, Value
+from rlwandb_callbacks.core.value_error import ValueErrors, value_errors
+from rlwandb_callbacks.core.values import Histogram, Image, Value
 
+DEFAULT_GAMMA = 0.99
 MAX_ACTION_HISTOGRAMS = 16
 
 
@@ -27,29 +37,41 @@ def scalars(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -
         actions: Of the environment.
     """
     numbers = {f"eval/{name}": value for name, value in summarise(episodes, gamma=gamma).items()}
-    first = actions.first if isinstance(actions, DiscreteActions) else 0
-    further = {"q/mean": mean_chosen_q(episodes, first=first), "policy/entropy": mean_entropy(episodes)}
+    further = {"q/mean": mean_chosen_q(episodes, first=first_of(actions)), "policy/entropy": mean_entropy(episodes)}
     return numbers | {key: value for key, value in further.items() if value is not None}
 
 
-def action_histograms(episodes: Sequence[Episode], actions: ActionSpec) -> dict[str, Value]:
-    """Which actions were taken: one histogram, or one per dimension of a continuous action (the first 16)."""
-    taken = [episode.actions.reshape(episode.length, -1) for episode in episodes if episode.length]
-    if not taken:
+def first_of(actions: ActionSpec) -> int | list[int]:
+    """The smallest action of each choice of an environment with finite actions, else 0."""
+    return [choice.first for choice in choices_of(actions)] or 0
+
+
+def error_values(errors: ValueErrors) -> dict[str, Value]:
+    """The picture of predictions against returns, where there is a step to show."""
+    if not len(errors.predictions):
         return {}
-    if isinstance(actions, DiscreteActions):
-        counted = count_actions(np.concatenate(taken)[:, 0], first=actions.first, n=len(actions.names))
-        return {"policy/action_histogram": counted}
-    if not isinstance(actions, ContinuousActions):
+    title = f"bias {errors.bias:+,.4g}, mean absolute error {errors.absolute_error:,.4g}"
+    picture = prediction_against_return(errors.predictions, errors.returns, quantity=errors.quantity, title=title)
+    caption = f"{errors.quantity} against the return that came, {len(errors.predictions):,} of {errors.steps:,} steps"
+    return {"q/prediction_vs_return": Image(picture, caption)}
+
+
+def action_histograms(episodes: Sequence[Episode], actions: ActionSpec) -> dict[str, Value]:
+    """Which actions were taken: one histogram, or one per dimension of the action (the first 16)."""
+    taken = [episode.actions.reshape(episode.length, -1) for episode in episodes if episode.length]
+    if not taken or isinstance(actions, OtherActions):
         return {}
     columns = np.concatenate(taken).T[:MAX_ACTION_HISTOGRAMS]
-    names = (
-        ["policy/action_histogram"]
-        if len(columns) == 1
-        else [f"policy/action_histogram_{i}" for i in range(len(columns))]
-    )
-    counts = {name: histogram(column) for name, column in zip(names, columns, strict=True)}
-    return {name: value for name, value in counts.items() if value is not None}
+    counts: list[Histogram | None]
+    if isinstance(actions, ContinuousActions):
+        counts = [histogram(column) for column in columns]
+    else:
+        counts = [
+            count_actions(column, first=choice.first, n=len(choice.names))
+            for column, choice in zip(columns, choices_of(actions), strict=False)
+        ]
+    names = [f"policy/action_histogram{f'_{i}' if len(counts) > 1 else ''}" for i in range(len(counts))]
+    return {name: value for name, value in zip(names, counts, strict=True) if value is not None}
 
 
 @dataclass(frozen=True)
@@ -58,17 +80,19 @@ class Evaluation:
 
     Args:
         episodes: At least one, in the order of their seeds.
-        gamma: Discount factor in [0, 1].
+        gamma: Discount factor in [0, 1] of the training; None where it is not known. Discounted returns are then
+            reported with the usual 0.99, and predictions are not compared with returns.
         actions: Of the environment.
     """
 
     episodes: Sequence[Episode]
-    gamma: float
+    gamma: float | None
     actions: ActionSpec
 
     def numbers(self) -> dict[str, float]:
-        """See :func:`scalars`."""
-        return scalars(self.episodes, gamma=self.gamma, actions=self.actions)
+        """See :func:`scalars` and :meth:`ValueErrors.numbers`."""
+        errors = self._errors.numbers() if self._errors else {}
+        return scalars(self.episodes, gamma=self._shown_gamma, actions=self.actions) | errors
 
     def distributions(self, *, with_returns: bool) -> dict[str, Value]:
         """The table of episodes, and histograms of actions and returns.
@@ -76,7 +100,7 @@ class Evaluation:
         Args:
             with_returns: Also the histogram of returns.
         """
-        table = episode_table(self.episodes, gamma=self.gamma)
+        table = episode_table(self.episodes, gamma=self._shown_gamma)
         counted = histogram(np.array(self._returns)) if with_returns else None
         returns: dict[str, Value] = {} if counted is None else {"eval/return_distribution": counted}
         return {"eval/episodes": table, **action_histograms(self.episodes, self.actions), **returns}
@@ -87,13 +111,24 @@ class Evaluation:
         Args:
             with_returns: The distribution of returns.
         """
+        values = error_values(self._errors) if self._errors else {}
         title = f"Returns of {len(self.episodes)} evaluation episodes"
         picture = return_distribution(self._returns, title=title) if with_returns else None
-        return {} if picture is None else {"eval/return_figure": Image(picture, title)}
+        return values | ({} if picture is None else {"eval/return_figure": Image(picture, title)})
 
     @property
     def _returns(self) -> list[float]:
         return [episode.total_return for episode in self.episodes]
+
+    @property
+    def _shown_gamma(self) -> float:
+        return DEFAULT_GAMMA if self.gamma is None else self.gamma
+
+    @cached_property
+    def _errors(self) -> ValueErrors | None:
+        if self.gamma is None:
+            return None
+        return value_errors(self.episodes, gamma=self.gamma, first=first_of(self.actions))
 
 
 def guess_actions(episodes: Sequence[Episode]) -> ActionSpec:
@@ -108,7 +143,11 @@ def guess_actions(episodes: Sequence[Episode]) -> ActionSpec:
     if actions.dtype.kind == "f" and actions.size:
         unbounded = np.full(actions.shape[1], np.inf)
         return ContinuousActions(-unbounded, unbounded)
+    widths = [group.values.shape[-1] for episode in episodes for group in groups_of(episode.scores)]
+    grouped = next((episode.scores for episode in episodes if isinstance(episode.scores, Grouped)), None)
+    if grouped is not None and len(grouped.groups) == actions.shape[1]:
+        sizes = widths[: len(grouped.groups)]
+        return GroupedActions(tuple(DiscreteActions(tuple(map(str, range(size)))) for size in sizes))
     if actions.shape[1] != 1 or actions.min() < 0:
         return OtherActions()
-    widths = [e.scores.values.shape[-1] for e in episodes if isinstance(e.scores, QValues | Probabilities)]
     return DiscreteActions(tuple(map(str, range(max([int(actions.max(initial=0)) + 1, *widths])))))

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from rlwandb_callbacks.core.actions import ActionSpec, ContinuousActions, DiscreteActions, OtherActions
+from rlwandb_callbacks.core.actions import ActionSpec, BinaryActions, ContinuousActions, OtherActions
 from rlwandb_callbacks.core.canvas import (
     BACKGROUND,
     BAR,
@@ -32,10 +31,9 @@ from rlwandb_callbacks.core.canvas import (
     shortened,
     text_block,
 )
-from rlwandb_callbacks.core.episode import Episode, Gaussian, Probabilities, QValues, row_of
+from rlwandb_callbacks.core.episode import Episode, Gaussian, Probabilities, QValues, groups_of, row_of
 from rlwandb_callbacks.core.panel_layout import Geometry, axis_of_actions, axis_of_q_values
-
-MAX_ROWS = 18
+from rlwandb_callbacks.core.panel_rows import bars_of, row_count, written
 
 
 @dataclass(frozen=True)
@@ -62,13 +60,13 @@ class Overlay:
         self._draw_numbers(canvas, step)
         if step == self.episode.length:
             self._text(canvas, self._at.margin, self._at.row_centre(0), self.episode.ending, CHOSEN)
-        elif isinstance(self.actions, DiscreteActions):
-            self._draw_bars(canvas, step, self.actions)
         elif isinstance(self.actions, ContinuousActions):
             self._draw_intervals(canvas, step)
+        elif isinstance(self.actions, OtherActions):
+            for row, line in enumerate(written(self.episode.actions[step])):
+                self._text(canvas, self._at.margin, self._at.row_centre(row), line, CHOSEN, self._at.row_text_size)
         else:
-            text = np.array2string(self.episode.actions[step], precision=2, threshold=MAX_ROWS)
-            self._text(canvas, self._at.margin, self._at.row_centre(0), text, CHOSEN)
+            self._draw_bars(canvas, step)
         return canvas
 
     @cached_property
@@ -77,27 +75,30 @@ class Overlay:
 
     @cached_property
     def _row_count(self) -> int:
-        if isinstance(self.actions, DiscreteActions):
-            return min(MAX_ROWS, len(self.actions.names))
-        if isinstance(self.actions, ContinuousActions):
-            return min(MAX_ROWS, self.actions.low.size)
-        return 1
+        if isinstance(self.actions, OtherActions):
+            return max((len(written(action)) for action in self.episode.actions[:1]), default=1)
+        return row_count(self.actions, self.episode.scores)
 
     @cached_property
     def _title(self) -> str:
-        match self.episode.scores:
-            case QValues():
+        if isinstance(self.episode.scores, Gaussian):
+            return "policy: mean ± std"
+        match groups_of(self.episode.scores):
+            case (QValues(), *_):
                 return "q-values"
-            case Probabilities(source=source):
-                return source or "action probabilities"
-            case Gaussian():
-                return "policy: mean ± std"
-            case None:
+            case (Probabilities(source=source), *_):
+                return source or self._probability_title
+            case _:
                 return "actions"
+
+    @property
+    def _probability_title(self) -> str:
+        return "probability of on" if isinstance(self.actions, BinaryActions) else "action probabilities"
 
     @cached_property
     def _score_axis(self) -> tuple[float, float]:
-        return axis_of_q_values(self.episode.scores.values) if isinstance(self.episode.scores, QValues) else (0.0, 1.0)
+        values = [group.values.ravel() for group in groups_of(self.episode.scores) if isinstance(group, QValues)]
+        return axis_of_q_values(np.concatenate(values)) if values else (0.0, 1.0)
 
     @cached_property
     def _action_axes(self) -> list[tuple[float, float]]:
@@ -146,21 +147,34 @@ class Overlay:
         at = self._at
         right, first, second = round(0.46 * at.width), at.margin + 3 * at.line // 2, at.margin + 5 * at.line // 2
         self._text(canvas, at.margin, first, f"step {step}")
-        self._text(canvas, right, first, f"reward {self.episode.rewards[step - 1]:+.4g}" if step else "reward -")
+        reward = format_reward(float(self.episode.rewards[step - 1])) if step else "-"
+        self._text(canvas, right, first, f"reward {reward}")
         self._text(canvas, at.margin, second, f"return {format_number(self._returns[step])}")
-        if self.episode.values is not None and step < self.episode.length:
-            self._text(canvas, right, second, f"V(s) {format_number(float(self.episode.values[step]))}")
+        if predicted := self._prediction(step) if step < self.episode.length else "":
+            self._text(canvas, right, second, predicted)
 
-    def _draw_bars(self, canvas: Pixels, step: int, actions: DiscreteActions) -> None:
-        chosen = int(self.episode.actions[step].item()) - actions.first
+    def _prediction(self, step: int) -> str:
+        """What a critic says in one number; q-values of all actions have bars instead."""
+        if self.episode.values is not None:
+            return f"V(s) {format_number(float(self.episode.values[step]))}"
+        if self.episode.chosen_q is not None and isinstance(self.actions, ContinuousActions):
+            return f"Q(s,a) {format_number(float(self.episode.chosen_q[step]))}"
+        return ""
+
+    def _draw_bars(self, canvas: Pixels, step: int) -> None:
         scores = None if self.episode.scores is None else row_of(self.episode.scores, step)
-        values = scores.values if isinstance(scores, QValues | Probabilities) else None
-        for row, action in enumerate(_shown_actions(values, chosen, len(actions.names))):
-            self._draw_label(canvas, row, actions.names[action], marked=action == chosen)
-            if values is not None:
-                self._draw_bar(canvas, row, float(values[action]), CHOSEN if action == chosen else BAR)
-            elif action == chosen:
+        for row, bar in enumerate(bars_of(self.actions, scores, self.episode.actions[step])):
+            if bar.begins_group:
+                self._draw_separator(canvas, row)
+            self._draw_label(canvas, row, bar.label, marked=bar.is_chosen)
+            if bar.value is not None:
+                self._draw_bar(canvas, row, bar.value, CHOSEN if bar.is_chosen else BAR)
+            elif bar.is_chosen:
                 self._fill(canvas, row, self._at.bar_left, self._at.bar_right, CHOSEN)
+
+    def _draw_separator(self, canvas: Pixels, row: int) -> None:
+        y = self._at.row_centre(row) - self._at.pitch // 2
+        canvas[y, self._at.margin : self._at.width - self._at.margin] = GRID
 
     def _draw_bar(self, canvas: Pixels, row: int, value: float, colour: Colour) -> None:
         at, (low, high) = self._at, self._score_axis
@@ -220,6 +234,17 @@ class Overlay:
         paste(canvas, text_block(text, size or self._at.text_size, colour), x, y, align)
 
 
+def format_reward(reward: float) -> str:
+    """Writes a reward with its sign in at most nine characters, so that it stays on the panel.
+
+    Example:
+        >>> [format_reward(reward) for reward in (1.5, -0.00012006, 0.0, -1234567.0)]
+        ['+1.5', '-0.00012', '+0', '-1.2e+06']
+    """
+    is_plain = reward == 0 or 0.001 <= abs(reward) < 10_000
+    return f"{reward:+.4g}" if is_plain else f"{reward:+.2g}"
+
+
 def annotate(
     frames: Iterable[Pixels], episode: Episode, actions: ActionSpec, steps: Sequence[int] | None = None
 ) -> Iterator[Pixels]:
@@ -240,14 +265,6 @@ def annotate(
         picture = enlarge(frame)
         overlay = overlay or Overlay(episode, actions, picture.shape[0])
         yield np.concatenate([picture, overlay.panel(step)], axis=1)
-
-
-def _shown_actions(values: NDArray[np.float64] | None, chosen: int, count: int) -> list[int]:
-    if count <= MAX_ROWS:
-        return list(range(count))
-    ranked = range(count) if values is None else np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
-    others = [int(action) for action in ranked if action != chosen]
-    return sorted([chosen, *others[: MAX_ROWS - 1]])
 
 
 @cache

@@ -5,8 +5,7 @@
 
 Each training batch plays a few env steps, then learns from a sample of all that was played (Mnih et al. 2015,
 "Human-level control through deep reinforcement learning") with the double-Q target (van Hasselt et al. 2016, "Deep
-reinforcement learning with double Q-learning"). TorchRL keeps the replay buffer. The loss is written out, since
-TorchRL's `DQNLoss` gives back neither the q-values nor the targets, which are worth looking at.
+reinforcement learning with double Q-learning"). Observations may be flat, or pictures as Atari's.
 
 In shapes, B is the number of transitions in a batch, O the size of an observation and A the number of actions.
 """
@@ -15,113 +14,38 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+
+from rlwandb_callbacks.demos.networks import make_cnn, make_mlp, seeded
+from rlwandb_callbacks.demos.playing import Player, PlayingModule, follow, make_env
+from rlwandb_callbacks.demos.replay_buffer import ReplayBuffer, Transitions
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-try:
-    from tensordict import TensorDict
-    from torchrl.data import LazyTensorStorage, ReplayBuffer
-except ImportError as error:
-    raise ImportError('the demos need TorchRL; install it with: pip install "rlwandb-callbacks[demos]"') from error
 
+def make_q_network(env: gym.Env[Any, Any], hidden_size: int) -> tuple[nn.Sequential, int]:
+    """A network from observations [B, ...] to q-values [B, A], and A; convolutional where observations are pictures.
 
-class Transition(NamedTuple):
-    """One env step, as the replay buffer keeps it."""
-
-    observation: npt.NDArray[np.float32]  # [O]
-    action: int
-    reward: np.float32
-    next_observation: npt.NDArray[np.float32]  # [O]
-    terminated: bool  # False where only the time limit struck: the state that follows still has a value
-
-
-class Player:
-    """Plays one env on and on, epsilon-greedily.
-
-    Args:
-        env: Env with observations [O].
-        num_actions: Its actions are 0 to num_actions - 1.
-        seed: Seeds the env and the exploration, nothing else.
-
-    Attributes:
-        env_steps: Steps played so far.
-        episodes: Episodes completed so far.
-        returns: Undiscounted returns of the last 20 complete episodes, exploration included.
+    Raises:
+        ValueError: If the env has other observations, or actions that are not 0 to A - 1.
     """
-
-    def __init__(self, env: gym.Env[Any, Any], num_actions: int, seed: int) -> None:
-        self.env_steps = 0
-        self.episodes = 0
-        self.returns: deque[float] = deque(maxlen=20)
-        self._env = env
-        self._num_actions = num_actions
-        self._rng = np.random.default_rng(seed)
-        self._return = 0.0
-        self._observation = self._reset(seed)
-
-    def play(self, q_network: nn.Module, epsilon: float, env_steps: int) -> TensorDict:
-        """Goes on where the last call stopped and returns one row per step, under the names of `Transition`."""
-        steps = [self._step(self._choose(q_network, epsilon)) for _ in range(env_steps)]
-        columns = [torch.from_numpy(np.stack(column)) for column in zip(*steps, strict=True)]
-        return TensorDict(dict(zip(Transition._fields, columns, strict=True)), [env_steps])
-
-    @torch.no_grad()
-    def _choose(self, q_network: nn.Module, epsilon: float) -> int:
-        if self._rng.random() < epsilon:
-            return int(self._rng.integers(self._num_actions))
-        device = next(q_network.parameters()).device
-        return int(q_network(torch.as_tensor(self._observation, device=device)[None]).argmax())
-
-    def _step(self, action: int) -> Transition:
-        before = self._observation
-        observation, reward, terminated, truncated, _ = self._env.step(action)
-        after = np.array(observation, np.float32)
-        self.env_steps += 1
-        self._return += float(reward)
-        self._observation = self._next_episode() if terminated or truncated else after
-        return Transition(before, action, np.float32(reward), after, terminated)
-
-    def _next_episode(self) -> npt.NDArray[np.float32]:
-        self.episodes += 1
-        self.returns.append(self._return)
-        self._return = 0.0
-        return self._reset(seed=None)
-
-    def _reset(self, seed: int | None) -> npt.NDArray[np.float32]:
-        observation, _ = self._env.reset(seed=seed)
-        return np.array(observation, np.float32)
-
-
-def flat_sizes(env: gym.Env[Any, Any]) -> tuple[int, int]:
-    """Size of an observation and number of actions; ValueError where they are not flat and discrete."""
     match env.observation_space, env.action_space:
         case gym.spaces.Box(shape=(size,)), gym.spaces.Discrete(n=n, start=0):
-            return size, int(n)
+            return make_mlp([size, hidden_size, hidden_size, int(n)]), int(n)
+        case gym.spaces.Box(shape=(_, _, _) as shape, dtype=np.uint8), gym.spaces.Discrete(n=n, start=0):
+            return make_cnn(shape, hidden_size, int(n)), int(n)
         case spaces:
-            raise ValueError(f"DQN needs a flat Box of observations and Discrete actions from 0 on; {env} has {spaces}")
-
-
-def make_q_network(observation_size: int, hidden_size: int, num_actions: int, seed: int) -> nn.Sequential:
-    """Maps [B, O] float32 to q-values [B, A]; draws the weights from `seed` and leaves torch's own generator alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return nn.Sequential(
-            nn.Linear(observation_size, hidden_size),
-            nn.ReLU(),
-            nn.Linear(hidden_size, hidden_size),
-            nn.ReLU(),
-            nn.Linear(hidden_size, num_actions),
-        )
+            raise ValueError(
+                "DQN needs a flat Box of observations, or one of bytes [C, H, W], and Discrete actions from 0 on; "
+                f"{env} has {spaces}"
+            )
 
 
 def epsilon_greedy_entropy(epsilon: float, num_actions: int) -> float:
@@ -130,19 +54,20 @@ def epsilon_greedy_entropy(epsilon: float, num_actions: int) -> float:
     return -sum(p * math.log(p) for p in probabilities if p > 0.0)
 
 
-class DQN(pl.LightningModule):
+class DQN(PlayingModule):
     """Deep Q-network with double-Q targets from a target network that follows slowly.
 
-    One epoch is the whole training. `Trainer(val_check_interval=n)` runs the validation hooks, where callbacks
-    evaluate, every n updates; the validation itself is empty.
-
     Args:
-        env_id: Gymnasium env with flat Box observations and Discrete actions.
+        env_id: Gymnasium env, or import path of a function that makes one, with Discrete actions and a Box of
+            observations: flat, or pictures of bytes [C, H, W].
         learning_rate: Adam's at the start; it falls linearly to 0 at the last update.
         gamma: Discount per env step.
-        hidden_size: Units in each of the two hidden layers.
+        hidden_size: Units in each hidden layer that is not a convolution.
         batch_size: Transitions per update.
-        buffer_size: Transitions kept. All of a short training, so that the early failures are not forgotten.
+        buffer_size: Observations kept. All of a short training, so that the early failures are not forgotten.
+        stacked_frames: K where observations are stacks of the last K frames, which saves memory; else 1.
+        clips_rewards: Learn from rewards clipped to -1 to 1. Then q-values are not on the scale of returns, and
+            `q/bias` tells nothing.
         warmup_env_steps: Uniformly random steps before the first update.
         env_steps_per_update: Steps played before each update.
         total_env_steps: Length of the training, warm-up included.
@@ -153,7 +78,7 @@ class DQN(pl.LightningModule):
         seed: Seeds weights, env, exploration and sampling.
 
     Attributes:
-        q_network: The trained network, observations [B, O] float32 to q-values [B, A].
+        q_network: The trained network, observations [B, ...] to q-values [B, A].
     """
 
     def __init__(
@@ -165,6 +90,8 @@ class DQN(pl.LightningModule):
         hidden_size: int = 128,
         batch_size: int = 128,
         buffer_size: int = 50_000,
+        stacked_frames: int = 1,
+        clips_rewards: bool = False,
         warmup_env_steps: int = 1_000,
         env_steps_per_update: int = 4,
         total_env_steps: int = 33_000,
@@ -176,34 +103,32 @@ class DQN(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        env = gym.make(env_id)
-        observation_size, self.num_actions = flat_sizes(env)
-        self.q_network = make_q_network(observation_size, hidden_size, self.num_actions, seed)
+        env = make_env(env_id)
+        with seeded(seed):
+            self.q_network, self.num_actions = make_q_network(env, hidden_size)
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
-        self.player = Player(env, self.num_actions, seed)
-        self.replay = ReplayBuffer(storage=LazyTensorStorage(buffer_size))
-        self._sampling = np.random.default_rng(seed)
-
-    @property
-    def num_updates(self) -> int:
-        """Updates in the whole training."""
-        played = self.hparams["total_env_steps"] - self.hparams["warmup_env_steps"]
-        return int(played // self.hparams["env_steps_per_update"])
+        self.replay = ReplayBuffer(
+            buffer_size, env.observation_space, env.action_space, stacked_frames=stacked_frames, seed=seed
+        )
+        self.player = Player(env, self.replay, seed, clips_rewards=clips_rewards)
+        self.num_updates = (total_env_steps - warmup_env_steps) // env_steps_per_update
+        self.uses_one_thread = len(env.observation_space.shape or ()) == 1
+        self._exploring = np.random.default_rng(seed)
 
     @property
     def epsilon(self) -> float:
         """Probability of a random action now."""
         start, end, over = (self.hparams[f"epsilon_{name}"] for name in ("start", "end", "env_steps"))
-        return float(start + (end - start) * min(1.0, self.player.env_steps / over))
+        return float(start + (end - start) * min(1.0, self.env_steps / over))
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Observations [B, O] to q-values [B, A]."""
+        """Observations [B, ...] to q-values [B, A]."""
         q_values: Tensor = self.q_network(observation)
         return q_values
 
     def on_train_start(self) -> None:
         """Fills the replay buffer with random play."""
-        self.replay.extend(self.player.play(self.q_network, 1.0, self.hparams["warmup_env_steps"]))
+        self._play(1.0, self.hparams["warmup_env_steps"])
 
     def training_step(self, batch: int, batch_idx: int) -> dict[str, Any]:
         """Plays, then learns from a sample.
@@ -213,67 +138,50 @@ class DQN(pl.LightningModule):
             batch_idx: Not used.
 
         Returns:
-            `loss` []; detached `q_value`, `target_q_value` and `td_error` [B] of the actions taken; `entropy` of the
-            epsilon-greedy policy in nats; `env_steps` so far.
+            `loss` []; detached `q_value`, `target_q_value` and `td_error` [B] of the actions taken; `epsilon`, and
+            `entropy` of the epsilon-greedy policy in nats; `env_steps` so far.
         """
-        self._play()
-        rows = self._sample().to(self.device)
-        q_value = self(rows["observation"]).gather(1, rows["action"][:, None])[:, 0]
+        episodes = self.player.episodes
+        self._play(self.epsilon, self.hparams["env_steps_per_update"])
+        if self.player.episodes > episodes:
+            self.show_returns(self.player.returns)
+        rows = self.replay.sample(self.hparams["batch_size"]).to(self.device)
+        q_value = self(rows.observation).gather(1, rows.action[:, None])[:, 0]
         target_q_value = self._target(rows)
         return {
             "loss": nn.functional.mse_loss(q_value, target_q_value),
             "q_value": q_value.detach(),
             "target_q_value": target_q_value,
             "td_error": target_q_value - q_value.detach(),
+            "epsilon": self.epsilon,
             "entropy": epsilon_greedy_entropy(self.epsilon, self.num_actions),
-            "env_steps": self.player.env_steps,
+            "env_steps": self.env_steps,
         }
 
-    def _play(self) -> None:
-        episodes = self.player.episodes
-        self.replay.extend(self.player.play(self.q_network, self.epsilon, self.hparams["env_steps_per_update"]))
-        if self.player.episodes > episodes:  # not every batch: a call of `log` costs as much as half an update
-            self.log("return", float(np.mean(self.player.returns)), prog_bar=True, logger=False)
-
-    def _sample(self) -> TensorDict:
-        indices = self._sampling.integers(len(self.replay), size=self.hparams["batch_size"])
-        return self.replay[torch.from_numpy(indices)]
+    def _play(self, epsilon: float, env_steps: int) -> None:
+        self.player.play(lambda observation: self._choose(observation, epsilon), env_steps)
+        self.env_steps += env_steps
 
     @torch.no_grad()
-    def _target(self, rows: TensorDict) -> Tensor:
+    def _choose(self, observation: npt.NDArray[Any], epsilon: float) -> int:
+        if self._exploring.random() < epsilon:
+            return int(self._exploring.integers(self.num_actions))
+        return int(self(torch.as_tensor(observation, device=self.device)[None]).argmax())
+
+    @torch.no_grad()
+    def _target(self, rows: Transitions) -> Tensor:
         """[B]: reward plus discounted next value; the trained network chooses the action, the target one rates it."""
-        best = self(rows["next_observation"]).argmax(1, keepdim=True)
-        next_value = self.target_network(rows["next_observation"]).gather(1, best)[:, 0]
-        target: Tensor = rows["reward"] + self.hparams["gamma"] * ~rows["terminated"] * next_value
+        best = self(rows.next_observation).argmax(1, keepdim=True)
+        next_value = self.target_network(rows.next_observation).gather(1, best)[:, 0]
+        target: Tensor = rows.reward + self.hparams["gamma"] * ~rows.terminated * next_value
         return target
 
-    @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
         """Moves the target network a little towards the trained one."""
-        for target, trained in zip(self.target_network.parameters(), self.q_network.parameters(), strict=True):
-            target.lerp_(trained, self.hparams["target_update_rate"])
-
-    def validation_step(self, batch: int, batch_idx: int) -> None:
-        """Nothing to do: it exists so that Lightning calls the validation hooks."""
+        follow(self.target_network, self.q_network, self.hparams["target_update_rate"])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, and a learning rate that falls to 0 so that the training ends at rest."""
         optimizer = torch.optim.Adam(self.q_network.parameters(), self.hparams["learning_rate"])
         fall = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.num_updates)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": fall, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the count of env steps; what was played is not kept, a resumed training warms up again."""
-        checkpoint["env_steps"] = self.player.env_steps
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Counts on from where the checkpoint stood."""
-        self.player.env_steps = checkpoint["env_steps"]
-
-    def train_dataloader(self) -> range:
-        """One number per update, since the data is played while training; its length is the progress bar's total."""
-        return range(self.num_updates)
-
-    def val_dataloader(self) -> range:
-        """A single empty batch."""
-        return range(1)

@@ -58,3 +58,10 @@ class MemorySink:
     def column(self, key: str) -> list[Any]:
         """All values that were written under a key, in order."""
         return [row[key] for row in self.rows if key in row]
+
+    def by_update(self) -> list[dict[str, Any]]:
+        """What was written at each update as one row; pictures of an evaluation come late, in a row of their own."""
+        merged: dict[Any, dict[str, Any]] = {}
+        for row in self.rows:
+            merged.setdefault(row.get("time/updates"), {}).update(row)
+        return list(merged.values())

@@ -40,16 +40,8 @@ def evaluated(fit: Any, module: Any, *others: Any, options: dict[str, Any] | Non
     return sink
 
 
-def by_update(sink: MemorySink) -> list[dict[str, Any]]:
-    """What was written at each update: the numbers of an evaluation, and its pictures in a row that may come later."""
-    merged: dict[int, dict[str, Any]] = {}
-    for row in sink.rows:
-        merged.setdefault(row["time/updates"], {}).update(row)
-    return list(merged.values())
-
-
 def test_numbers_of_an_evaluation_by_hand(fit: Any) -> None:
-    (row,) = by_update(evaluated(fit, AlwaysRight()))
+    (row,) = evaluated(fit, AlwaysRight()).by_update()
     assert (row["eval/return_mean"], row["eval/return_min"], row["eval/return_max"]) == (4.0, 2.0, 6.0)
     assert (row["eval/return_median"], row["eval/return_p25"], row["eval/return_p75"]) == (4.0, 3.0, 5.0)
     assert row["eval/return_std"] == pytest.approx(np.std([2, 3, 4, 5, 6]))
@@ -70,14 +62,14 @@ def test_the_table_has_a_row_per_episode(fit: Any) -> None:
 
 
 def test_the_distribution_of_returns_is_a_native_histogram_and_a_picture(fit: Any) -> None:
-    (row,) = by_update(evaluated(fit, AlwaysRight()))
+    (row,) = evaluated(fit, AlwaysRight()).by_update()
     assert isinstance(row["eval/return_distribution"], Histogram)
     assert row["eval/return_distribution"].counts.sum() == 5
     assert len(np.unique(row["eval/return_figure"].pixels.reshape(-1, 3), axis=0)) > 50
 
 
 def test_videos_are_of_the_best_median_and_worst_episode_and_their_captions_say_so(fit: Any) -> None:
-    (row,) = by_update(evaluated(fit, AlwaysRight()))
+    (row,) = evaluated(fit, AlwaysRight()).by_update()
     captions = {rank: row[f"video/{rank}"].caption for rank in ("best", "median", "worst")}
     assert captions["best"] == "best of 5 · return 6.00 · length 6 · terminated · seed 4 · env step 80"
     assert captions["median"].startswith("median of 5 · return 4.00 · length 4")
@@ -87,7 +79,7 @@ def test_videos_are_of_the_best_median_and_worst_episode_and_their_captions_say_
 
 def test_a_continuous_policy_gives_entropy_and_action_histogram(fit: Any) -> None:
     sink = evaluated(fit, TinyActorCritic(), options={"env": PointEnv, "deterministic": False})
-    row = by_update(sink)[-1]
+    row = sink.by_update()[-1]
     assert row["policy/entropy"] == pytest.approx(0.5 * np.log(2 * np.pi * np.e * 0.25), rel=1e-6)
     assert row["policy/action_histogram"].counts.sum() == 50
     assert "q/mean" not in row
@@ -96,19 +88,19 @@ def test_a_continuous_policy_gives_entropy_and_action_histogram(fit: Any) -> Non
 def test_a_module_without_validation_loop_is_evaluated_on_schedule_and_at_the_end(fit: Any) -> None:
     options = {"every_n_steps": 3, "policy": "q_network"}
     sink = evaluated(fit, TinyQ(batches=8), options=options)
-    assert [row["time/updates"] for row in by_update(sink)] == [3, 6, 8]
-    assert [row["trainer/global_step"] for row in by_update(sink)] == [2, 5, 7]
+    assert [row["time/updates"] for row in sink.by_update()] == [3, 6, 8]
+    assert [row["trainer/global_step"] for row in sink.by_update()] == [2, 5, 7]
 
 
 def test_the_end_of_fit_does_not_evaluate_twice(fit: Any) -> None:
     sink = evaluated(fit, TinyQ(batches=6), options={"every_n_steps": 3, "policy": "q_network"})
-    assert [row["time/updates"] for row in by_update(sink)] == [3, 6]
+    assert [row["time/updates"] for row in sink.by_update()] == [3, 6]
 
 
 def test_a_module_with_validation_loop_is_evaluated_when_that_ends(fit: Any) -> None:
     sink = evaluated(fit, AlwaysRight(batches=8), val_check_interval=4)
-    assert [row["time/updates"] for row in by_update(sink)] == [4, 8]
-    assert [row["trainer/global_step"] for row in by_update(sink)] == [3, 7]
+    assert [row["time/updates"] for row in sink.by_update()] == [4, 8]
+    assert [row["trainer/global_step"] for row in sink.by_update()] == [3, 7]
 
 
 def test_model_checkpoint_can_monitor_the_return(fit: Any) -> None:
@@ -156,7 +148,7 @@ def test_episodes_that_validation_step_returns_are_used(fit: Any) -> None:
 
     sink = MemorySink()
     fit(Brings(), EvaluationCallback({"on_error": "raise", "action_logger": True}, sink=sink))
-    (row,) = by_update(sink)
+    (row,) = sink.by_update()
     assert (row["eval/return_mean"], row["eval/return_max"]) == (3.0, 5.0)
     assert row["video/best"].caption.startswith("best of 3 · return 5.00")
 
@@ -169,7 +161,7 @@ def test_a_training_goes_on_after_a_checkpoint_on_the_same_axes(fit: Any) -> Non
     sink = MemorySink()
     fit(TinyQ(batches=4), callback(sink)).save_checkpoint("first.ckpt")
     fit(TinyQ(batches=4), callback(sink), max_epochs=2, ckpt_path="first.ckpt")
-    assert [row["time/updates"] for row in by_update(sink)] == [3, 4, 6, 8]
+    assert [row["time/updates"] for row in sink.by_update()] == [3, 4, 6, 8]
 
 
 def our_warnings(caught: Any) -> list[str]:

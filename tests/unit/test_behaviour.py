@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlwandb_callbacks.core.behaviour import entropy, mean_chosen_q, mean_entropy
-from rlwandb_callbacks.core.episode import Episode, Gaussian, Probabilities, QValues
+from rlwandb_callbacks.core.behaviour import chosen_q, entropy, mean_chosen_q, mean_entropy
+from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, Probabilities, QValues
 
 MakeEpisode = Callable[..., Episode]
 
@@ -60,3 +60,28 @@ def test_mean_q_counts_actions_from_the_first_of_the_space(make_episode: MakeEpi
 def test_mean_q_is_none_without_q_values(make_episode: MakeEpisode) -> None:
     assert mean_chosen_q([make_episode(scores=Probabilities(np.ones((2, 1)))), make_episode()]) is None
     assert mean_chosen_q([make_episode([], scores=QValues(np.empty((0, 2))))]) is None
+
+
+def test_the_entropy_of_several_choices_is_the_sum_of_theirs() -> None:
+    scores = Grouped((Probabilities(np.array([[0.5, 0.5], [1.0, 0.0]])), Probabilities(np.array([[0.25] * 4] * 2))))
+    assert entropy(scores) == pytest.approx([math.log(2) + math.log(4), math.log(4)])
+    assert entropy(Grouped((QValues(np.ones((2, 2))),))) is None
+
+
+def test_mean_q_of_several_choices_is_one_over_the_choices_too(make_episode: MakeEpisode) -> None:
+    scores = Grouped((QValues(np.array([[1.0, 2.0]])), QValues(np.array([[10.0, 20.0, 30.0]]))))
+    episode = make_episode([0.0], actions=np.array([[1, 5]]), scores=scores)
+    assert mean_chosen_q([episode], first=[0, 5]) == (2.0 + 10.0) / 2
+
+
+def test_q_of_the_chosen_action_is_taken_as_the_critic_gave_it(make_episode: MakeEpisode) -> None:
+    episode = make_episode(actions=np.zeros((2, 3)), chosen_q=np.array([4.0, 6.0]))
+    assert chosen_q(episode).tolist() == [4.0, 6.0]
+    assert mean_chosen_q([episode]) == 5.0
+
+
+@pytest.mark.parametrize("actions", [np.array([0, 7]), np.array([0, -1]), np.zeros((2, 3), int)])
+def test_q_values_that_do_not_belong_to_the_actions_are_no_q_of_them(
+    make_episode: MakeEpisode, actions: np.ndarray
+) -> None:
+    assert chosen_q(make_episode(actions=actions, scores=QValues(np.ones((2, 2))))) is None

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rlwandb_callbacks.core.actions import ContinuousActions, DiscreteActions, OtherActions
+from rlwandb_callbacks.core.actions import (
+    BinaryActions,
+    ContinuousActions,
+    DiscreteActions,
+    GroupedActions,
+    OtherActions,
+)
 from rlwandb_callbacks.environments import describe_actions, env_maker, frames_per_second, import_object, render
 from rlwandb_callbacks.errors import EnvError, RenderError
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
@@ -151,10 +157,24 @@ def test_bounds_are_flat_and_may_be_infinite() -> None:
     assert described.high.tolist() == [2.0] * 4
 
 
+def test_several_choices_are_described_one_by_one() -> None:
+    two, from_five = DiscreteActions(("0", "1")), DiscreteActions(("5", "6", "7"), first=5)
+    space = spaces.MultiDiscrete([2, 3], start=[0, 5])
+    assert describe_actions(WithSpace(space)) == GroupedActions((two, from_five)), "names of choices are no options"
+    assert describe_actions(WithSpace(spaces.MultiDiscrete(np.full((3, 2), 2)))) == GroupedActions((two,) * 6)
+
+
+def test_options_and_switches_have_the_names_that_the_environment_gives() -> None:
+    env = WithSpace(spaces.MultiDiscrete([2, 3]))
+    env.get_action_meanings = lambda: [["stay", "go"], ["left", "ahead"]]
+    assert describe_actions(env).groups[0].names == ("stay", "go")
+    assert describe_actions(env).groups[1].names == ("0", "1", "2")
+    assert describe_actions(WithSpace(spaces.MultiBinary(2))) == BinaryActions(("STAY", "RIGHT"))
+    assert describe_actions(WithSpace(spaces.MultiBinary((2, 2)))) == BinaryActions(("a[0]", "a[1]", "a[2]", "a[3]"))
+
+
 @pytest.mark.parametrize(
-    "space",
-    [spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(4), spaces.Dict({"a": spaces.Discrete(2)})],
-    ids=["MultiDiscrete", "MultiBinary", "Dict"],
+    "space", [spaces.Dict({"a": spaces.Discrete(2)}), spaces.Tuple([spaces.Discrete(2)])], ids=["Dict", "Tuple"]
 )
 def test_other_spaces_are_shown_as_they_are_written(space: spaces.Space[Any]) -> None:
     assert describe_actions(WithSpace(space)) == OtherActions()

@@ -8,7 +8,7 @@ import pytest
 
 from rlwandb_callbacks.core.actions import ContinuousActions, DiscreteActions, OtherActions
 from rlwandb_callbacks.core.episode import Episode, Probabilities, QValues
-from rlwandb_callbacks.core.evaluation import Evaluation, action_histograms, guess_actions, return_values
+from rlwandb_callbacks.core.evaluation import Evaluation, action_histograms, guess_actions
 from rlwandb_callbacks.core.values import Histogram, Image, Table
 
 MakeEpisode = Callable[..., Episode]
@@ -37,8 +37,8 @@ def test_q_values_are_read_from_the_first_action_of_the_space(make_episode: Make
 
 def test_drawings_hold_table_and_histograms_and_returns_where_asked_for(make_episode: MakeEpisode) -> None:
     evaluation = Evaluation([make_episode([1.0, 2.0]), make_episode([5.0])], 1.0, LEFT_RIGHT)
-    plain = evaluation.drawings(with_returns=False)
-    full = evaluation.drawings(with_returns=True)
+    plain = evaluation.distributions(with_returns=False) | evaluation.figures(with_returns=False)
+    full = evaluation.distributions(with_returns=True) | evaluation.figures(with_returns=True)
     assert {key: type(value) for key, value in plain.items()} == {
         "eval/episodes": Table,
         "policy/action_histogram": Histogram,
@@ -52,7 +52,9 @@ def test_drawings_hold_table_and_histograms_and_returns_where_asked_for(make_epi
 
 
 def test_returns_that_are_not_numbers_leave_the_histogram_out(make_episode: MakeEpisode) -> None:
-    assert list(return_values([make_episode([math.nan])], title="")) == ["eval/return_figure"]
+    evaluation = Evaluation([make_episode([math.nan])], 1.0, LEFT_RIGHT)
+    assert "eval/return_distribution" not in evaluation.distributions(with_returns=True)
+    assert list(evaluation.figures(with_returns=True)) == ["eval/return_figure"]
 
 
 def test_discrete_actions_are_counted_over_all_episodes(make_episode: MakeEpisode) -> None:

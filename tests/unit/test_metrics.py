@@ -264,15 +264,17 @@ def test_compiled_networks_have_the_names_of_plain_ones() -> None:
         (0.0, {"gamma": 0.6}, 0.7, 0.0),
         (None, {"gamma": 0.6}, 0.7, 0.6),
         (None, {}, 0.7, 0.7),
-        (None, {}, None, 0.99),
+        (None, {}, None, None),
         (None, {"gamma": 1}, None, 1.0),
         (None, {"gamma": "high"}, 0.7, 0.7),
-        (None, {"gamma": 5.0}, None, 0.99),
-        (None, {"gamma": True}, None, 0.99),
+        (None, {"gamma": torch.tensor(0.5)}, None, 0.5),
+        (None, {"gamma": torch.ones(2)}, 0.7, 0.7),
+        (None, {"gamma": 5.0}, None, None),
+        (None, {"gamma": True}, None, None),
     ],
 )
 def test_gamma_comes_from_the_config_else_from_the_module(
-    configured: float | None, hyper_parameters: dict[str, Any], attribute: float | None, expected: float
+    configured: float | None, hyper_parameters: dict[str, Any], attribute: float | None, expected: float | None
 ) -> None:
     module = nn.Module()
     module.hparams = hyper_parameters
@@ -281,5 +283,5 @@ def test_gamma_comes_from_the_config_else_from_the_module(
     assert discount_factor(configured, module) == expected
 
 
-def test_gamma_of_a_plain_module_is_the_usual_one() -> None:
-    assert discount_factor(None, nn.Linear(1, 1)) == 0.99
+def test_gamma_of_a_plain_module_is_not_known() -> None:
+    assert discount_factor(None, nn.Linear(1, 1)) is None

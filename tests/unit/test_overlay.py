@@ -9,11 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlwandb_callbacks.core.actions import ActionSpec, ContinuousActions, DiscreteActions, OtherActions
+from rlwandb_callbacks.core.actions import (
+    ActionSpec,
+    BinaryActions,
+    ContinuousActions,
+    DiscreteActions,
+    GroupedActions,
+    OtherActions,
+)
 from rlwandb_callbacks.core.canvas import BACKGROUND, BAR, CHOSEN, GRID, TEXT, TRACK, Colour, text_block
-from rlwandb_callbacks.core.episode import Episode, Gaussian, Probabilities, QValues
-from rlwandb_callbacks.core.overlay import MAX_ROWS, Overlay, annotate
+from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, Probabilities, QValues
+from rlwandb_callbacks.core.overlay import Overlay, annotate
 from rlwandb_callbacks.core.panel_layout import Geometry
+from rlwandb_callbacks.core.panel_rows import MAX_ROWS
 
 MakeEpisode = Callable[..., Episode]
 HEIGHT = 400
@@ -184,6 +192,21 @@ def test_step_reward_return_and_value_stand_on_the_panel(make_episode: MakeEpiso
         panel = panel_of(episode, LEFT_RIGHT, step)
         assert [text for text in texts if not shows(panel, text, size)] == []
     assert not shows(panel, "V(s)", size), "the last state has no value"
+
+
+@pytest.mark.parametrize("reward", [-0.0001201, -0.0018881, 12345.6, -1e-310, -1e300])
+def test_no_reward_runs_over_the_edge_of_the_panel(make_episode: MakeEpisode, reward: float) -> None:
+    panel = panel_of(make_episode([reward, 0.0]), LEFT_RIGHT, 1)
+    at = Geometry(HEIGHT, 2, 0.25)
+    line = slice(at.margin + at.line, at.margin + 2 * at.line)
+    assert is_colour(panel[line, at.width // 2 :], TEXT).any()
+    assert is_colour(panel[line, -at.margin // 3 :], BACKGROUND).all()
+
+
+def test_q_of_a_continuous_action_stands_on_the_panel(make_episode: MakeEpisode) -> None:
+    episode = make_episode([0.0], actions=np.zeros((1, 1)), chosen_q=np.array([-3.25]))
+    panel = panel_of(episode, ContinuousActions(-np.ones(1), np.ones(1)))
+    assert shows(panel, "Q(s,a) -3.25", Geometry(HEIGHT, 1, 0.25).text_size)
 
 
 def test_names_and_values_stand_beside_the_bars(make_episode: MakeEpisode) -> None:
@@ -366,3 +389,47 @@ def test_whatever_is_shown_the_panel_is_drawn_in_one_size(
 ) -> None:
     overlay = Overlay(make_episode(actions=actions, scores=scores), spec, HEIGHT)
     assert {overlay.panel(step).shape for step in range(3)} == {(HEIGHT, 320, 3)}
+
+
+def test_each_choice_has_a_group_of_bars_between_lines(make_episode: MakeEpisode) -> None:
+    groups = (Probabilities(np.array([[0.25, 0.75]])), Probabilities(np.array([[0.5, 0.4, 0.1]])))
+    actions = GroupedActions((DiscreteActions(("stay", "go")), DiscreteActions(("5", "6", "7"), first=5)))
+    panel = panel_of(make_episode([0.0], actions=np.array([[1, 5]]), scores=Grouped(groups)), actions)
+    expected = [(0.25, BAR), (0.75, CHOSEN), (0.5, CHOSEN), (0.4, BAR), (0.1, BAR)]
+    for row, (share, colour) in enumerate(expected):
+        assert bar(panel, row, 5, colour) == pytest.approx((0.0, share), abs=0.02)
+    at = Geometry(HEIGHT, 5, 0.25)
+    lines = [row for row in range(5) if is_colour(panel[at.row_centre(row) - at.pitch // 2, at.margin + 1], GRID)]
+    assert lines == [2]
+    assert shows(panel, "a[0] go", at.row_text_size, CHOSEN)
+    assert shows(panel, "a[1] 7", at.row_text_size)
+    assert shows(panel, "action probabilities", at.text_size)
+
+
+def test_q_values_of_all_choices_share_one_axis(make_episode: MakeEpisode) -> None:
+    groups = (QValues(np.array([[1.0, 2.0]])), QValues(np.array([[4.0, 8.0]])))
+    actions = GroupedActions((DiscreteActions(("0", "1")),) * 2)
+    panel = panel_of(make_episode([0.0], actions=np.array([[1, 1]]), scores=Grouped(groups)), actions)
+    lengths = [length(panel, row, 4, CHOSEN if row % 2 else BAR) for row in range(4)]
+    assert lengths == pytest.approx([1 / 8, 1 / 4, 1 / 2, 1.0], abs=0.02)
+    assert shows(panel, "q-values", Geometry(HEIGHT, 4, 0.25).text_size)
+
+
+def test_each_switch_has_a_bar_and_those_that_are_on_are_marked(make_episode: MakeEpisode) -> None:
+    groups = tuple(Probabilities(np.array([[1 - on, on]])) for on in (0.9, 0.2, 0.6))
+    episode = make_episode([0.0], actions=np.array([[1, 0, 1]]), scores=Grouped(groups))
+    panel = panel_of(episode, BinaryActions(("jump", "fire", "duck")))
+    for row, (share, colour) in enumerate([(0.9, CHOSEN), (0.2, BAR), (0.6, CHOSEN)]):
+        assert bar(panel, row, 3, colour) == pytest.approx((0.0, share), abs=0.02)
+    at = Geometry(HEIGHT, 3, 0.25)
+    assert shows(panel, "probability of on", at.text_size)
+    assert [shows(panel, name, at.row_text_size, CHOSEN) for name in ("jump", "fire", "duck")] == [True, False, True]
+
+
+def test_parts_of_a_dict_are_written_below_each_other(make_episode: MakeEpisode) -> None:
+    actions = np.empty(1, dtype=object)
+    actions[0] = {"steer": np.array([0.5]), "gear": 2}
+    panel = panel_of(make_episode([0.0], actions=actions), OtherActions())
+    at = Geometry(HEIGHT, 2, 0.25)
+    assert shows(panel, "steer: [0.5]", at.row_text_size, CHOSEN)
+    assert shows(panel, "gear: 2", at.row_text_size, CHOSEN)

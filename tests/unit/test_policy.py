@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -212,3 +213,38 @@ def test_a_module_without_parameters_is_asked_in_single_precision() -> None:
     reader = Reader(spaces.Discrete(2), wants=False, tensor_means="unknown", deterministic=True)
     Player(policy, nn.Module(), reader)(np.ones((3, 2)))
     assert policy.observations[0].dtype == torch.float32
+
+
+def test_libraries_of_agents_are_not_imported_where_none_is_used() -> None:
+    code = """
+import sys
+import torch
+from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
+from rlwandb_callbacks.evaluator import Evaluator
+cfg = WandbRLConfig(evaluation=EvaluationConfig(env="CartPole-v1", policy="q_network", episodes=1))
+module = torch.nn.Module()
+module.q_network = torch.nn.Linear(4, 2)
+assert len(Evaluator(cfg, module).play()) == 1
+print([name for name in ("tensordict", "torchrl", "stable_baselines3") if name in sys.modules])
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_an_episode_begins_in_all_rows_of_the_first_batch_and_where_it_is_said() -> None:
+    begun = []
+
+    def policy(observations: torch.Tensor, state: Any = None) -> Any:
+        begun.append(None if state is None else state[:, 0].tolist())
+        return torch.zeros(len(observations), 2), torch.full((len(observations), 1), float(len(begun)))
+
+    reader = Reader(spaces.Discrete(2), wants=False, tensor_means="unknown", deterministic=True)
+    player = Player(policy, nn.Module(), reader)
+    player(np.zeros((2, 1)))
+    player(np.zeros((2, 1)))
+    player.begin_episodes(np.array([False, True]))
+    player(np.zeros((2, 1)))
+    player(np.zeros((2, 1)))
+    assert begun == [None, [1.0, 1.0], [2.0, 2.0], None, None, [3.0, 4.0]]
+    player(np.zeros((3, 1)))
+    assert begun[-1] is None, "a batch of another size begins anew"

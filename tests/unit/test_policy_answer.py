@@ -18,9 +18,10 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-from rlwandb_callbacks.core.episode import Gaussian, PolicyStep, Probabilities, QValues
+from rlwandb_callbacks.answers.tensors import softmax, to_numpy
+from rlwandb_callbacks.core.episode import Gaussian, Grouped, PolicyStep, Probabilities, QValues
 from rlwandb_callbacks.errors import PolicyError
-from rlwandb_callbacks.policy_answer import Reader, softmax, to_numpy
+from rlwandb_callbacks.policy_answer import Reader
 
 THREE = spaces.Discrete(3)
 FROM_FIVE = spaces.Discrete(3, start=5)
@@ -253,6 +254,39 @@ def test_state_values_of_another_number_are_left_out() -> None:
     assert read({"logits": LOGITS}).values is None
 
 
+@pytest.mark.parametrize("key", ["state_action_value", "chosen_action_value", "q_value", "action_value"])
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+@pytest.mark.parametrize("policy", [{"action": torch.zeros(2, 2)}, {"loc": torch.zeros(2, 2), "scale": torch.ones(2)}])
+def test_a_continuous_critic_gives_q_of_the_action(key: str, shape: tuple[int, ...], policy: dict[str, Any]) -> None:
+    policy = policy | ({"scale": torch.ones(2, 2)} if "scale" in policy else {})
+    step = read({**policy, key: torch.tensor([4.0, 5.0]).reshape(shape)}, PLANE)
+    assert step.chosen_q.tolist() == [4.0, 5.0]
+    assert isinstance(step.scores, Gaussian) == ("loc" in policy)
+
+
+def test_q_of_the_mean_is_no_q_of_an_action_that_is_drawn_here() -> None:
+    gaussian = {"loc": torch.zeros(2, 2), "scale": torch.ones(2, 2), "state_action_value": torch.ones(2)}
+    assert read(gaussian, PLANE, deterministic=False).chosen_q is None
+    drawn_there = {**gaussian, "action": torch.ones(2, 2)}
+    assert read(drawn_there, PLANE, deterministic=False).chosen_q.tolist() == [1.0, 1.0]
+
+
+def test_q_of_the_action_taken_is_kept_where_probabilities_are_shown() -> None:
+    assert read(Q, means="q_values", wants="action_probability").chosen_q.tolist() == [3.0, -1.0]
+    both = {"probs": torch.tensor(PROBS), "q_values": Q, "action": torch.tensor([2, 0])}
+    assert read(both, wants="action_probability").chosen_q.tolist() == [2.0, -1.0]
+    assert read({**both, "action": torch.tensor([7, 5])}, FROM_FIVE).chosen_q.tolist() == [2.0, -1.0]
+
+
+@pytest.mark.parametrize("q_values", [torch.zeros(2, 4), torch.zeros(3)])
+def test_q_of_another_number_is_left_out(q_values: torch.Tensor) -> None:
+    assert read({"action": torch.zeros(2, 2), "q_value": q_values}, PLANE).chosen_q is None
+
+
+def test_an_action_beyond_the_space_has_no_q() -> None:
+    assert read({"action": torch.tensor([9, 0]), "q_values": Q}).chosen_q is None
+
+
 def test_a_policy_step_is_handed_on() -> None:
     step = PolicyStep(np.array([1, 0]), QValues(Q.numpy().astype(np.float64)), np.zeros(2))
     assert read(step) is step
@@ -474,3 +508,230 @@ def test_numpy_copies_share_no_memory_with_the_policy() -> None:
         to_numpy(source)[0] = 5.0
         assert source[0] == 0.0
     assert to_numpy(torch.ones(1, dtype=torch.bfloat16)).dtype == np.float32
+
+
+def test_a_squashed_gaussian_is_acted_on_by_its_squashed_mode() -> None:
+    base = Normal(torch.tensor([[2.0, -0.3]]), 1.5)
+    for squashed in (
+        TransformedDistribution(Independent(base, 1), [TANH]),
+        Independent(TransformedDistribution(base, [TANH]), 1),
+    ):
+        assert read(squashed, PLANE, batch_size=1).actions == pytest.approx(np.tanh([[2.0, -0.3]]), abs=1e-6)
+
+
+SEVERAL = spaces.MultiDiscrete([2, 3], start=[0, 5])
+FIRST = torch.tensor([[0.25, 0.75], [0.9, 0.1]])
+SECOND = torch.tensor([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3]])
+PADDED = torch.stack([torch.cat([FIRST, torch.zeros(2, 1)], 1), SECOND], dim=1)
+
+
+class Wrapped:
+    """As some agents wrap the distributions of torch."""
+
+    def __init__(self, distribution: Any) -> None:
+        self.distribution = distribution
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        torch.cat([FIRST, SECOND], dim=1).log(),
+        torch.cat([FIRST, SECOND], dim=1).log().numpy(),
+        [FIRST.log(), SECOND.log()],
+        (FIRST.log(), SECOND.log()),
+        {"logits": torch.cat([FIRST, SECOND], dim=1).log()},
+        {"logits": [FIRST.log(), SECOND.log()]},
+        {"probs": [FIRST, SECOND]},
+        {"probs": PADDED},
+        [Categorical(FIRST), Categorical(logits=SECOND.log())],
+        (Categorical(FIRST), OneHotCategorical(SECOND)),
+        Independent(Categorical(PADDED), 1),
+        Categorical(PADDED),
+        {"distribution": [Categorical(FIRST), Categorical(SECOND)]},
+        Wrapped([Categorical(FIRST), Categorical(SECOND)]),
+        (torch.cat([FIRST, SECOND], dim=1).log(), torch.zeros(2)),
+        ([Categorical(FIRST), Categorical(SECOND)], torch.zeros(2)),
+    ],
+    ids=[
+        "one tensor",
+        "one array",
+        "list of tensors",
+        "tuple of tensors",
+        "logits",
+        "list of logits",
+        "list of probs",
+        "padded probs",
+        "list of distributions",
+        "tuple of distributions",
+        "Independent",
+        "batched Categorical",
+        "named distributions",
+        "wrapped distributions",
+        "tuple with a value",
+        "tuple of distributions with a value",
+    ],
+)
+def test_each_kind_of_answer_to_several_choices(answer: Any) -> None:
+    step = read(answer, SEVERAL)
+    assert step.actions.tolist() == [[1, 6], [0, 5]]
+    assert step.actions.dtype == SEVERAL.dtype
+    assert isinstance(step.scores, Grouped)
+    for group, expected in zip(step.scores.groups, (FIRST, SECOND), strict=True):
+        assert isinstance(group, Probabilities)
+        assert group.values == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_several_choices_are_drawn_one_by_one() -> None:
+    answer = [Categorical(FIRST[:1].repeat(4000, 1)), Categorical(SECOND[:1].repeat(4000, 1))]
+    actions = read(answer, SEVERAL, deterministic=False, batch_size=4000).actions
+    assert actions[:, 0].mean() == pytest.approx(0.75, abs=0.03)
+    assert [(actions[:, 1] == 5 + i).mean() for i in range(3)] == pytest.approx([0.2, 0.7, 0.1], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("wants", "kind"), [(True, QValues), ("q_value", QValues), ("action_probability", Probabilities)]
+)
+def test_q_values_of_several_choices_are_shown_for_each(wants: bool | str, kind: type) -> None:
+    for answer in (torch.cat([FIRST, SECOND], dim=1), [FIRST, SECOND], {"q_values": [FIRST, SECOND]}):
+        step = read(answer, SEVERAL, means="q_values", wants=wants, deterministic=False)
+        assert step.actions.tolist() == [[1, 6], [0, 5]]
+        assert [type(group) for group in step.scores.groups] == [kind, kind]
+    if kind is QValues:
+        assert step.scores.groups[1].values.tolist() == SECOND.double().tolist()
+    else:
+        assert step.scores.groups[0].source == "softmax of q-values"
+
+
+def test_q_values_that_are_asked_for_of_several_choices_and_not_there_are_an_error() -> None:
+    with pytest.raises(PolicyError, match="holds no q-values"):
+        read([Categorical(FIRST), Categorical(SECOND)], SEVERAL, wants="q_value")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        torch.tensor([[1, 6], [0, 5]]),
+        {"action": torch.tensor([[1.0, 6.0], [0.0, 5.0]])},
+        {"action": torch.tensor([[0, 1, 0, 1, 0], [1, 0, 1, 0, 0]])},
+        (torch.tensor([[1, 6], [0, 5]]), torch.zeros(2)),
+    ],
+    ids=["integers", "floats", "one-hot of each", "tuple"],
+)
+def test_actions_of_several_choices_are_taken_as_they_are(answer: Any) -> None:
+    step = read(answer, SEVERAL)
+    assert step.actions.tolist() == [[1, 6], [0, 5]]
+    assert step.scores is None
+
+
+def test_choices_in_a_grid_are_read_in_their_order() -> None:
+    grid = spaces.MultiDiscrete(np.array([[2, 2], [2, 2]]))
+    logits = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]]])
+    for answer in (logits, logits.reshape(1, 8)):
+        step = read(answer, grid, batch_size=1)
+        assert step.actions.tolist() == [[[0, 1], [1, 0]]]
+        assert len(step.scores.groups) == 4
+
+
+SWITCHES = spaces.MultiBinary(3)
+ON = torch.tensor([[0.9, 0.1, 0.6], [0.2, 0.5, 0.7]])
+ON_LOGITS = torch.logit(ON)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ON_LOGITS,
+        {"logits": ON_LOGITS},
+        {"probs": ON},
+        {"probs": torch.stack([1 - ON, ON], dim=-1)},
+        Bernoulli(ON),
+        Independent(Bernoulli(logits=ON_LOGITS), 1),
+        [Bernoulli(column) for column in ON.unbind(1)],
+        [Categorical(torch.stack([1 - column, column], dim=-1)) for column in ON.unbind(1)],
+        Categorical(torch.stack([1 - ON, ON], dim=-1)),
+        Wrapped(Bernoulli(ON)),
+        (Bernoulli(ON), torch.zeros(2)),
+    ],
+    ids=[
+        "one logit each",
+        "logits",
+        "probs",
+        "probs of off and on",
+        "Bernoulli",
+        "Independent",
+        "list of Bernoulli",
+        "list of Categorical",
+        "batched Categorical",
+        "wrapped",
+        "tuple",
+    ],
+)
+def test_each_kind_of_answer_to_switches(answer: Any) -> None:
+    step = read(answer, SWITCHES)
+    assert step.actions.tolist() == [[1, 0, 1], [0, 0, 1]]
+    assert step.actions.dtype == np.int8
+    for i, group in enumerate(step.scores.groups):
+        assert group.values[:, 1] == pytest.approx(ON[:, i].numpy(), abs=1e-6)
+        assert group.values.sum(axis=1) == pytest.approx([1.0, 1.0])
+
+
+def test_switches_are_drawn_one_by_one() -> None:
+    actions = read(Bernoulli(ON[:1].repeat(4000, 1)), SWITCHES, deterministic=False, batch_size=4000).actions
+    assert actions.mean(axis=0) == pytest.approx([0.9, 0.1, 0.6], abs=0.03)
+
+
+def test_switches_that_were_set_are_taken_as_they_are() -> None:
+    expected = [[1, 0, 1], [0, 0, 1]]
+    for given in (torch.tensor(expected), torch.tensor(expected).bool(), {"action": torch.tensor(expected).float()}):
+        step = read(given, SWITCHES)
+        assert step.actions.tolist() == expected
+        assert step.scores is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "space", "wish"),
+    [
+        (
+            torch.zeros(2, 4),
+            SEVERAL,
+            r"\[B, 2\] of actions \(integers\) or \[B, 5\] of logits.*a list of one tensor or",
+        ),
+        ([Categorical(FIRST)], SEVERAL, r"a list of one tensor or Distribution for each choice"),
+        ([FIRST, FIRST], SEVERAL, r"a list of one tensor or Distribution for each choice"),
+        (Categorical(ON), SWITCHES, r"\[B, 3\] of actions \(integers\) or \[B, 3\] of logits"),
+        (torch.full((2, 3), 0.5), spaces.MultiDiscrete([2, 3, 2]), r"\[B, 7\] of logits"),
+        (torch.zeros(2, 2), spaces.Dict({"a": spaces.Discrete(2)}), r"\{'action': actions\}, with a batch of actions"),
+        ({"action": {"b": torch.zeros(2)}}, spaces.Dict({"a": spaces.Discrete(2)}), r"for each part of the space"),
+        (
+            PolicyStep(np.zeros((2, 2)), Grouped((QValues(np.zeros((2, 2))), QValues(np.zeros((2, 2)))))),
+            SEVERAL,
+            r"a PolicyStep with 2 actions",
+        ),
+    ],
+)
+def test_what_cannot_be_read_of_several_choices_is_named_with_what_would_do(answer: Any, space: Any, wish: str) -> None:
+    with pytest.raises(PolicyError, match=wish):
+        read(answer, space)
+
+
+def test_a_policy_step_of_several_choices_is_handed_on() -> None:
+    scores = Grouped((QValues(np.zeros((2, 2))), QValues(np.zeros((2, 3)))))
+    step = PolicyStep(np.zeros((2, 2), int), scores)
+    assert read(step, SEVERAL) is step
+
+
+BOTH = spaces.Dict({"steer": spaces.Box(-1.0, 1.0, (2,)), "gear": spaces.Discrete(3, start=1)})
+PAIR = spaces.Tuple([spaces.Discrete(3), spaces.Box(-1.0, 1.0, (1,))])
+
+
+def test_actions_in_dicts_and_tuples_keep_their_form() -> None:
+    steer, gear = torch.tensor([[0.5, 9.0], [0.0, -1.0]]), torch.tensor([1, 3])
+    for answer in ({"action": {"steer": steer, "gear": gear}}, {"steer": steer, "gear": gear}):
+        actions = read(answer, BOTH).actions
+        assert actions["steer"].tolist() == [[0.5, 1.0], [0.0, -1.0]]
+        assert actions["steer"].dtype == np.float32
+        assert actions["gear"].tolist() == [1, 3]
+    first, second = read({"action": (gear - 1, steer[:, :1])}, PAIR).actions
+    assert (first.tolist(), second.tolist()) == ([0, 2], [[0.5], [0.0]])
+    rows = [{"steer": np.zeros(2, np.float32), "gear": 2}, {"steer": np.ones(2, np.float32), "gear": 3}]
+    assert read({"action": rows}, BOTH).actions["gear"].tolist() == [2, 3]

@@ -1,0 +1,59 @@
+"""Kinds of policies: each is found by what it can do, so that no library is imported for it that is not in use."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from rlwandb_callbacks.adapters.plain import PlainPolicy
+from rlwandb_callbacks.adapters.predicting import PredictingPolicy
+from rlwandb_callbacks.adapters.tensordicts import TensorDictPolicy
+from rlwandb_callbacks.core.episode import PolicyStep
+from rlwandb_callbacks.policy_answer import Reader
+
+
+class Adapter(Protocol):
+    """Asks one kind of policy."""
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the policy carries a state from step to step."""
+
+    def act(self, observations: Any, begins: NDArray[np.bool_]) -> PolicyStep:
+        """Acts in a batch of B states.
+
+        Args:
+            observations: As ``gymnasium.vector`` batches them.
+            begins: Shape ``[B]``: rows at which an episode begins.
+
+        Raises:
+            PolicyError: If the answer cannot be read.
+        """
+
+
+def adapter_for(policy: Any, module: nn.Module, reader: Reader) -> Adapter:
+    """Chooses the adapter for a policy.
+
+    Args:
+        policy: For which :func:`can_be_asked` holds.
+        module: The LightningModule.
+        reader: Reads the answers.
+    """
+    if PredictingPolicy.fits(policy):
+        return PredictingPolicy(policy, reader)
+    if TensorDictPolicy.fits(policy):
+        return TensorDictPolicy(policy, module, reader)
+    return PlainPolicy(policy, module, reader)
+
+
+def can_be_asked(policy: Any) -> bool:
+    """Tells whether something is a policy of any kind.
+
+    Example:
+        >>> can_be_asked(len), can_be_asked(0.5)
+        (True, False)
+    """
+    return callable(policy) or PredictingPolicy.fits(policy)

@@ -1,0 +1,103 @@
+"""Models and policies that predict actions from arrays, as those of Stable-Baselines3 do."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch.distributions import AffineTransform, Distribution, Normal, TanhTransform, TransformedDistribution
+
+from rlwandb_callbacks.adapters.networks import batch_size_of, evaluating
+from rlwandb_callbacks.core.episode import PolicyStep
+from rlwandb_callbacks.policy_answer import Reader
+
+
+class PredictingPolicy:
+    """Takes the actions that ``predict`` gives, and scores from the networks behind it.
+
+    Scores are q-values (DQN, QR-DQN), the distribution of an actor-critic policy (A2C, PPO, TRPO) with its V(s), or
+    that of a squashed Gaussian actor (SAC). A model whose environment is a ``VecNormalize`` has its observations
+    normalised by that one's statistics, which stay as they are.
+
+    Args:
+        policy: A model, its policy, or the method ``predict`` of either.
+        reader: Reads the answers. Its ``deterministic`` is handed to ``predict``.
+    """
+
+    def __init__(self, policy: Any, reader: Reader) -> None:
+        self._model = _predictor(policy)
+        self._policy = getattr(self._model, "policy", self._model)
+        self._reader = reader
+        self._state: Any = None
+
+    @staticmethod
+    def fits(policy: Any) -> bool:
+        """Tells whether something predicts as Stable-Baselines3's models do."""
+        predictor = _predictor(policy)
+        if not all(hasattr(predictor, name) for name in ("predict", "observation_space", "action_space")):
+            return False
+        try:
+            return "deterministic" in inspect.signature(predictor.predict).parameters
+        except (TypeError, ValueError):
+            return False
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the last prediction came with a state."""
+        return self._state is not None
+
+    def act(self, observations: Any, begins: NDArray[np.bool_]) -> PolicyStep:
+        """Acts in B states; see :class:`rlwandb_callbacks.adapters.Adapter`."""
+        count = batch_size_of(observations)
+        normaliser = getattr(self._model, "get_vec_normalize_env", lambda: None)()
+        if normaliser is not None:
+            observations = normaliser.normalize_obs(observations)
+        with evaluating(self._policy):
+            memory = {} if self._state is None else {"state": self._state, "episode_start": begins}
+            actions, self._state = self._model.predict(observations, deterministic=self._reader.deterministic, **memory)
+            scores = self._scores(observations) if self._state is None else {}
+        return self._reader.read({"action": actions, **scores}, count)
+
+    def _scores(self, observations: Any) -> dict[str, Any]:
+        policy = self._policy
+        if not hasattr(policy, "obs_to_tensor"):
+            return {}
+        tensors, _ = policy.obs_to_tensor(observations)
+        if hasattr(policy, "q_net"):
+            return {"q_values": policy.q_net(tensors)}
+        if hasattr(policy, "quantile_net"):
+            return {"q_values": policy.quantile_net(tensors).mean(dim=1)}
+        if hasattr(policy, "get_distribution"):
+            found = policy.get_distribution(tensors).distribution
+            return {"distribution": self._in_action_units(found), "value": policy.predict_values(tensors)}
+        actor: Any = getattr(policy, "actor", None)
+        if not hasattr(actor, "get_action_dist_params"):
+            return {}
+        mean, log_std, extra = actor.get_action_dist_params(tensors)
+        found = actor.action_dist.proba_distribution(mean, log_std, **extra).distribution
+        return {"distribution": self._in_action_units(found)}
+
+    def _in_action_units(self, distribution: Any) -> Any:
+        """Squashes and scales a Gaussian as ``predict`` does with what is drawn from it."""
+        space = self._policy.action_space
+        is_squashed = isinstance(distribution, Normal) and getattr(self._policy, "squash_output", False)
+        if not is_squashed or not isinstance(space, spaces.Box):
+            return distribution
+        low, high = (
+            torch.as_tensor(bound.reshape(1, -1), device=distribution.mean.device, dtype=distribution.mean.dtype)
+            for bound in (space.low, space.high)
+        )
+        return _squashed(distribution, low, high)
+
+
+def _squashed(distribution: Distribution, low: torch.Tensor, high: torch.Tensor) -> TransformedDistribution:
+    return TransformedDistribution(distribution, [TanhTransform(), AffineTransform((low + high) / 2, (high - low) / 2)])
+
+
+def _predictor(policy: Any) -> Any:
+    """The object that a bound method ``predict`` belongs to; anything else as it is."""
+    return policy.__self__ if getattr(policy, "__name__", "") == "predict" and hasattr(policy, "__self__") else policy

@@ -1,0 +1,1 @@
+"""What policies answer, as arrays: actions, and scores of the choices that an action consists of."""

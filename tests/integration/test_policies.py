@@ -1,0 +1,161 @@
+"""Policies and actions of every kind, in a real training: what is logged of them, and that nothing is disturbed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import stable_baselines3 as sb3
+import torch
+from gymnasium import spaces
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torchrl.modules import OneHotCategorical, ProbabilisticActor, QValueActor
+
+from rlwandb_callbacks import EvaluationCallback, PolicyError, WandbRLCallback
+from rlwandb_callbacks.core.values import Histogram
+from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyQ, read_offline_run
+
+
+class OfTorchRL(TinyQ):
+    """Holds actors of TorchRL."""
+
+    def __init__(self) -> None:
+        super().__init__(batches=4)
+        self.actor = QValueActor(self.q_network, in_keys=["observation"], action_space="one_hot")
+        body = TensorDictModule(nn.Linear(2, 2), in_keys=["observation"], out_keys=["logits"])
+        self.stochastic = ProbabilisticActor(body, in_keys=["logits"], distribution_class=OneHotCategorical)
+
+
+class OfStableBaselines(TinyQ):
+    """Holds models of Stable-Baselines3, which Lightning does not see."""
+
+    def __init__(self) -> None:
+        super().__init__(batches=4)
+        options = {"device": "cpu", "seed": 0}
+        self.dqn = sb3.DQN("MlpPolicy", CorridorEnv(), buffer_size=10, policy_kwargs={"net_arch": [4]}, **options)
+        self.ppo = sb3.PPO("MlpPolicy", CorridorEnv(), n_steps=8, batch_size=8, **options)
+
+
+class Alternating(TinyQ):
+    """Walks right, stays, walks right …: its memory says which is next."""
+
+    def __init__(self) -> None:
+        super().__init__(batches=4)
+
+    def policy(self, observations: torch.Tensor, state: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        count = torch.zeros(len(observations)) if state is None else state
+        right = (count % 2 == 0).float()
+        return {"q_values": torch.stack([1 - right, right], dim=1), "state": count + 1}
+
+
+def evaluated(fit: Any, module: Any, policy: str, **settings: Any) -> dict[str, Any]:
+    sink = MemorySink()
+    options = {"env": CorridorEnv, "policy": policy, "episodes": 5, "num_envs": 2, **settings}
+    cfg = {"on_error": "raise", "action_logger": True, "evaluation": options}
+    fit(module, EvaluationCallback(cfg, sink=sink))
+    return sink.by_update()[-1]
+
+
+@pytest.mark.parametrize(
+    ("make", "policy", "key"),
+    [
+        (OfTorchRL, "actor", "q/mean"),
+        (OfTorchRL, "stochastic", "policy/entropy"),
+        (OfStableBaselines, "dqn", "q/mean"),
+        (OfStableBaselines, "ppo.predict", "policy/entropy"),
+    ],
+)
+def test_policies_of_other_libraries_are_evaluated_with_their_scores_and_videos(
+    fit: Any, make: type[TinyQ], policy: str, key: str
+) -> None:
+    torch.manual_seed(0)
+    row = evaluated(fit, make(), policy)
+    assert np.isfinite(row[key])
+    assert isinstance(row["policy/action_histogram"], Histogram)
+    assert all(Path(row[f"video/{rank}"].path).is_file() for rank in ("best", "median", "worst"))
+
+
+@pytest.mark.parametrize(("make", "policy"), [(OfTorchRL, "stochastic"), (OfStableBaselines, "ppo")])
+def test_weights_are_the_same_with_and_without_their_evaluation(fit: Any, make: type[TinyQ], policy: str) -> None:
+    def weights(*callbacks: Any) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        module = make()
+        torch.manual_seed(1)
+        fit(module, *callbacks)
+        model = getattr(module, "ppo", None)
+        modes = [] if model is None else [torch.tensor([part.training for part in model.policy.modules()])]
+        drawn = torch.rand(3)
+        return [*module.state_dict().values(), *modes, drawn]
+
+    options = {"env": CorridorEnv, "policy": policy, "deterministic": False, "every_n_steps": 1}
+    cfg = {"on_error": "raise", "video_logger": False, "evaluation": options}
+    with_it = weights(EvaluationCallback(cfg, sink=MemorySink()))
+    for one, other in zip(weights(), with_it, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_policy_with_memory_has_its_own_in_each_episode(fit: Any) -> None:
+    row = evaluated(fit, Alternating(), "policy")
+    # A corridor of n cells takes n steps to the right, with a rest between two of them.
+    returns = {episode[2] for episode in row["eval/episodes"].rows}
+    assert returns == {1.0}
+    assert sorted(episode[4] for episode in row["eval/episodes"].rows) == [2 * n - 1 for n in (2, 3, 4, 5, 6)]
+
+
+class Piano(gym.Env[Any, Any]):
+    """Takes a chord and a pedal at once."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  # gymnasium's own form
+
+    def __init__(self, space: spaces.Space[Any], render_mode: str | None = None) -> None:
+        self.observation_space = spaces.Box(0.0, 10.0, (2,), np.float32)
+        self.action_space, self.render_mode = space, render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return np.array([self.steps, 0], np.float32), float(np.sum(action)), self.steps >= 4, False, {}
+
+    def render(self) -> Any:
+        return np.full((80, 80, 3), 30 * self.steps, np.uint8)
+
+
+class Pianist(TinyQ):
+    """Gives logits of several choices in a row."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__(batches=4)
+        self.policy = nn.Linear(2, outputs)
+
+
+@pytest.mark.parametrize(
+    ("space", "outputs"), [(spaces.MultiDiscrete([2, 3]), 5), (spaces.MultiBinary(4), 4)], ids=["several", "switches"]
+)
+def test_actions_of_several_choices_reach_the_run(fit: Any, space: Any, outputs: int, decode: Any) -> None:
+    callback = WandbRLCallback(
+        env=Piano, evaluation={"env_kwargs": {"space": space}, "episodes": 3}, policy="policy", action_logger=True
+    )
+    fit(Pianist(outputs), callback)
+    run = read_offline_run("wandb")
+    row = next(row for row in run.history if "policy/entropy" in row)
+    assert 0 < row["policy/entropy"] <= np.log(6 if outputs == 5 else 16) + 1e-6
+    assert {f"policy/action_histogram_{i}" for i in range(2 if outputs == 5 else 4)} <= row.keys()
+    _, frames = decode(run.media("video/best")[0])
+    assert len(frames) == 5
+
+
+def test_what_a_policy_answers_that_cannot_be_read_is_told_with_its_name(fit: Any) -> None:
+    settings = {"env": Piano, "policy": "policy", "env_kwargs": {"space": spaces.MultiDiscrete([2, 3])}}
+    callback = EvaluationCallback(evaluation=settings)
+    with pytest.raises(
+        PolicyError, match=r"evaluation.policy 'policy': The policy answered a Tensor of shape \[3, 4\]"
+    ):
+        fit(Pianist(4), callback)
