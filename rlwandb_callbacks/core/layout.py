@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Floats
 from rlwandb_callbacks.core.features import bulk_limits
+from rlwandb_callbacks.core.neighbours import nearest
 from rlwandb_callbacks.core.tsne import Features, Progress, pca, tsne
 
 MIN_TSNE_ROWS = 12
@@ -16,6 +17,8 @@ SAME = 1e-4
 GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 REPEAT_STEP = 0.002
 REPEAT_RADIUS = 0.02
+LARGE_STEP = 0.006
+FEW_PLACES = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,15 @@ def beside_each_other(points: Floats, inverse: NDArray[np.int64]) -> Floats:
     rank = np.empty(len(inverse), dtype=np.int64)
     rank[order] = np.arange(len(inverse)) - np.repeat(np.cumsum(counts) - counts, counts)
     width = float(np.ptp(points, axis=0).max()) or 1.0
-    step = np.minimum(REPEAT_STEP, REPEAT_RADIUS / np.sqrt(counts))[inverse] * width
+    apart = min(LARGE_STEP, _room(points) / np.sqrt(counts.max()) / width)
+    step = np.maximum(apart, np.minimum(REPEAT_STEP, REPEAT_RADIUS / np.sqrt(counts)))[inverse] * width
     radius, angle = step * np.sqrt(rank), rank * GOLDEN_ANGLE
     return np.asarray(points[inverse] + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+
+
+def _room(points: Floats) -> float:
+    """How large the disc around a place may be: nearly half of the small distances to the next one, where there are few."""
+    if not 1 < len(points) <= FEW_PLACES:
+        return 0.0
+    places = np.arange(len(points))
+    return 0.45 * float(np.quantile(nearest(points, points, groups=(places, places))[1], 0.1))
