@@ -132,7 +132,7 @@ def beside_each_other(points: Floats, inverse: NDArray[np.int64]) -> Floats:
 
 
 def _room(points: Floats) -> float:
-    """How large the disc around a place may be: nearly half of the small distances to the next one, where there are few."""
+    """How large the disc around a place may be: nearly half of the small distances to the next one, for few places."""
     if not 1 < len(points) <= FEW_PLACES:
         return 0.0
     places = np.arange(len(points))
