@@ -12,6 +12,7 @@ from rlwandb_callbacks._version import __version__
 
 if TYPE_CHECKING:
     from rlwandb_callbacks.callbacks.alerts import AlertCallback
+    from rlwandb_callbacks.callbacks.dataset import DatasetCallback
     from rlwandb_callbacks.callbacks.evaluation import EvaluationCallback
     from rlwandb_callbacks.callbacks.gradients import GradientsCallback
     from rlwandb_callbacks.callbacks.metrics import MetricsCallback
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rlwandb_callbacks.callbacks.wandb_rl import CallbackGroup, WandbRLCallback, build_callbacks
     from rlwandb_callbacks.config import (
         AlertsConfig,
+        DatasetConfig,
+        EmbeddingConfig,
         EvaluationConfig,
         GradientsConfig,
         MetricsConfig,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "callbacks.alerts": ("AlertCallback",),
+    "callbacks.dataset": ("DatasetCallback",),
     "callbacks.evaluation": ("EvaluationCallback",),
     "callbacks.gradients": ("GradientsCallback",),
     "callbacks.metrics": ("MetricsCallback",),
@@ -42,6 +46,8 @@ _HOMES = {
     "callbacks.wandb_rl": ("CallbackGroup", "WandbRLCallback", "build_callbacks"),
     "config": (
         "AlertsConfig",
+        "DatasetConfig",
+        "EmbeddingConfig",
         "EvaluationConfig",
         "GradientsConfig",
         "MetricsConfig",
@@ -61,7 +67,10 @@ __all__ = [
     "AlertsConfig",
     "CallbackGroup",
     "ConfigError",
+    "DatasetCallback",
+    "DatasetConfig",
     "DatasetError",
+    "EmbeddingConfig",
     "EnvError",
     "Episode",
     "EvaluationCallback",

@@ -1,7 +1,8 @@
-"""The command ``rlwandb``: LightningCLI (``fit``, ``validate``, ``test``, ``predict``) and the demo.
+"""The command ``rlwandb``: LightningCLI (``fit``, ``validate``, ``test``, ``predict``), the demo, pictures of data.
 
 Example:
     rlwandb demo
+    rlwandb embed halfcheetah-medium-v2.hdf5 --out halfcheetah.png
     rlwandb fit --config configs/cartpole_dqn.yaml --trainer.max_steps=2000
 """
 
@@ -16,6 +17,7 @@ USAGE = """\
 usage: rlwandb <command> [options]
 
   demo                        train CartPole and make its videos, offline and without an account
+  embed PATH                  draw a data set of offline transitions: t-SNE of states by reward, action, return, time
   fit --config FILE           train what a yaml file describes (LightningCLI)
   validate, test, predict     LightningCLI's other commands
   <command> --help            the options of a command
@@ -43,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from rlwandb_callbacks.demos.cartpole import main as run_demo
 
         return run_demo(given[1:])
+    elif command == "embed":
+        from rlwandb_callbacks.embed import main as embed
+
+        return embed(given[1:])
     else:
         run_lightning_cli(None if arguments is None else given)
     return 0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.episode import Episode, PolicyScores, PolicyStep, row_of, stack_scores
 from rlwandb_callbacks.core.infos import InfoTally
+from rlwandb_callbacks.core.trace import ObservationTrace
 from rlwandb_callbacks.film import Camera, RecordedFilm
 from rlwandb_callbacks.pettingzoo_env import AGENT_REWARDS
 
@@ -36,11 +37,13 @@ class LogOptions:
         max_steps: Longest episode; longer ones are cut and marked.
         film_bytes: Record each episode, in at most so many bytes.
         info_keys: Keys of ``info`` to keep; None for all numeric ones.
+        trace_bytes: Keep observations, thinned to so many bytes; 0 for none.
     """
 
     max_steps: int
     film_bytes: int | None = None
     info_keys: Sequence[str] | None = None
+    trace_bytes: int = 0
 
 
 class EpisodeLog:
@@ -64,6 +67,7 @@ class EpisodeLog:
         self._digests: list[int] = []
         self._chosen_q: list[float] = []
         self._camera = None if self._options.film_bytes is None else Camera(self._options.film_bytes)
+        self._trace = ObservationTrace(self._options.trace_bytes) if self._options.trace_bytes else None
         self._infos = InfoTally(self._options.info_keys)
         self._agent_returns: dict[str, float] = {}
         self._ending: dict[str, Any] = {}
@@ -87,6 +91,8 @@ class EpisodeLog:
     def see(self, observation: Any, frame: Pixels | None, reward: float = 0.0) -> None:
         """Takes a state, and the reward that came with it."""
         self._digests.append(digest(observation, reward))
+        if self._trace is not None:
+            self._trace.append(observation)
         if self._camera is not None and frame is not None:
             self._camera.take(frame)
 
@@ -115,6 +121,7 @@ class EpisodeLog:
 
     def result(self) -> Played:
         """The episode, once it has ended."""
+        observations, stride = (None, 1) if self._trace is None else self._trace.kept(len(self._rewards))
         episode = Episode(
             actions=np.stack(self._actions),
             rewards=np.array(self._rewards, dtype=np.float64),
@@ -123,6 +130,8 @@ class EpisodeLog:
             values=np.array(self._values, dtype=np.float64) if self._values else None,
             chosen_q=np.array(self._chosen_q, dtype=np.float64) if self._chosen_q else None,
             digests=np.array(self._digests, dtype=np.uint32),
+            observations=observations,
+            observation_stride=stride,
             infos=self._infos.numbers(),
             agent_returns=self._agent_returns,
             **self._ending,

@@ -40,6 +40,7 @@ from rlwandb_callbacks.team_policy import TeamReader, for_each_agent
 from rlwandb_callbacks.vector_rollout import play_in_vector, reset_each
 
 MAX_ENVS = 8
+MAX_OBSERVATION_BYTES = 64 * 2**20
 PROBE_BATCH_SIZE = 3
 UNKNOWN_STATISTICS = (
     "evaluation.env normalises observations by running statistics, and no attribute of {module} is a training "
@@ -166,8 +167,15 @@ class Evaluator:
             film_bytes=film_bytes,
             info_keys=cfg.info_keys,
             fresh_envs=fresh_envs,
+            trace_bytes=self._trace_bytes,
             on_begin=player.begin_episodes,
         )
+
+    @property
+    def _trace_bytes(self) -> int:
+        """What the observations of each episode may take, where they are to be shown on the map of a data set."""
+        is_wanted = self._cfg.vis_dataset and self._cfg.dataset.policy_on_data
+        return MAX_OBSERVATION_BYTES // self._cfg.evaluation.episodes if is_wanted else 0
 
     @property
     def reuses_envs(self) -> bool:
@@ -180,7 +188,8 @@ class Evaluator:
 
     def _play_in_vector(self, player: Player, seeds: range, film_bytes: int | None) -> list[Played]:
         envs = cast(VectorEnv[Any, Any, Any], self.make_env.open(render=film_bytes is not None))
-        options = LogOptions(self._cfg.evaluation.max_steps, film_bytes, self._cfg.evaluation.info_keys)
+        cfg = self._cfg.evaluation
+        options = LogOptions(cfg.max_steps, film_bytes, cfg.info_keys, self._trace_bytes)
         try:
             played = play_in_vector(envs, player, seeds=seeds, options=options, on_begin=player.begin_episodes)
         finally:

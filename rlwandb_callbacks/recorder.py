@@ -203,7 +203,9 @@ class Recorder:
     def _report(
         self, evaluation: Evaluation, films: Mapping[str, tuple[int, Film]], fps: float, shelf: Shelf
     ) -> EvaluationReport:
-        lean = replace(evaluation, episodes=[replace(episode, frames=None) for episode in evaluation.episodes])
+        lean = replace(
+            evaluation, episodes=[replace(episode, frames=None, observations=None) for episode in evaluation.episodes]
+        )
         clips = []
         for rank, (index, film) in films.items():
             episode = lean.episodes[index]

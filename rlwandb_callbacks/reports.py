@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,34 @@ class Report:
 
     values: Mapping[str, Value] = field(default_factory=dict)
     error: Exception | None = None
+
+
+def report_of(work: Callable[[], Mapping[str, Value]]) -> Report:
+    """Does work; its error becomes that of the report."""
+    try:
+        return Report(work())
+    except Exception as error:  # noqa: BLE001  # told by who takes the report
+        return Report(error=error)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several pieces of work as one.
+
+    Args:
+        first: Its error, if any, is the report's.
+        others: Done in any case, each for itself.
+    """
+
+    first: Callable[[], Report]
+    others: Sequence[Callable[[], Mapping[str, Value]]]
+
+    def __call__(self) -> Report:
+        """Does the work; what was made before or after something failed is kept."""
+        reports = [self.first(), *map(report_of, self.others)]
+        errors = [report.error for report in reports if report.error is not None]
+        values = {key: value for report in reports for key, value in report.values.items()}
+        return Report(values, errors[0] if errors else None)
 
 
 @dataclass(frozen=True)

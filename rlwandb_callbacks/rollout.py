@@ -30,6 +30,7 @@ def play(
     film_bytes: int | None = None,
     info_keys: Sequence[str] | None = None,
     fresh_envs: bool = False,
+    trace_bytes: int = 0,
     on_begin: Callable[[NDArray[np.bool_]], None] = lambda _: None,
 ) -> list[Played]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
@@ -44,12 +45,13 @@ def play(
         info_keys: Keys of ``info`` to keep; None for all numeric ones.
         fresh_envs: Play each episode in an environment of its own, for those that a reset does not bring back to their
             beginning in everything.
+        trace_bytes: Each episode brings along what was observed, thinned to so many bytes; 0 for nothing.
         on_begin: Told before a step in which rows of the batch an episode begins, for policies with memory.
 
     Returns:
         One entry per seed, in that order.
     """
-    options = LogOptions(max_steps, film_bytes, info_keys)
+    options = LogOptions(max_steps, film_bytes, info_keys, trace_bytes)
     with contextlib.ExitStack() as opened:
         lanes: list[_Lane] = []
         for _ in range(min(num_envs, len(seeds))):

@@ -19,7 +19,7 @@ from rlwandb_callbacks.environments import DEFAULT_FPS
 from rlwandb_callbacks.evaluator import Evaluator
 from rlwandb_callbacks.isolation import undisturbed
 from rlwandb_callbacks.recorder import Recorder, Shelf, check_writable
-from rlwandb_callbacks.reports import EvaluationReport
+from rlwandb_callbacks.reports import EvaluationReport, Together
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -198,7 +198,10 @@ class EvaluationCallback(RLCallback):
         self.session.write(trainer, pl_module, values)
         if self.session.sink is not None:
             with self.session.guarded("Drawing the evaluation"):
-                report = self._report(self._shelf(trainer, pl_module), evaluation, played)
+                report = Together(
+                    self._report(self._shelf(trainer, pl_module), evaluation, played),
+                    self.session.parts_for(evaluation),
+                )
                 self.session.submit(trainer, pl_module, "Drawing the evaluation", report, on_error=self._recorder.learn)
         return numbers
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rlwandb_callbacks.callbacks.counters import Counters
 from rlwandb_callbacks.callbacks.stopwatch import Stopwatch
 from rlwandb_callbacks.config import WandbRLConfig
+from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.naming import Naming
 from rlwandb_callbacks.core.values import Scalar, Value
 from rlwandb_callbacks.jobs import Jobs, Outcome
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rlwandb_callbacks.sinks.wandb_run import HeldRun
 
     Listener = Callable[[Mapping[str, float], Mapping[str, float]], None]
+    EvaluationPart = Callable[[Evaluation], Callable[[], Mapping[str, Value]] | None]
 
 
 class Session:
@@ -51,6 +53,7 @@ class Session:
         self.sink: Sink | None = None
         self._held: HeldRun | None = None
         self._users = 0
+        self.evaluation_parts: list[EvaluationPart] = []
 
     def _reset(self) -> None:
         self.counters = Counters()
@@ -65,7 +68,7 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the open run out, so that callbacks can be pickled and deep-copied at any time."""
-        return {**vars(self), "sink": None, "_held": None, "_users": 0, "_jobs": None}
+        return {**vars(self), "sink": None, "_held": None, "_users": 0, "_jobs": None, "evaluation_parts": []}
 
     @property
     def run(self) -> Any:
@@ -202,6 +205,14 @@ class Session:
                 "of training. Set finish_seconds higher to wait for them.",
                 kind="given up",
             )
+
+    def parts_for(self, evaluation: Evaluation) -> list[Callable[[], Mapping[str, Value]]]:
+        """What other callbacks have to add to the report of an evaluation, as work that pickles."""
+        works = []
+        for part in self.evaluation_parts:
+            with self.guarded("Looking at the evaluation"):
+                works.append(part(evaluation))
+        return [work for work in works if work is not None]
 
     def _write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         assert self.sink is not None

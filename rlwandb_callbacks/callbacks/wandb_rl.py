@@ -9,6 +9,7 @@ from typing import Any
 
 from rlwandb_callbacks.callbacks.alerts import AlertCallback
 from rlwandb_callbacks.callbacks.base import RUNTIME_ATTRIBUTES, RLCallback
+from rlwandb_callbacks.callbacks.dataset import DatasetCallback
 from rlwandb_callbacks.callbacks.evaluation import EvaluationCallback
 from rlwandb_callbacks.callbacks.gradients import GradientsCallback
 from rlwandb_callbacks.callbacks.lightning import LightningCallback, adopt_loaded_namespaces
@@ -39,6 +40,8 @@ def build_callbacks(cfg: WandbRLConfig | None = None, *, sink: Sink | None = Non
         wanted += [MetricsCallback, RolloutsCallback]
     if config.plasticity.enabled:
         wanted.append(PlasticityCallback)
+    if config.vis_dataset:
+        wanted.append(DatasetCallback)
     wanted.append(EvaluationCallback)
     if config.alerts.enabled:
         wanted.append(AlertCallback)

@@ -14,6 +14,7 @@ Example:
 
 from rlwandb_callbacks.config.alerts import AlertsConfig
 from rlwandb_callbacks.config.checks import check_types
+from rlwandb_callbacks.config.dataset import DatasetConfig, EmbeddingConfig
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.gradients import GradientsConfig
 from rlwandb_callbacks.config.metrics import MetricsConfig
@@ -28,6 +29,8 @@ __all__ = [
     "DATASET_FORMATS",
     "STEP_METRICS",
     "AlertsConfig",
+    "DatasetConfig",
+    "EmbeddingConfig",
     "EvaluationConfig",
     "GradientsConfig",
     "MetricsConfig",

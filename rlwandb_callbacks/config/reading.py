@@ -65,7 +65,7 @@ def _build(cls: type[T], given: Mapping[str, Any], path: str) -> T:
         section = hints[key]
         is_section = isinstance(section, type) and is_dataclass(section)
         if is_section and not is_dataclass(raw):
-            values[key] = _build(section, _as_mapping(raw, key), key)
+            values[key] = _build(section, _as_mapping(raw, key), f"{path}.{key}" if path else key)
         else:
             values[key] = list(raw) if isinstance(raw, tuple) and list in _origins(section) else raw
     return cls(**values)

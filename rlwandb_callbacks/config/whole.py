@@ -8,6 +8,7 @@ from typing import Any
 
 from rlwandb_callbacks.config.alerts import AlertsConfig
 from rlwandb_callbacks.config.checks import check_types, path_text, require, require_one_of
+from rlwandb_callbacks.config.dataset import DatasetConfig
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.gradients import GradientsConfig
 from rlwandb_callbacks.config.metrics import MetricsConfig
@@ -36,8 +37,8 @@ class WandbRLConfig:
         return_logger: Log the distribution of evaluation returns.
         record_path: Folder in which videos and pictures are kept.
         metric_list: Names, or aliases, of the metrics to log; by default all that are known.
-        vis_dataset: Only false in this version.
-        dataset_path: Offline data; not used in this version.
+        vis_dataset: Draw the offline data at ``dataset_path``, and where evaluation episodes walk on them.
+        dataset_path: Offline data: a file, a folder, or what :func:`rlwandb_callbacks.open_dataset` takes as text.
         dataset_format: Layout of the data, one of ``DATASET_FORMATS``; by default recognised by content.
         executor: Where slow work (replaying, drawing, encoding, embedding) is done: ``process``, one worker process;
             ``thread``; ``inline``, in the training process, which waits; or a ``concurrent.futures.Executor``, such as
@@ -50,6 +51,7 @@ class WandbRLConfig:
             our own. Monitors go by our own names in any case.
         on_error: ``warn`` goes on training when logging fails, ``raise`` does not.
         evaluation: How episodes are played.
+        dataset: How offline data are shown.
         metrics: How training metrics are logged.
         gradients: What ``wandb.watch`` is called with.
         videos: How videos are made.
@@ -75,6 +77,7 @@ class WandbRLConfig:
     naming: str | None = None
     on_error: str = "warn"
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     gradients: GradientsConfig = field(default_factory=GradientsConfig)
     videos: VideosConfig = field(default_factory=VideosConfig)
@@ -86,6 +89,7 @@ class WandbRLConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "record_path", path_text(self.record_path))
+        object.__setattr__(self, "dataset_path", path_text(self.dataset_path))
         if isinstance(self.action_logger, str):
             object.__setattr__(self, "action_logger", _SPELLINGS.get(self.action_logger, self.action_logger))
         check_types(self)
@@ -98,8 +102,11 @@ class WandbRLConfig:
         require(self, "finish_seconds", lambda value: value >= 0, "a number ≥ 0")
         if isinstance(self.executor, str):
             require_one_of(self, "executor", EXECUTORS)
-        if self.vis_dataset:
-            raise ConfigError("vis_dataset is True; this version has no pictures of data sets yet. Allowed is False.")
+        if self.vis_dataset and not self.dataset_path:
+            raise ConfigError(
+                f"vis_dataset is True, which needs offline data, and dataset_path is {self.dataset_path!r}. Set "
+                "dataset_path (a file or folder of offline data), or leave vis_dataset out."
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves a user's executor out: none can be pickled or copied."""

@@ -151,9 +151,13 @@ class Episode:
         frames: Shape ``[T + 1, H, W, 3]``, ``uint8`` RGB, for episodes that bring their pictures along.
         infos: What the numeric keys of the environment's ``info`` came to.
         agent_returns: Undiscounted return by agent, where several play together; ``rewards`` are their sums then.
+        observations: Shape ``[ceil(T / observation_stride), F]``, flat: the states in which every
+            ``observation_stride``-th action was taken, for episodes that bring them along.
+        observation_stride: Steps between two of ``observations``, ≥ 1.
 
     Raises:
-        ValueError: If the lengths of actions, rewards, scores, values, chosen_q, digests or frames do not agree.
+        ValueError: If the lengths of actions, rewards, scores, values, chosen_q, digests, frames or observations do not
+            agree.
 
     Example:
         >>> episode = Episode(actions=np.array([0, 1]), rewards=np.array([1.0, 2.0]), terminated=True)
@@ -175,6 +179,8 @@ class Episode:
     frames: NDArray[np.uint8] | None = field(default=None, repr=False)
     infos: Mapping[str, InfoNumbers] = field(default_factory=dict, repr=False)
     agent_returns: Mapping[str, float] = field(default_factory=dict, repr=False)
+    observations: NDArray[np.float32] | None = field(default=None, repr=False)
+    observation_stride: int = field(default=1, repr=False)
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)
@@ -185,7 +191,9 @@ class Episode:
             "scores": _score_array(self.scores),
         }
         per_state = {"digests": self.digests, "frames": self.frames}
-        for expected, arrays in ((steps, per_step), (steps + 1, per_state)):
+        thinned = {"observations": self.observations}
+        kept = -(-steps // self.observation_stride)
+        for expected, arrays in ((steps, per_step), (steps + 1, per_state), (kept, thinned)):
             for name, array in arrays.items():
                 if array is not None and len(array) != expected:
                     raise ValueError(

@@ -31,6 +31,9 @@ EVERYTHING = {
     "plasticity": {"enabled": True, "every_n_steps": 2},
     "alerts": {"enabled": True},
     "evaluation": {"env": CorridorEnv, "policy": "q_network", "episodes": 3, "every_n_steps": 3},
+    "vis_dataset": True,
+    "dataset_path": "walks.npz",
+    "dataset": {"pictures": ["state_by_reward"], "embedding": {"perplexity": 5.0}},
 }
 CALLBACKS = [
     getattr(rlwandb_callbacks, name)
@@ -39,6 +42,14 @@ CALLBACKS = [
 ]
 every_callback = pytest.mark.parametrize("kind", CALLBACKS, ids=lambda kind: kind.__name__)
 with_or_without_validation = pytest.mark.parametrize("module_class", [TinyQ, TinyValidatedQ])
+
+
+@pytest.fixture(autouse=True)
+def offline_data(own_folder: None) -> None:
+    """Some episodes in the corridor, as the data set of EVERYTHING."""
+    places = np.arange(40, dtype=np.float32) % 8
+    rows = {"observations": np.stack([places / 8, np.ones(40)], axis=1), "actions": np.arange(40) % 2}
+    np.savez("walks.npz", **rows, rewards=np.ones(40), terminals=places == 7)
 
 
 def drawing(module_class: type[TinyQ]) -> type[TinyQ]:
@@ -55,6 +66,7 @@ def drawing(module_class: type[TinyQ]) -> type[TinyQ]:
 def test_all_callbacks_are_found() -> None:
     assert {kind.__name__ for kind in CALLBACKS} >= {
         "AlertCallback",
+        "DatasetCallback",
         "EvaluationCallback",
         "GradientsCallback",
         "MetricsCallback",

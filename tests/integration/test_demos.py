@@ -118,6 +118,15 @@ def test_a_wrong_value_on_the_command_line_is_a_clear_error() -> None:
     assert "evaluation.episodes is 0; allowed is a whole number ≥ 1" in done.stderr
 
 
+def check_offline_content(run_file: OfflineRun) -> None:
+    for key in ("dataset/overview", "dataset/interactive", "dataset/policy_on_data"):
+        assert run_file.media(key)[-1].stat().st_size > 1_000
+    assert 0 < run_file.column("dataset/ood_ratio")[-1] < 100
+
+
+CONTENT_OF = {"01_quickstart": check_content, "02_offline": check_offline_content}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("01_*.ipynb")), ids=lambda path: path.stem)
 def test_notebooks_run_and_are_stripped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,10 +138,10 @@ def test_notebooks_run_and_are_stripped(path: Path, monkeypatch: pytest.MonkeyPa
     NotebookClient(notebook, timeout=280, kernel_name="python3", resources=resources).execute()
     shown = {kind for cell in code for output in cell.outputs for kind in output.get("data", {})}
     assert {"image/png", "text/html"} <= shown
-    check_content(read_offline_run("wandb"))
+    CONTENT_OF[path.stem](read_offline_run("wandb"))
 
 
 def test_help_names_the_commands() -> None:
     done = run("--help")
     assert done.returncode == 0
-    assert all(word in done.stdout for word in ("demo", "fit --config", "--version"))
+    assert all(word in done.stdout for word in ("demo", "embed PATH", "fit --config", "--version"))

@@ -38,6 +38,7 @@ def test_types_are_published() -> None:
 def test_the_readme_names_every_setting() -> None:
     config = WandbRLConfig()
     sections = {name: value for name, value in vars(config).items() if is_dataclass(value)}
+    sections["dataset.embedding"] = config.dataset.embedding
     for name in WandbRLConfig.__dataclass_fields__:
         assert f"`{name}`" in README, name
     for section, values in sections.items():

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlwandb_callbacks.core.actions import DiscreteActions
+from rlwandb_callbacks.core.data_map import DataMap, make_map
 from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.transitions import Transitions
 
 
 class KeepingReporter:
@@ -84,3 +87,40 @@ def little_room() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def make_transitions() -> Callable[..., Transitions]:
+    """Makes transitions from their observations: 10 steps an episode; everything else by keyword."""
+
+    def make(observations: np.ndarray, *, per_episode: int = 10, **keywords: Any) -> Transitions:
+        count = len(observations)
+        rows = np.arange(count)
+        given: dict[str, Any] = {
+            "actions": rows % 2,
+            "rewards": np.linspace(0, 1, count),
+            "rows": rows,
+            "episodes": rows // per_episode,
+            "steps": rows % per_episode,
+            "lengths": np.full(count, per_episode),
+            "returns": (rows // per_episode).astype(np.float64),
+            "action_spec": DiscreteActions(("left", "right")),
+        }
+        return Transitions(observations=observations, **given | keywords)
+
+    return make
+
+
+@pytest.fixture
+def make_data_map(make_transitions: Callable[..., Transitions]) -> Callable[..., DataMap]:
+    """Lays out 60 random states, or those that are given, by principal components; anything else by keyword."""
+
+    def make(
+        observations: np.ndarray | None = None, *, method: str = "pca", total: int = 1_000, **keywords: Any
+    ) -> DataMap:
+        if observations is None:
+            observations = np.random.default_rng(0).normal(size=(60, 3))
+        settings = {"name": "planted.npz", "engine": "opentsne", "perplexity": 30.0, "seed": 0}
+        return make_map(make_transitions(observations, **keywords), total=total, method=method, **settings)
+
+    return make

@@ -108,3 +108,10 @@ def test_stacked_probabilities_remember_what_they_were_made_from() -> None:
 
 def test_no_rows_are_no_scores() -> None:
     assert stack_scores([]) is None
+
+
+def test_thinned_observations_must_fit_the_steps() -> None:
+    given = {"actions": np.zeros(5), "rewards": np.zeros(5), "terminated": True, "observation_stride": 2}
+    assert Episode(**given, observations=np.zeros((3, 4), np.float32)).length == 5
+    with pytest.raises(ValueError, match=r"observations has 2 entries .* must have 3"):
+        Episode(**given, observations=np.zeros((2, 4), np.float32))

@@ -370,3 +370,24 @@ def test_an_env_that_a_reset_does_not_bring_back_is_replayed_if_each_episode_had
     with pytest.raises(ReplayDivergedError):
         list(replay(make, third(fresh=False)))
     assert sum(1 for _ in replay(make, third(fresh=True))) == 9
+
+
+def test_episodes_bring_the_states_in_which_they_acted_where_that_is_wanted() -> None:
+    played = play(CorridorEnv, go_right, seeds=[0, 1, 2], num_envs=2, max_steps=50, trace_bytes=10**6)
+    for each, length in zip(played, (2, 3, 4), strict=True):
+        episode = each.episode
+        assert episode.observation_stride == 1
+        assert episode.observations is not None
+        assert episode.observations.dtype == np.float32
+        assert np.allclose(episode.observations, [[place / length, 1.0] for place in range(length)])
+    (unasked,) = episodes_of(CorridorEnv, go_right, [0])
+    assert unasked.observations is None
+
+
+def test_large_observations_are_thinned() -> None:
+    played = play(CorridorEnv, stay, seeds=[0, 1], num_envs=2, max_steps=50, trace_bytes=5 * 8)
+    for each in played:
+        assert each.episode.observations is not None
+        assert each.episode.observations.nbytes <= 5 * 8
+        assert each.episode.observation_stride == 8
+        assert each.episode.length == 20

@@ -1,0 +1,76 @@
+"""Shows the offline data that a policy learns from, and where it walks on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlwandb_callbacks.callbacks.base import RLCallback
+from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
+from rlwandb_callbacks.core.evaluation import Evaluation
+from rlwandb_callbacks.core.policy_on_map import visited_states
+from rlwandb_callbacks.dataset_maps import DatasetReport, MapMaker, PolicyReport, cache_folder
+from rlwandb_callbacks.datasets import open_dataset
+from rlwandb_callbacks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+
+class DatasetCallback(RLCallback):
+    """Logs a map of the data set when training starts, and the states of each evaluation on it.
+
+    Under ``dataset/…``: the numbers of the data set, pictures, a table and an interactive page; with each evaluation
+    ``dataset/policy_on_data``, ``dataset/ood_distance`` and ``dataset/ood_ratio``.
+
+    Example:
+        >>> DatasetCallback(dataset_path="pendulum.hdf5", dataset={"embedding": {"seed": 3}}).cfg.dataset.embedding.seed
+        3
+    """
+
+    def __init__(self, cfg: Any = None, **keywords: Any) -> None:
+        super().__init__(cfg, **keywords)
+        self._make: MapMaker | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the data out."""
+        return {**super().__getstate__(), "_make": None}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens the data set, so that what is wrong with it shows before the first step, and on all ranks."""
+        ranks = Ranks(trainer)
+        error: Exception | None = None
+        if ranks.is_zero:
+            try:
+                self._open()
+            except Exception as problem:  # noqa: BLE001  # raised below, on all ranks
+                error = sendable(problem, ranks)
+        error = ranks.from_zero(error)
+        if error is not None:
+            raise error
+
+    def _open(self) -> None:
+        if not self.cfg.dataset_path:
+            raise ConfigError(
+                f"dataset_path is {self.cfg.dataset_path!r}, and the DatasetCallback needs it. Set it to a file or "
+                "folder of offline data."
+            )
+        dataset = open_dataset(self.cfg.dataset_path, self.cfg.dataset_format)
+        folder = cache_folder(self.cfg.record_path)
+        self._make = MapMaker(dataset=dataset, embedding=self.cfg.dataset.embedding, cache_folder=folder)
+        if self.cfg.dataset.policy_on_data and self._placing not in self.session.evaluation_parts:
+            self.session.evaluation_parts.append(self._placing)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Has the map made."""
+        super().on_train_start(trainer, pl_module)
+        if self._make is not None:
+            report = DatasetReport(make=self._make, cfg=self.cfg.dataset)
+            self.session.submit(trainer, pl_module, "Drawing the data set", report)
+
+    def _placing(self, evaluation: Evaluation) -> PolicyReport | None:
+        visited = visited_states(evaluation.episodes)
+        return None if self._make is None or visited is None else PolicyReport(make=self._make, visited=visited)
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets go of the data."""
+        self._make = None

@@ -1,0 +1,188 @@
+"""Points on a map, coloured, with a scale or a legend that says what the colours mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from rlwandb_callbacks.core.colouring import Colouring, colour_map, colours_of, drawing_order
+from rlwandb_callbacks.core.episode import Floats
+
+DPI = 100
+GREY = "#cdd2d8"
+INK = "#222831"
+FADED = "#5c6470"
+ALARM = "#b45309"
+MAX_WARNINGS = 3
+LINE_HEIGHT = 0.22
+MAX_MARKER = 26.0
+MIN_MARKER = 2.0
+
+
+def marker_area(count: int) -> float:
+    """Area of a point in square points: large where there are few."""
+    return float(np.clip(40_000 / max(count, 1), MIN_MARKER, MAX_MARKER))
+
+
+def draw_points(
+    axes: Any,
+    points: Floats,
+    colouring: Colouring,
+    *,
+    title: str,
+    axis: str,
+    scale: float = 1.0,
+    area: float | None = None,
+) -> None:
+    """Draws one panel: points, title, axis labels, and the scale or the legend.
+
+    Args:
+        axes: Matplotlib's.
+        points: Shape ``[K, 2]``.
+        colouring: Of K points.
+        title: Above the panel; the colouring's note is added.
+        axis: What the axes are called, such as ``t-SNE``.
+        scale: Of the letters.
+        area: Of a point in square points; by default large where there are few.
+    """
+    order = drawing_order(colouring)
+    axes.scatter(
+        *points[order].T,
+        c=colours_of(colouring)[order],
+        s=marker_area(len(points)) if area is None else area,
+        linewidths=0,
+        alpha=0.85,
+        rasterized=True,
+    )
+    frame(axes, points, axis=axis, scale=scale)
+    text = f"{title} ({colouring.note})" if colouring.note else title
+    axes.set_title(text, fontsize=13 * scale, color=INK, loc="left", pad=8)
+    if not colouring.note:
+        explain(axes, colouring, scale=scale)
+
+
+def frame(axes: Any, points: Floats, *, axis: str, scale: float = 1.0) -> None:
+    """Sets limits, labels and looks of a panel; places on a map have no unit, so there are no numbers on the axes."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.04 * max(float((high - low).max()), 1e-9)
+    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(f"{axis} 1", fontsize=10 * scale, color=FADED)
+    axes.set_ylabel(f"{axis} 2", fontsize=10 * scale, color=FADED)
+    for spine in axes.spines.values():
+        spine.set_color("#c3c7ce")
+
+
+def explain(axes: Any, colouring: Colouring, *, scale: float = 1.0) -> None:
+    """Says what the colours of a panel mean: a colour bar for numbers, a legend with shares for categories."""
+    if colouring.categories:
+        _legend(axes, colouring, scale)
+        return
+    shades = ScalarMappable(Normalize(colouring.low, colouring.high), colour_map(colouring.colour_map))
+    bar = axes.figure.colorbar(shades, ax=axes, extend=colouring.extends, location="bottom", pad=0.01, aspect=40)
+    bar.set_label(colouring.label, fontsize=11 * scale, color=INK)
+    bar.ax.tick_params(labelsize=10 * scale, color=FADED, labelcolor=INK)
+    if colouring.ticks:
+        bar.set_ticks([at for at, _ in colouring.ticks], labels=[text for _, text in colouring.ticks])
+    else:
+        bar.locator = MaxNLocator(6)
+        bar.formatter.set_powerlimits((-3, 5))
+        bar.update_ticks()
+    bar.outline.set_visible(False)
+
+
+def _legend(axes: Any, colouring: Colouring, scale: float) -> None:
+    total = max(1, len(colouring.values))
+    handles = [
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="",
+            markersize=7 * scale,
+            markerfacecolor=category.colour,
+            markeredgewidth=0,
+            label=f"{category.name} ({percent(category.count / total)})",
+        )
+        for category in colouring.categories
+    ]
+    axes.legend(
+        handles=handles,
+        title=colouring.label,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.045),
+        ncols=2 if len(handles) == 4 else min(len(handles), 3 if len(handles) <= 9 else 4),
+        frameon=False,
+        fontsize=(10.5 if len(handles) <= 9 else 8) * scale,
+        title_fontsize=11 * scale,
+        labelspacing=0.3,
+        columnspacing=1.0,
+        handletextpad=0.1,
+        borderpad=0.1,
+    )
+
+
+def percent(share: float) -> str:
+    """A share in percent, with as many digits as it takes.
+
+    Example:
+        >>> percent(0.5), percent(0.004), percent(0.00001)
+        ('50%', '0.4%', '<0.1%')
+    """
+    if 0 < share < 0.001:
+        return "<0.1%"
+    return f"{100 * share:.0f}%" if share >= 0.0995 or share == 0 else f"{100 * share:.1f}%"
+
+
+def new_figure(width: float, height: float, *, title: str, subtitle: str, warnings: Sequence[str] = ()) -> Figure:
+    """An empty figure with a title and, below it, what is shown.
+
+    Args:
+        width: In hundreds of pixels.
+        height: In hundreds of pixels.
+        title: In bold.
+        subtitle: Size of the sample, method, notes.
+        warnings: What looks wrong with the data; the first three are written below the subtitle.
+    """
+    lines = [shorten(warning, width=int(width * 13), placeholder=" …") for warning in warnings[:MAX_WARNINGS]]
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    top = 0.72 + LINE_HEIGHT * len(lines)
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(w_pad=0.08, h_pad=0.06, rect=(0, 0, 1, 1 - top / height))  # type: ignore[call-arg]  # of constrained layout
+    left = 0.1 / width
+    figure.text(left, 1 - 0.12 / height, title, fontsize=15, weight="bold", color=INK, va="top")
+    figure.text(left, 1 - 0.46 / height, subtitle, fontsize=10.5, color=FADED, va="top")
+    for i, line in enumerate(lines):
+        figure.text(left, 1 - (0.7 + LINE_HEIGHT * i) / height, line, fontsize=10.5, color=ALARM, va="top")
+    return figure
+
+
+def rows_and_columns(count: int) -> tuple[int, int]:
+    """How panels are put in a grid.
+
+    Example:
+        >>> [rows_and_columns(count) for count in (1, 2, 3, 4, 6)]
+        [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
+    """
+    columns = 2 if count == 4 else min(count, 3)
+    return -(-count // columns), columns
+
+
+def panel_grid(figure: Figure, count: int) -> list[Any]:
+    """Adds ``count`` panels to a figure, in reading order."""
+    rows, columns = rows_and_columns(count)
+    panels: NDArray[Any] = np.asarray(figure.subplots(rows, columns, squeeze=False))
+    for spare in panels.ravel()[count:]:
+        spare.set_visible(False)
+    return list(panels.ravel()[:count])

@@ -1,0 +1,64 @@
+"""Observations of an episode, kept within a budget of memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ObservationTrace:
+    """Keeps every observation of an episode, and every second, fourth, … where they would grow beyond a budget.
+
+    Args:
+        max_bytes: Of what is kept.
+
+    Example:
+        >>> trace = ObservationTrace(max_bytes=12)
+        >>> for number in range(8):
+        ...     trace.append(np.array([number]))
+        >>> trace.kept(7)
+        (array([[0.],
+               [4.]], dtype=float32), 4)
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._kept: list[NDArray[np.float32]] = []
+        self._stride = 1
+        self._seen = 0
+
+    def append(self, observation: Any) -> None:
+        """Takes the next observation."""
+        if self._seen % self._stride == 0:
+            self._kept.append(flat(observation))
+            while len(self._kept) > 1 and len(self._kept) * self._kept[0].nbytes > self._max_bytes:
+                self._kept = self._kept[::2]
+                self._stride *= 2
+        self._seen += 1
+
+    def kept(self, steps: int) -> tuple[NDArray[np.float32], int]:
+        """Those of the first ``steps`` observations that were kept, ``[N, F]``, and the steps between two of them."""
+        return np.stack(self._kept[: -(-steps // self._stride)]), self._stride
+
+
+def flat(observation: Any) -> NDArray[np.float32]:
+    """An observation as one vector; the entries of dicts in the order of their keys, ``k10`` behind ``k9``.
+
+    It is the order in which data sets of dict observations are read.
+
+    Example:
+        >>> flat({"b": np.array([[1, 2]]), "a": 0.5})
+        array([0.5, 1. , 2. ], dtype=float32)
+    """
+    if isinstance(observation, dict):
+        return np.concatenate([flat(observation[key]) for key in sorted(observation, key=_natural)])
+    if isinstance(observation, tuple | list):
+        return np.concatenate([flat(entry) for entry in observation])
+    return np.array(observation, dtype=np.float32).reshape(-1)
+
+
+def _natural(key: Any) -> tuple[str, int]:
+    stem = str(key).rstrip("0123456789")
+    return stem, int(str(key)[len(stem) :] or -1)

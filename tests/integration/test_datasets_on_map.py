@@ -1,0 +1,185 @@
+"""Offline data in a real training: the map in the run, the policy on it, and errors before the first step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlwandb_callbacks import ConfigError, WandbRLCallback
+from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyQ, TinyValidatedQ, read_offline_run
+
+SHARED = {"evaluation": {"env": CorridorEnv, "policy": "q_network", "episodes": 3}, "video_logger": False}
+MAP_KEYS = {
+    "dataset/overview",
+    "dataset/state_by_reward",
+    "dataset/state_by_action",
+    "dataset/state_action_by_reward",
+    "dataset/state_by_return",
+    "dataset/state_by_time",
+    "dataset/points",
+    "dataset/interactive",
+    "dataset/episodes",
+    "dataset/return_mean",
+}
+
+
+def write_corridors(path: str = "corridors.npz", **columns: Any) -> str:
+    """Episodes in corridors of all lengths, as CorridorEnv gives them."""
+    env = CorridorEnv()
+    rng = np.random.default_rng(0)
+    rows: dict[str, list[Any]] = {"observations": [], "actions": [], "rewards": [], "terminals": [], "timeouts": []}
+    for seed in range(20):
+        observation, _ = env.reset(seed=seed)
+        ended = False
+        while not ended:
+            action = int(rng.random() < 0.7)
+            rows["observations"].append(observation)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            ended = terminated or truncated
+            rows["actions"].append(action)
+            rows["rewards"].append(reward)
+            rows["terminals"].append(terminated)
+            rows["timeouts"].append(truncated)
+    np.savez(path, **{name: np.array(values) for name, values in rows.items()} | columns)
+    return path
+
+
+def test_a_run_has_the_map_the_table_the_page_and_the_policy_on_the_data(fit: Any) -> None:
+    callback = WandbRLCallback(SHARED, vis_dataset=True, dataset_path=write_corridors(), on_error="raise")
+    fit(TinyValidatedQ(), callback)
+    run = read_offline_run("wandb")
+    keys = {key for row in run.history for key in row}
+    assert keys >= MAP_KEYS
+    assert run.exit_code == 0
+    first = next(row for row in run.history if "dataset/overview" in row)
+    assert first["trainer/global_step"] == 0
+    with Image.open(run.media("dataset/overview")[0]) as picture:
+        assert picture.size == (1500, 1200)
+        assert len(picture.convert("RGB").getcolors(2**24)) > 300
+    assert "dataset/policy_on_data" in keys
+    with Image.open(run.media("dataset/policy_on_data")[0]) as picture:
+        assert picture.width > 1_000
+    (ratio,), (distance,) = run.column("dataset/ood_ratio"), run.column("dataset/ood_distance")
+    assert 0 <= distance < 1
+    assert 0 < ratio < 2  # a corridor has no other places than those of the data
+    table = json.loads(run.media("dataset/points")[0].read_text())
+    assert table["columns"][:6] == ["x", "y", "x_state_action", "y_state_action", "reward", "return"]
+    assert len(table["data"]) == run.column("dataset/transitions")[0]
+    assert "const data =" in run.media("dataset/interactive")[0].read_text()
+
+
+def test_a_module_without_validation_has_the_policy_on_the_data_too(fit: Any) -> None:
+    sink = MemorySink()
+    callback = WandbRLCallback(
+        SHARED, vis_dataset=True, dataset_path=write_corridors(), on_error="raise", sink=sink, dataset={"pictures": []}
+    )
+    fit(TinyQ(), callback)
+    assert len(sink.column("dataset/ood_ratio")) == 1
+    assert len(sink.column("dataset/points")) == 1
+
+
+def test_policy_on_data_can_be_left_out(fit: Any) -> None:
+    sink = MemorySink()
+    chosen = {"policy_on_data": False, "pictures": ["state_by_time"], "table_rows": 0}
+    callback = WandbRLCallback(SHARED, vis_dataset=True, dataset_path=write_corridors(), sink=sink, dataset=chosen)
+    fit(TinyValidatedQ(), callback)
+    keys = {key for row in sink.rows for key in row}
+    assert keys & (MAP_KEYS | {"dataset/policy_on_data", "dataset/ood_ratio"}) == {
+        "dataset/state_by_time",
+        "dataset/episodes",
+        "dataset/return_mean",
+    }
+
+
+def test_a_second_run_uses_the_map_of_the_first(fit: Any) -> None:
+    path = write_corridors()
+    chosen = {"pictures": [], "table_rows": 10}
+    tables = []
+    for _ in range(2):
+        sink = MemorySink()
+        fit(TinyQ(), WandbRLCallback(vis_dataset=True, dataset_path=path, sink=sink, dataset=chosen))
+        tables += sink.column("dataset/points")
+        (file,) = (Path("rl_videos") / "cache").iterdir()
+        if len(tables) == 1:
+            with np.load(file) as kept:
+                np.savez(file, **{**kept, "states": kept["states"] + 1_000})  # a mark that no fresh map has
+    assert min(row[0] for row in tables[1].rows) > 500 > max(row[0] for row in tables[0].rows)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("nowhere.hdf5", ["nowhere.hdf5", "does not exist"]),
+        ("text.hdf5", ["text.hdf5"]),
+        ("other.npz", ["other.npz", "speeds"]),
+        ("short.npz", ["short.npz"]),
+    ],
+)
+def test_data_that_cannot_be_read_are_an_error_before_the_first_step(path: str, words: list[str], fit: Any) -> None:
+    Path("text.hdf5").write_text("no data")
+    np.savez("other.npz", speeds=np.ones(3))
+    write_corridors("short.npz", rewards=np.ones(3))
+    module = TinyQ()
+    with pytest.raises(ConfigError) as caught:
+        fit(module, WandbRLCallback(vis_dataset=True, dataset_path=path, sink=MemorySink()))
+    assert all(word in str(caught.value) for word in words)
+    assert module.env_steps == 0
+
+
+@pytest.mark.parametrize("observations", [np.nan, 1.0], ids=["NaN only", "all equal"])
+def test_hopeless_data_do_not_end_a_training(observations: float, fit: Any) -> None:
+    sink = MemorySink()
+    path = "hopeless.npz"
+    np.savez(
+        path, observations=np.full((5, 2), observations, np.float32), actions=np.zeros(5, int), rewards=np.zeros(5)
+    )
+    callback = WandbRLCallback(
+        SHARED, vis_dataset=True, dataset_path=path, sink=sink, dataset={"pictures": ["overview"]}
+    )
+    if np.isnan(observations):
+        with pytest.warns(UserWarning, match="only finite numbers"):
+            fit(TinyValidatedQ(), callback)
+        assert max(sink.column("logging/errors")) >= 1
+    else:
+        fit(TinyValidatedQ(), callback)
+        assert "all rows are equal" in sink.column("dataset/overview")[0].caption
+        assert len(sink.column("dataset/ood_ratio")) == 1
+    assert len(sink.column("eval/return_mean")) == 1
+
+
+def test_observations_that_do_not_fit_the_data_warn_once(fit: Any) -> None:
+    np.savez(
+        "wide.npz",
+        observations=np.random.default_rng(0).normal(size=(50, 5)),
+        actions=np.zeros(50),
+        rewards=np.ones(50),
+    )
+    sink = MemorySink()
+    callback = WandbRLCallback(SHARED, vis_dataset=True, dataset_path="wide.npz", sink=sink, dataset={"pictures": []})
+    with pytest.warns(UserWarning, match="has 2 numbers .* have 5"):
+        fit(TinyValidatedQ(), callback, max_epochs=3)
+    assert len(sink.column("eval/return_mean")) == 3
+    assert len(sink.column("dataset/points")) == 1
+
+
+def test_a_worker_process_makes_the_map_and_places_the_policy(fit: Any) -> None:
+    callback = WandbRLCallback(
+        SHARED,
+        vis_dataset=True,
+        dataset_path=write_corridors(),
+        dataset={"pictures": ["overview"]},
+        executor="process",
+        queue_full="wait",
+        on_error="raise",
+    )
+    fit(TinyValidatedQ(), callback, max_epochs=3)
+    run = read_offline_run("wandb")
+    assert [row["trainer/global_step"] for row in run.history if "dataset/overview" in row] == [0]
+    assert [row["trainer/global_step"] for row in run.history if "dataset/ood_ratio" in row] == [7, 15, 23]
+    assert all(picture.stat().st_size > 1_000 for picture in run.media("dataset/policy_on_data"))
+    assert len(list((Path("rl_videos") / "cache").iterdir())) == 1

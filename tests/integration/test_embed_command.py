@@ -1,0 +1,88 @@
+"""``rlwandb embed`` as it is typed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlwandb_callbacks import embed
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rlwandb_callbacks.cli", "embed", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("pendulum_expert_diengine.hdf5", "20,000 transitions in 100 episodes"),
+        ("cartpole_expert_minari_layout.hdf5", "49,527 transitions in 100 episodes"),
+    ],
+)
+def test_the_real_data_sets_become_pictures(file: str, says: str) -> None:
+    pytest.importorskip("h5py")
+    done = typed(str(DATA / file), "--sample-size=400", "--out=pictures/map.png", "--html=map.html")
+    assert done.returncode == 0, done.stderr
+    assert says in done.stdout
+    assert "Shows:     400 of " in done.stdout
+    assert f"Picture:   {Path('pictures/map.png').resolve()}" in done.stdout
+    assert "Map of states: 100%" in done.stderr
+    assert "Map of states with actions: 100%" in done.stderr
+    with Image.open("pictures/map.png") as picture:
+        assert picture.size == (1500, 1200)
+        assert len(picture.convert("RGB").getcolors(2**24)) > 500
+    assert "const data =" in Path("map.html").read_text()
+
+
+def write_data() -> str:
+    rng = np.random.default_rng(0)
+    np.savez(
+        "few.npz", observations=rng.normal(size=(30, 2)), actions=rng.integers(0, 2, 30), rewards=rng.normal(size=30)
+    )
+    return "few.npz"
+
+
+def test_the_picture_is_named_after_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert embed.main([write_data(), "--method=pca", "--panel=state_action_by_time"]) == 0
+    assert Path("few.png").stat().st_size > 1_000
+    assert "30 of 30 transitions" in capsys.readouterr().out
+
+
+def test_a_cache_is_used_if_one_is_named() -> None:
+    for _ in range(2):
+        assert embed.main([write_data(), "--method=pca", "--cache=maps"]) == 0
+    assert len(list(Path("maps").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.npz"], ["nowhere.npz does not exist"]),
+        (["few.npz", "--method=umap"], ["'umap'", "'tsne', 'pca'"]),
+        (["few.npz", "--sample-size=0"], ["sample_size is 0", "≥ 1"]),
+        (["few.npz", "--format=d4rl"], ["few.npz"]),
+    ],
+)
+def test_what_is_wrong_is_one_line(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    write_data()
+    assert embed.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("rlwandb embed: ")
+    assert all(word in said for word in words)
+
+
+def test_lightning_is_not_needed_for_a_picture() -> None:
+    loaded = "any('lightning' in name or name == 'wandb' for name in sys.modules)"
+    code = f"import sys, rlwandb_callbacks.embed; print({loaded})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
