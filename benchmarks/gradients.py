@@ -12,6 +12,7 @@ import wandb
 from torch import nn
 from torch.utils.data import DataLoader
 
+from benchmarks.lines import Line, Pair
 from benchmarks.training import CpuSeconds, cpu_seconds_per_step
 from rlwandb_callbacks import GradientsCallback
 
@@ -44,7 +45,7 @@ def deep_mlp() -> nn.Module:
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {  # and how many events are timed
-    "MLP 64×64": (mlp, 200),
+    "MLP 64×64": (mlp, 300),
     "Nature-CNN, 1.7 M": (nature_cnn, 25),
     "ResNet-18 size, 11 M": (resnet18_sized, 10),
     "100-layer MLP, 200 tensors": (deep_mlp, 40),
@@ -97,7 +98,7 @@ class Watching(pl.Callback):
 def per_event(network: str, *callbacks: pl.Callback) -> CpuSeconds:
     """CPU time of a step in which histograms are logged."""
     make, events = NETWORKS[network]
-    return cpu_seconds_per_step(GivenGradients(make(), events + WARM_UP), *callbacks, warm_up=WARM_UP)
+    return cpu_seconds_per_step(GivenGradients(make(), WARM_UP + events + 1), *callbacks, warm_up=WARM_UP, period=1)
 
 
 def fused(sample: int | None) -> GradientsCallback:
@@ -105,7 +106,7 @@ def fused(sample: int | None) -> GradientsCallback:
     return GradientsCallback({"gradients": {"log": "gradients", "log_freq": 1, "sample": sample}, "on_error": "raise"})
 
 
-def compare(network: str, *, sample: int | None = None, of: str = "process") -> tuple[float, float]:
+def compare(network: str, *, sample: int | None = None, of: str = "process") -> Pair:
     """CPU seconds added per logging event: ours, ``wandb.watch``.
 
     Args:
@@ -122,3 +123,28 @@ def compare(network: str, *, sample: int | None = None, of: str = "process") -> 
 def run_ours(network: str, *, sample: int | None = None) -> Callable[[], object]:
     """Our side alone, to be profiled."""
     return partial(per_event, network, fused(sample))
+
+
+WATCH = '`wandb.watch(log="gradients")`, CPU time per event'
+PROCESS = (
+    "All threads of the training process on both sides, above a step without histograms; W&B's own process is not in "
+    "it. The training thread's lines compare that thread alone with all that `wandb.watch` does, nearly all of which "
+    "is in that thread."
+)
+
+LINES = [
+    *(
+        Line(
+            f"gradient histograms, exact: {name}", WATCH, 0.3, partial(compare, name), note=note, profile=run_ours(name)
+        )
+        for name, note in zip(NETWORKS, (PROCESS, "", "", ""), strict=True)
+    ),
+    *(
+        Line(f"the same, 65,536 elements per tensor: {name}", WATCH, 0.08, partial(compare, name, sample=65_536))
+        for name in LARGE
+    ),
+    *(
+        Line(f"the same, exact, training thread: {name}", WATCH, 0.1, partial(compare, name, of="thread"))
+        for name in NETWORKS
+    ),
+]

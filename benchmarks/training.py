@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import wandb
@@ -31,34 +32,39 @@ class CpuSeconds:
 
 
 class Clock(pl.Callback):
-    """Takes the time from one batch on to the end of training, without start and end of the run.
+    """Takes the time at the beginning of each batch.
 
     Args:
-        warm_up: Batches before.
+        warm_up: Batches that do not count.
     """
 
     def __init__(self, warm_up: int) -> None:
         self.warm_up = warm_up
-        self.started = CpuSeconds(0.0, 0.0)
-        self.batches = 0
+        self.begun: list[tuple[float, float]] = []
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx == self.warm_up:
-            self.started = now()
-        self.batches = batch_idx + 1 - self.warm_up
+        self.begun.append((time.process_time(), time.thread_time()))
 
-    def per_batch(self, ended: CpuSeconds) -> CpuSeconds:
-        used = ended - self.started
-        return CpuSeconds(used.process / self.batches, used.thread / self.batches)
+    def per_batch(self, period: int) -> CpuSeconds:
+        """The mean over a period of batches, each of which counts with its median over all periods.
+
+        So that what happens every ``period`` batches counts, and what other programs do to a few of them does not.
+        """
+        used = np.diff(np.array(self.begun[self.warm_up :]), axis=0)
+        used = used[: len(used) // period * period].reshape(-1, period, 2)
+        process, thread = np.median(used, axis=0).mean(axis=0)
+        return CpuSeconds(float(process), float(thread))
 
 
-def now() -> CpuSeconds:
-    """CPU time used so far."""
-    return CpuSeconds(time.process_time(), time.thread_time())
+def cpu_seconds_per_step(module: pl.LightningModule, *callbacks: pl.Callback, warm_up: int, period: int) -> CpuSeconds:
+    """Trains one epoch with a WandbLogger.
 
-
-def cpu_seconds_per_step(module: pl.LightningModule, *callbacks: pl.Callback, warm_up: int = 5) -> CpuSeconds:
-    """Trains one epoch with a WandbLogger; what callbacks do at the end of training is shared among the steps."""
+    Args:
+        module: With one batch more than counts.
+        callbacks: What is measured.
+        warm_up: Batches that do not count.
+        period: Every so many batches the same happens.
+    """
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,6 +77,5 @@ def cpu_seconds_per_step(module: pl.LightningModule, *callbacks: pl.Callback, wa
             max_epochs=1, accelerator="cpu", callbacks=[clock, *callbacks], logger=logger, log_every_n_steps=50, **quiet
         )
         trainer.fit(module)
-        used = clock.per_batch(now())
         wandb.finish()
-    return used
+    return clock.per_batch(period)
