@@ -23,7 +23,8 @@ class Line:
         what: What of ours is measured.
         against: What it is compared with.
         target: The ratio ours / theirs to reach; None where the line is there to be read only.
-        measure: Measures both sides, one right after the other: ours, theirs.
+        measure: Measures both sides, one right after the other: ours, theirs. It is given the number of the pair, so
+            that lines may share what they measure together.
         pairs: How often.
         unit: ``s`` or ``B``.
         ours_at_most: A bound of our side alone, in ``unit``.
@@ -34,7 +35,7 @@ class Line:
     what: str
     against: str
     target: float | None
-    measure: Callable[[], Pair]
+    measure: Callable[[int], Pair]
     pairs: int = 3
     unit: str = "s"
     ours_at_most: float | None = None
@@ -83,7 +84,7 @@ def run(line: Line, pairs: int | None = None) -> Result:
     """Measures a line; whatever fails in it is written down and ends nothing else."""
     result = Result(line)
     try:
-        result.pairs = [line.measure() for _ in range(pairs or line.pairs)]
+        result.pairs = [line.measure(number) for number in range(pairs or line.pairs)]
         if not result.is_reached and line.profile is not None:
             result.profile = profile_of(line.profile)
     except Exception as error:  # noqa: BLE001  # the other lines are still worth measuring

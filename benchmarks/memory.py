@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-POLL_SECONDS = 0.004
+POLL_SECONDS = 0.01
 
 
 def peak_bytes(work: str) -> float:
@@ -23,16 +23,17 @@ def peak_bytes(work: str) -> float:
     return float(answer.stdout.splitlines()[-1])
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process and of those below it."""
-    return sum(resident_pages(pid) for pid in tree(os.getpid())) * os.sysconf("SC_PAGE_SIZE")
+def held_bytes() -> int:
+    """Memory of this process and of those below it; what several share counts once."""
+    return sum(proportional_bytes(pid) for pid in tree(os.getpid()))
 
 
-def resident_pages(pid: int) -> int:
+def proportional_bytes(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
         return 0
+    return next((int(text.split()[1]) * 1024 for text in rollup.splitlines() if text.startswith("Pss:")), 0)
 
 
 def tree(pid: int) -> list[int]:
@@ -48,12 +49,12 @@ def main() -> None:
     module, function = sys.argv[1].split(":")
     work = getattr(importlib.import_module(module), function)
     peak, over = 0, threading.Event()
-    before = resident_bytes()
+    before = held_bytes()
 
     def watch() -> None:
         nonlocal peak
         while not over.wait(POLL_SECONDS):
-            peak = max(peak, resident_bytes())
+            peak = max(peak, held_bytes())
 
     watcher = threading.Thread(target=watch)
     watcher.start()

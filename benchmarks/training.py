@@ -1,18 +1,20 @@
-"""Trains modules and takes the CPU time of a step."""
+"""Trains modules and takes the CPU time of steps."""
 
 from __future__ import annotations
 
 import logging
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import wandb
 from pytorch_lightning.loggers import WandbLogger
+
+IDLE_SECONDS = 0.003
 
 
 @dataclass(frozen=True)
@@ -32,50 +34,58 @@ class CpuSeconds:
 
 
 class Clock(pl.Callback):
-    """Takes the time at the beginning of each batch.
+    """Takes the CPU time of each batch, and waits after each until the threads beside have nothing left to do.
 
     Args:
-        warm_up: Batches that do not count.
+        every: Wait after every so many batches.
     """
 
-    def __init__(self, warm_up: int) -> None:
-        self.warm_up = warm_up
-        self.begun: list[tuple[float, float]] = []
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+        self.used: list[CpuSeconds] = []
+        self._started: CpuSeconds | None = None
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.begun.append((time.process_time(), time.thread_time()))
+        ended = now()
+        if batch_idx % self.every == 0:
+            settle()
+        if self._started is not None:
+            process = time.process_time() - self._started.process
+            self.used.append(CpuSeconds(process, ended.thread - self._started.thread))
+        self._started = now()
 
-    def per_batch(self, period: int) -> CpuSeconds:
-        """The mean over a period of batches, each of which counts with its median over all periods.
-
-        So that what happens every ``period`` batches counts, and what other programs do to a few of them does not.
-        """
-        used = np.diff(np.array(self.begun[self.warm_up :]), axis=0)
-        used = used[: len(used) // period * period].reshape(-1, period, 2)
-        process, thread = np.median(used, axis=0).mean(axis=0)
-        return CpuSeconds(float(process), float(thread))
+    def at(self, batches: slice) -> CpuSeconds:
+        """The median over some of the batches."""
+        used = self.used[batches]
+        return CpuSeconds(
+            statistics.median(each.process for each in used), statistics.median(each.thread for each in used)
+        )
 
 
-def cpu_seconds_per_step(module: pl.LightningModule, *callbacks: pl.Callback, warm_up: int, period: int) -> CpuSeconds:
-    """Trains one epoch with a WandbLogger.
+def now() -> CpuSeconds:
+    """CPU time used so far."""
+    return CpuSeconds(time.process_time(), time.thread_time())
 
-    Args:
-        module: With one batch more than counts.
-        callbacks: What is measured.
-        warm_up: Batches that do not count.
-        period: Every so many batches the same happens.
-    """
+
+def settle() -> None:
+    """Waits until this process uses no CPU time any more."""
+    used = time.process_time()
+    while True:
+        time.sleep(IDLE_SECONDS)
+        before, used = used, time.process_time()
+        if used - before < IDLE_SECONDS / 10:
+            return
+
+
+def train(module: pl.LightningModule, callbacks: list[pl.Callback]) -> None:
+    """Trains one epoch with a WandbLogger that logs every 50 batches."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
         settings = wandb.Settings(silent=True, x_disable_stats=True, x_disable_meta=True)
         logger = WandbLogger(save_dir=folder, offline=True, settings=settings)
-        _ = logger.experiment
-        clock = Clock(warm_up)
-        trainer = pl.Trainer(
-            max_epochs=1, accelerator="cpu", callbacks=[clock, *callbacks], logger=logger, log_every_n_steps=50, **quiet
-        )
-        trainer.fit(module)
+        pl.Trainer(
+            max_epochs=1, accelerator="cpu", callbacks=callbacks, logger=logger, log_every_n_steps=50, **quiet
+        ).fit(module)
         wandb.finish()
-    return clock.per_batch(period)
