@@ -138,10 +138,10 @@ def run_ours(network: str, *, sample: int | None = None) -> Callable[[], object]
 
 WATCH = '`wandb.watch(log="gradients")`, CPU time per event'
 PROCESS = (
-    "All threads of the training process on both sides, above a step of the same training without histograms; W&B's own "
-    "process is not in it. The training thread's lines compare that thread alone with all that `wandb.watch` does, "
-    "nearly all of which is in that thread. A single `log` call with six histograms costs W&B some 0.8 ms itself, which "
-    "is most of what is left for the smallest network."
+    "All threads of the training process on both sides, above a step of the same training without histograms; W&B's "
+    "own process is not in it. The training thread's lines compare that thread alone with all that `wandb.watch` "
+    "does, nearly all of which is in that thread. A single `log` call with six histograms costs W&B some 0.8 ms "
+    "itself, which is most of what is left for the smallest network."
 )
 
 LINES = [

@@ -88,8 +88,8 @@ def run_ours() -> None:
 
 
 NOTE = (
-    "Both above a Trainer with a WandbLogger alone; with and without take turns in one training. Lightning itself spends "
-    "some 8 µs a batch on a callback that does nothing; a row costs W&B's `log` call, shared among 50 steps."
+    "Both above a Trainer with a WandbLogger alone; with and without take turns in one training. Lightning itself "
+    "spends some 8 µs a batch on a callback that does nothing; a row costs W&B's `log` call, shared among 50 steps."
 )
 LINES = [
     Line(

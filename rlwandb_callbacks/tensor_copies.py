@@ -48,6 +48,7 @@ class TensorCopies:
     Args:
         tensors: Of any device, layout and floating or complex type, by key.
         sample: At most so many elements of each, evenly spread; None for all.
+        numbers: Tensors of one element that nobody else changes, by key; they become ``float32``.
 
     Example:
         >>> copies = TensorCopies({"a": torch.ones(2, 2), "b": torch.zeros(3).half()})
@@ -55,7 +56,13 @@ class TensorCopies:
         {'a': [1.0, 1.0, 1.0, 1.0], 'b': [0.0, 0.0, 0.0]}
     """
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], *, sample: int | None = None) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        *,
+        sample: int | None = None,
+        numbers: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         self.flats: list[_Flat] = []
         elsewhere: dict[tuple[torch.device, torch.dtype], list[tuple[_Part, torch.Tensor]]] = defaultdict(list)
         for key, tensor in tensors.items():
@@ -69,6 +76,17 @@ class TensorCopies:
         for group in elsewhere.values():
             parts, pieces = zip(*group, strict=True)
             self.flats.append(_Flat(torch.cat(pieces), parts))
+        self.flats += _flats_of_numbers(numbers or {})
+
+
+def _flats_of_numbers(numbers: Mapping[str, torch.Tensor]) -> list[_Flat]:
+    by_device: dict[torch.device, dict[str, torch.Tensor]] = defaultdict(dict)
+    for key, number in numbers.items():
+        by_device[number.device][key] = number.float()
+    return [
+        _Flat(torch.stack(list(group.values())), tuple(_Part(key, 1, 0) for key in group))
+        for group in by_device.values()
+    ]
 
 
 def _part(key: str, tensor: torch.Tensor, sample: int | None) -> tuple[_Part, torch.Tensor]:

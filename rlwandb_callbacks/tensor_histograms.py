@@ -28,8 +28,11 @@ def gradient_copies(parameters: Mapping[str, torch.nn.Parameter], *, sample: int
     merged = {name: grad.coalesce() if grad.is_sparse else grad for name, grad in gradients.items()}
     stored = [stored_values(grad) for grad in merged.values()]
     norms: Any = torch._foreach_norm(stored) if stored else []  # noqa: SLF001  # torch's own way to do it in one pass
-    copied = {f"{NORMS}{name}": norm for name, norm in zip(merged, norms, strict=True)}
-    return TensorCopies(copied | {f"{GRADIENTS}{name}": grad for name, grad in merged.items()}, sample=sample)
+    return TensorCopies(
+        {f"{GRADIENTS}{name}": grad for name, grad in merged.items()},
+        sample=sample,
+        numbers={f"{NORMS}{name}": norm for name, norm in zip(merged, norms, strict=True)},
+    )
 
 
 def parameter_copies(parameters: Mapping[str, torch.nn.Parameter], *, sample: int | None = None) -> TensorCopies:
