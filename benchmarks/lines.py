@@ -95,6 +95,7 @@ def run(line: Line, pairs: int | None = None) -> Result:
 
 def profile_of(work: Callable[[], object], *, rows: int = 14) -> str:
     """The functions in which most CPU time of this thread is spent."""
+    work()  # what is imported, opened and compiled for the first time is another matter
     profiler = cProfile.Profile(time.thread_time)
     profiler.runcall(work)
     text = io.StringIO()

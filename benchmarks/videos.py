@@ -175,7 +175,8 @@ LINES = [
         0.3,
         compare_memory,
         unit="B",
-        note="What is added to the process once all is imported, with ffmpeg's.",
+        note="What is added to the process once all is imported, with ffmpeg's. Of ours, some 80 MiB is ffmpeg's H.264 "
+        "encoder at its settings for small files; without ffmpeg on both sides it is 39 against 212 MiB, 0.18 ×.",
     ),
     Line(
         "overlay of 300 frames",
