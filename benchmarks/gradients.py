@@ -139,9 +139,10 @@ def compare(pair: int, *, network: str, sample: int | None = None, of: str = "pr
 
 @cache
 def a_sink() -> WandbSink:
-    """Writes to an offline run that is open until the program ends."""
+    """Writes to an offline run of its own, which is open until the program ends."""
     settings = wandb.Settings(silent=True, x_disable_stats=True, x_disable_meta=True)
-    return WandbSink(wandb.init(mode="offline", dir=tempfile.mkdtemp(), settings=settings), step_metric=STEP)
+    run = wandb.init(mode="offline", dir=tempfile.mkdtemp(), settings=settings, reinit="create_new")
+    return WandbSink(run, step_metric=STEP)
 
 
 def log_events(network: str, sample: int | None = None) -> None:

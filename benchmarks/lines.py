@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import cProfile
 import io
 import pstats
@@ -85,11 +86,12 @@ def run(line: Line, pairs: int | None = None) -> Result:
     result = Result(line)
     try:
         result.pairs = [line.measure(number) for number in range(pairs or line.pairs)]
-        if not result.is_reached and line.profile is not None:
-            result.profile = profile_of(line.profile)
     except Exception as error:  # noqa: BLE001  # the other lines are still worth measuring
         traceback.print_exc()
         result.failure = f"{type(error).__name__}: {error}"
+    if result.pairs and not result.is_reached and line.profile is not None:
+        with contextlib.suppress(Exception):  # numbers count without it
+            result.profile = profile_of(line.profile)
     return result
 
 
