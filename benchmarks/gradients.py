@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import tempfile
 from collections.abc import Callable
 from functools import cache, partial
@@ -137,22 +138,20 @@ def compare(pair: int, *, network: str, sample: int | None = None, of: str = "pr
     return getattr(ours, of), theirs.process
 
 
-@cache
-def a_sink() -> WandbSink:
-    """Writes to an offline run of its own, which is open until the program ends."""
-    settings = wandb.Settings(silent=True, x_disable_stats=True, x_disable_meta=True)
-    run = wandb.init(mode="offline", dir=tempfile.mkdtemp(), settings=settings, reinit="create_new")
-    return WandbSink(run, step_metric=STEP)
-
-
-def log_events(network: str, sample: int | None = None) -> None:
-    """Does all that belongs to 20 logging events in the calling thread, to be profiled."""
+def log_events(profiler: cProfile.Profile, *, network: str, sample: int | None = None) -> None:
+    """Does all that belongs to 20 logging events in the calling thread."""
     module = GivenGradients(NETWORKS[network][0](), 1)
     for parameter, given in zip(module.network.parameters(), module.given, strict=True):
         parameter.grad = given
-    for step in range(20):
-        copies = gradient_copies(dict(module.network.named_parameters()), sample=sample)
-        write_row(a_sink(), {STEP: step}, HostCopies([copies]))
+    settings = wandb.Settings(silent=True, x_disable_stats=True, x_disable_meta=True)
+    with wandb.init(mode="offline", dir=tempfile.mkdtemp(), settings=settings) as run:
+        sink = WandbSink(run, step_metric=STEP)
+        for step in range(21):
+            if step == 1:
+                profiler.enable()
+            copies = gradient_copies(dict(module.network.named_parameters()), sample=sample)
+            write_row(sink, {STEP: step}, HostCopies([copies]))
+        profiler.disable()
 
 
 WATCH = '`wandb.watch(log="gradients")`, CPU time per event'
@@ -171,7 +170,7 @@ LINES = [
             0.3,
             partial(compare, network=name),
             note=note,
-            profile=partial(log_events, name),
+            profile=partial(log_events, network=name),
         )
         for name, note in zip(NETWORKS, (PROCESS, "", "", ""), strict=True)
     ),
@@ -181,7 +180,7 @@ LINES = [
             WATCH,
             0.08,
             partial(compare, network=name, sample=65_536),
-            profile=partial(log_events, name, 65_536),
+            profile=partial(log_events, network=name, sample=65_536),
         )
         for name in LARGE
     ),

@@ -30,7 +30,7 @@ class Line:
         unit: ``s`` or ``B``.
         ours_at_most: A bound of our side alone, in ``unit``.
         note: What the reader should know of the measurement.
-        profile: Runs our side alone; where the target is missed, its profile goes into the results.
+        profile: Runs our side alone under a profiler, where the target is missed; see :func:`whole`.
     """
 
     what: str
@@ -41,7 +41,7 @@ class Line:
     unit: str = "s"
     ours_at_most: float | None = None
     note: str = ""
-    profile: Callable[[], object] | None = None
+    profile: Callable[[cProfile.Profile], object] | None = None
 
 
 @dataclass
@@ -95,11 +95,15 @@ def run(line: Line, pairs: int | None = None) -> Result:
     return result
 
 
-def profile_of(work: Callable[[], object], *, rows: int = 14) -> str:
+def whole(work: Callable[[], object]) -> Callable[[cProfile.Profile], object]:
+    """Profiles all of a piece of work."""
+    return lambda profiler: profiler.runcall(work)
+
+
+def profile_of(work: Callable[[cProfile.Profile], object], *, rows: int = 14) -> str:
     """The functions in which most CPU time of this thread is spent."""
-    work()  # what is imported, opened and compiled for the first time is another matter
     profiler = cProfile.Profile(time.thread_time)
-    profiler.runcall(work)
+    work(profiler)
     text = io.StringIO()
     pstats.Stats(profiler, stream=text).sort_stats("tottime").print_stats(rows)
     table = text.getvalue().split("ncalls", 1)[-1]

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor
 
-from benchmarks.lines import Line, Pair
+from benchmarks.lines import Line, Pair, whole
 from benchmarks.training import Clock, train
 from rlwandb_callbacks import MetricsCallback
 from rlwandb_callbacks.testing import TinyQ
@@ -100,6 +100,6 @@ LINES = [
         ours_at_most=25e-6,
         pairs=5,
         note=NOTE,
-        profile=run_ours,
+        profile=whole(run_ours),
     )
 ]

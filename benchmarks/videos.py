@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 from torch.utils.data import DataLoader
 
-from benchmarks.lines import Line, Pair
+from benchmarks.lines import Line, Pair, whole
 from benchmarks.memory import peak_bytes
 from rlwandb_callbacks import EvaluationCallback
 from rlwandb_callbacks.core.actions import DiscreteActions
@@ -168,7 +168,7 @@ RECORD = "Gymnasium's `RecordVideo`, 10 videos, no overlay"
 EVALUATION = "evaluation of 10 CartPole episodes of 300 steps with 3 overlay videos, in the foreground"
 ANIMATION = "DI-engine's action gif (matplotlib's `FuncAnimation`, written by pillow)"
 LINES = [
-    Line(EVALUATION, RECORD, 0.4, compare_evaluation, profile=evaluate),
+    Line(EVALUATION, RECORD, 0.4, compare_evaluation, profile=whole(evaluate)),
     Line(
         f"{EVALUATION}: peak memory",
         RECORD,
@@ -185,7 +185,7 @@ LINES = [
         compare_overlay,
         note="Our side draws the panels beside frames of 600 × 400 pixels. DI-engine's own function does not run with "
         "current packages; its way of drawing is used.",
-        profile=draw_overlay,
+        profile=whole(draw_overlay),
     ),
     Line("the same, with our frames encoded as mp4", ANIMATION, None, compare_overlay_files),
 ]
