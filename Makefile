@@ -4,6 +4,7 @@ PYTHON ?= python3
 PYTHON_OLDEST ?= python3.10
 VENV ?= .venv
 VENV_OLDEST ?= .venv-oldest
+VENV_BENCH ?= .venv-bench
 VENV_UV ?= .venv-uv
 WANDB_MODE ?= offline
 # Goes to every `pip install`. On Linux, this saves gigabytes of CUDA libraries on a machine without a GPU:
@@ -11,12 +12,15 @@ WANDB_MODE ?= offline
 PIP_ARGS ?=
 # Goes to pytest, for instance: make test PYTEST_ARGS="-k overlay -x"
 PYTEST_ARGS ?=
+# Goes to the benchmarks: words that choose lines, and --pairs. For instance: make bench BENCH_ARGS="gradient --pairs 1"
+BENCH_ARGS ?=
 # Goes to uv. Pins stay as long as they fit; to renew all: make constraints UV_ARGS=--upgrade
 UV_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STAMP_OLDEST := $(VENV_OLDEST)/.installed
+STAMP_BENCH := $(VENV_BENCH)/.installed
 UV := $(VENV_UV)/bin/uv
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
@@ -52,8 +56,8 @@ format: $(STAMP)  ## bring code and notebooks into form
 	$(BIN)/ruff format
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id $(NOTEBOOKS))
 
-bench: $(STAMP)  ## measure what the callbacks cost
-	@if [ -d benchmarks ]; then WANDB_MODE=offline $(BIN)/python -m benchmarks; else echo "There is no folder benchmarks."; fi
+bench: $(STAMP_BENCH)  ## measure what the callbacks cost against peers, and write benchmarks/RESULTS.md
+	WANDB_MODE=offline $(VENV_BENCH)/bin/python -m benchmarks $(BENCH_ARGS)
 
 test-oldest: $(STAMP_OLDEST)  ## run the tests on the oldest versions that setup.cfg allows (Python 3.10, g++)
 	$(PYTEST_ENV) $(VENV_OLDEST)/bin/python $(PYTEST) -W default $(PYTEST_ARGS)
@@ -94,6 +98,12 @@ endef
 $(STAMP): setup.cfg constraints.txt
 	$(call make_venv,PYTHON,$(VENV))
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[dev,demos]"
+	@touch $@
+
+# Peers stay out of the package's own environment.
+$(STAMP_BENCH): setup.cfg constraints.txt benchmarks/requirements.txt
+	$(call make_venv,PYTHON,$(VENV_BENCH))
+	$(VENV_BENCH)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[demos,offline,tsne]" -r benchmarks/requirements.txt
 	@touch $@
 
 # box2d-py is compiled, by a swig that must be there before.

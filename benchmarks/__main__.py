@@ -1,41 +1,47 @@
-"""Runs all benchmarks and prints one table: ``make bench``.
+"""Measures all lines, prints their table and writes ``benchmarks/RESULTS.md``: ``make bench``.
 
-Machines are noisy, so both sides of a comparison run in turn and the median of their ratios counts.
+Machines are noisy, so both sides of a line run in turn and the median of their ratios counts. A module of this folder
+that is named here gives its lines in ``LINES``.
 """
 
 from __future__ import annotations
 
-import statistics
+import argparse
+import importlib
+import os
+import time
 import warnings
-from collections.abc import Callable
+from pathlib import Path
 
-from benchmarks import importing, metrics, videos
+# Small networks and pictures: one thread on each side, whatever the machine has.
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+os.environ["SDL_VIDEODRIVER"] = "dummy"
 
-COMPARISONS: dict[str, Callable[[], tuple[float, float]]] = {
-    "metrics on, CPU time added per training step / 5 × self.log + LearningRateMonitor": metrics.compare,
-    "overlay of 300 frames / matplotlib drawing them": videos.compare_overlay,
-    "10 CartPole episodes with 3 overlay videos / RecordVideo of all 10": videos.compare_evaluation,
-    "import rlwandb_callbacks / import pytorch_lightning": importing.compare,
-}
-PAIRS = 3
+MODULES = ("metrics", "gradients", "videos", "importing")
+RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def main() -> None:
-    """Prints a row per comparison."""
+    """Runs the lines that were asked for; all of them write the results anew."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("only", nargs="*", help="lines whose text holds one of these words")
+    parser.add_argument("--pairs", type=int, help="how often each line is measured")
+    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    print(f"{'what / against what':<86}{'ours':>12}{'theirs':>12}{'ratio':>8}")
-    for name, compare in COMPARISONS.items():
-        pairs = [compare() for _ in range(PAIRS)]
-        ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratio = statistics.median(mine / other for mine, other in pairs)
-        print(f"{name:<86}{seconds(ours):>12}{seconds(theirs):>12}{ratio:>8.3f}", flush=True)
+    from benchmarks import lines, report
 
-
-def seconds(value: float) -> str:
-    """Writes a duration in a fitting unit."""
-    if value < 1e-3:
-        return f"{value * 1e6:.1f} µs"
-    return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
+    started = time.monotonic()
+    wanted = [line for name in MODULES for line in importlib.import_module(f"benchmarks.{name}").LINES]
+    if arguments.only:
+        wanted = [line for line in wanted if any(word in f"{line.what} {line.against}" for word in arguments.only)]
+    results = []
+    for line in wanted:
+        results.append(lines.run(line, arguments.pairs))
+        print("  ".join(report.row(results[-1])), flush=True)
+    print(f"\n{report.as_text(results)}")
+    if not arguments.only:
+        RESULTS.write_text(report.as_markdown(results, (time.monotonic() - started) / 60))
+        print(f"\nwritten to {RESULTS}")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from benchmarks.lines import Line, Pair
+
 TIMED_IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 
 
-def compare() -> tuple[float, float]:
+def compare(_: int) -> Pair:
     """Wall seconds of the import in a fresh Python: ours, Lightning's."""
     return import_seconds("rlwandb_callbacks"), import_seconds("pytorch_lightning")
 
@@ -17,3 +19,6 @@ def import_seconds(module: str) -> float:
     """Lets a process of its own import one module."""
     command = [sys.executable, "-W", "ignore", "-c", TIMED_IMPORT.format(module)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+LINES = [Line("`import rlwandb_callbacks`", "`import pytorch_lightning`", 0.02, compare, pairs=5)]

@@ -58,10 +58,12 @@ class Counters:
             return
         self._seen_batch = batch
         self._batch_step = batches_that_stepped(trainer)
-        optimizer_steps = trainer.global_step
-        if optimizer_steps != self._seen_optimizer_steps or not module.automatic_optimization:
+        if module.automatic_optimization:
+            optimizer_steps = epoch_loop.global_step
+            self.updates += optimizer_steps != self._seen_optimizer_steps
+            self._seen_optimizer_steps = optimizer_steps
+        else:
             self.updates += 1
-        self._seen_optimizer_steps = optimizer_steps
         if outputs:
             for name in ENV_STEP_NAMES:
                 if name in outputs:

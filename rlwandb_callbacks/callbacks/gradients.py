@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rlwandb_callbacks.background import Background
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.trained import trained_networks, trained_parameters
-from rlwandb_callbacks.core.gradients import parameter_histograms
 from rlwandb_callbacks.core.schedule import Every
+from rlwandb_callbacks.core.values import Value
+from rlwandb_callbacks.tensor_copies import HostCopies, TensorCopies
+from rlwandb_callbacks.tensor_histograms import gradient_copies, parameter_copies, tensor_row
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -16,12 +21,17 @@ if TYPE_CHECKING:
 
 
 class GradientsCallback(RLCallback):
-    """Calls ``wandb.watch`` on what the optimizers train, and logs parameter histograms itself.
+    """Logs ``gradients/<name>``, ``parameters/<name>`` and ``grad_norm/<module>`` of what the optimizers train.
 
-    ``wandb.watch`` takes parameter histograms from the forward pass of the root module, which a LightningModule never
-    has in ``training_step``; and its hooks for them keep the module from being pickled. So gradients come from
-    ``wandb.watch``, parameters from here, under the names that W&B gives them: ``gradients/<name>``,
-    ``parameters/<name>``. Frozen copies such as target networks are left out, as no optimizer holds them.
+    Right before an update whose row is due, gradients are copied as the optimizer finds them: accumulated, unscaled,
+    not clipped yet. The rest is done in a thread of its own, on the step that it belongs to. Keys and bins are those
+    of ``wandb.watch``, which ``gradients.method: watch`` calls instead. Of several updates in one batch the last one
+    counts; parameters are those after it. Frozen copies such as target networks are left out, as no optimizer holds
+    them. ``train/grad_nonfinite`` counts NaN and infinities, which histograms leave out.
+
+    ``wandb.watch`` itself takes parameter histograms from the forward pass of the root module, which a LightningModule
+    never has in ``training_step``; and its hooks for them keep the module from being pickled. So parameters come from
+    here under either method.
 
     Example:
         >>> GradientsCallback({"gradients": {"log_freq": 500}}).cfg.gradients.log_freq
@@ -30,50 +40,68 @@ class GradientsCallback(RLCallback):
 
     def __init__(self, cfg: Any = None, **keywords: Any) -> None:
         super().__init__(cfg, **keywords)
-        self._watch: Watch | None = None
+        self._background = Background()
+        self._clear()
+
+    def _clear(self) -> None:
         self._every = Every(self.cfg.gradients.log_freq)
         self._first_update = 0
+        self._takes_gradients = False
+        self._watch: Watch | None = None
+        self._has_graph_hooks = False
+        self._taken: dict[int, TensorCopies] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves W&B's hooks out."""
-        return {**super().__getstate__(), "_watch": None}
+        """Leaves W&B's hooks, copies of gradients and the thread out."""
+        return {**super().__getstate__(), "_watch": None, "_taken": {}, "_background": Background()}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts to watch."""
         super().on_train_start(trainer, pl_module)
-        self._every = Every(self.cfg.gradients.log_freq)
+        self._clear()
         self._first_update = self.session.counters.updates
-        if self.session.run is None or self.session.sink is None:
+        cfg = self.cfg.gradients
+        if self.session.sink is None:
             return
-        with self.session.guarded("Watching gradients"):
-            self._start_watching(trainer, pl_module)
+        self._takes_gradients = cfg.method == "fused" and cfg.log != "parameters"
+        watches = cfg.method == "watch" and cfg.log != "parameters"
+        if self.session.run is not None and (watches or cfg.log_graph):
+            with self.session.guarded("Watching gradients"):
+                self._start_watching(trainer, pl_module, gradients=watches)
 
-    def _start_watching(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _start_watching(self, trainer: Trainer, pl_module: LightningModule, *, gradients: bool) -> None:
         from rlwandb_callbacks.sinks.wandb_watch import Watch
 
         cfg = self.cfg.gradients
         trained = trained_parameters(trainer.optimizers, pl_module)
-        if cfg.log == "parameters" and not cfg.log_graph:
-            return
         self._watch = Watch(
             self.session.run,
             trained,
             trained_networks(trained, pl_module),
-            gradients=cfg.log != "parameters",
+            gradients=gradients,
             log_freq=cfg.log_freq * backward_passes_per_update(trainer),
             log_graph=cfg.log_graph,
         )
+        self._has_graph_hooks = cfg.log_graph
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """Takes the graph's hooks off as soon as the networks have run once."""
-        if self._watch is not None:
+        """Copies the gradients where a row is due; takes the graph's hooks off once the networks have run."""
+        if self._has_graph_hooks:
+            self._has_graph_hooks = False
             with self.session.guarded("Logging the graph"):
+                assert self._watch is not None
                 self._watch.finish_graph()
+        if self._takes_gradients and self._every.would_fire(self.session.counters.updates + 1 - self._first_update):
+            with self.session.guarded("Reading gradients"):
+                self._taken[id(optimizer)] = self._gradients([optimizer], pl_module)
+
+    def _gradients(self, optimizers: Iterable[Any], pl_module: LightningModule) -> TensorCopies:
+        return gradient_copies(trained_parameters(optimizers, pl_module), sample=self.cfg.gradients.sample)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes a row, which takes up the gradient histograms that W&B holds ready."""
+        """Writes a row when one is due; that of ``wandb.watch`` takes up the histograms that W&B holds ready."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         updates_watched = self.session.counters.updates - self._first_update
         if self.session.sink is not None and self._every.due(updates_watched):
@@ -81,21 +109,41 @@ class GradientsCallback(RLCallback):
                 self._write_row(trainer, pl_module)
 
     def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        parameters = {}
-        if self.cfg.gradients.log != "gradients":
-            trained = trained_parameters(trainer.optimizers, pl_module)
-            parameters = {name: tensor.detach().float().cpu().numpy() for name, tensor in trained.items()}
-        self.session.write(trainer, pl_module, parameter_histograms(parameters))
+        cfg = self.cfg.gradients
+        taken, self._taken = list(self._taken.values()), {}
+        if self._takes_gradients and not taken:  # the module steps optimizers behind Lightning's back
+            taken.append(self._gradients(trainer.optimizers, pl_module))
+        if cfg.log != "gradients":
+            taken.append(parameter_copies(trained_parameters(trainer.optimizers, pl_module), sample=cfg.sample))
+        copies = HostCopies(taken)
+        if cfg.method == "watch":
+            self.session.write(trainer, pl_module, tensor_row(copies.arrays()))
+            return
+        self._background.submit(partial(write_row, self.session.row_writer(trainer, pl_module), copies))
+        self._report_errors()
+
+    def _report_errors(self) -> None:
+        for error in self._background.errors():
+            self.session.report("Logging gradients", error)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops watching."""
-        self.finish(trainer, pl_module)
+        """Writes what is under way, and stops watching."""
+        with self.session.guarded("Logging gradients"):
+            self.finish(trainer, pl_module)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes all hooks."""
+        """Waits for rows that are under way, and removes all hooks."""
+        self._taken = {}
+        self._background.close()
         if self._watch is not None:
             watch, self._watch = self._watch, None
             watch.close()
+        self._report_errors()
+
+
+def write_row(write: Callable[[Mapping[str, Value]], None], copies: HostCopies) -> None:
+    """Counts copies and writes their row."""
+    write(tensor_row(copies.arrays()))
 
 
 def backward_passes_per_update(trainer: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class MetricsCallback(RLCallback):
         self._norms: dict[int, torch.Tensor] = {}
         self._row_at_update = 0
         self._seen: set[str] = set()
+        self._lr_groups: tuple[Any, ...] = ()
+        self._lr_names: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves live tensors out."""
@@ -58,25 +60,25 @@ class MetricsCallback(RLCallback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Takes the norm of the gradients: unscaled, accumulated, not clipped yet, and only when a row is due."""
-        if self._selection.wants("grad_norm") and self._row_is_due_after_this_batch():
+        if not self._every.would_fire(self.session.counters.updates + 1) or self.session.sink is None:
+            return
+        if self._selection.wants("grad_norm"):
             with self.session.guarded("The gradient norm"):
                 norm = gradient_norm(parameter for group in optimizer.param_groups for parameter in group["params"])
                 if norm is not None:
                     self._norms[id(optimizer)] = norm
 
-    def _row_is_due_after_this_batch(self) -> bool:
-        return self.session.sink is not None and self._every.would_fire(self.session.counters.updates + 1)
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keeps the latest values, and writes a row when one is due."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        counters = self.session.counters
+        counters.advance(trainer, pl_module, outputs)
         if self.session.sink is None:
             return
         if outputs:
             self._keep(outputs)
-        if self._every.due(self.session.counters.updates):
+        if self._every.due(counters.updates):
             with self.session.guarded("Logging metrics"):
                 self._write_row(trainer, pl_module)
 
@@ -102,8 +104,9 @@ class MetricsCallback(RLCallback):
         plan = self._plans.get(offered)
         if plan is None:
             plan = self._plans[offered] = tuple(self._selection.pick(offered).items())
+        latest = self._latest
         for name, ours in plan:
-            self._latest[ours] = detached(outputs[name])
+            latest[ours] = detached(outputs[name])
 
     def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
         latest, self._latest, norms, self._norms = self._latest, {}, self._norms, {}
@@ -115,12 +118,18 @@ class MetricsCallback(RLCallback):
         numbers = to_numbers({**offered, **latest})
         self._seen |= numbers.keys()
         if self._selection.wants("lr"):
-            numbers |= learning_rates(trainer.optimizers, pl_module)
+            numbers |= self._learning_rates(trainer.optimizers, pl_module)
         ours = {f"train/{name}": Scalar(number) for name, number in numbers.items()}
         if self.session.shares_rows_with_lightning:
             theirs = logged_on_step(trainer)
             ours = {key: value for key, value in ours.items() if self.session.shown_as(key) not in theirs}
         self.session.write(trainer, pl_module, ours)
+
+    def _learning_rates(self, optimizers: Sequence[torch.optim.Optimizer], module: torch.nn.Module) -> dict[str, float]:
+        groups = tuple((id(optimizer), len(optimizer.param_groups)) for optimizer in optimizers)
+        if groups != self._lr_groups:
+            self._lr_groups, self._lr_names = groups, learning_rate_names(optimizers, module)
+        return named_learning_rates(optimizers, self._lr_names)
 
 
 def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:
@@ -175,7 +184,7 @@ def to_numbers(values: Mapping[str, Any]) -> dict[str, float]:
 def detached(value: Any) -> Any:
     """Cuts tensors, and tensors in lists, off their graph, so that keeping them keeps nothing else."""
     if isinstance(value, torch.Tensor):
-        return value.detach()
+        return value.detach() if value.requires_grad else value
     return [detached(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
@@ -206,19 +215,29 @@ def learning_rates(optimizers: Iterable[torch.optim.Optimizer], module: torch.nn
         module that it trains; of several groups in an optimizer each with ``_pg<i>`` behind its name.
     """
     optimizers = list(optimizers)
+    return named_learning_rates(optimizers, learning_rate_names(optimizers, module))
+
+
+def learning_rate_names(optimizers: Sequence[torch.optim.Optimizer], module: torch.nn.Module) -> list[str]:
+    """Names the learning rate of each group of each optimizer, as :func:`learning_rates` does."""
     owners = {id(parameter): name for name, parameter in module.named_parameters()}
     parts = [_trained_part(optimizer, owners) or f"optimizer{index}" for index, optimizer in enumerate(optimizers)]
-    named: dict[str, float] = {}
+    names = []
     for index, (optimizer, part) in enumerate(zip(optimizers, parts, strict=True)):
         label = f"_{part}" if len(optimizers) > 1 else ""
         label += f"_{index}" if parts.count(part) > 1 else ""
-        for position, group in enumerate(optimizer.param_groups):
-            suffix = f"_pg{position}" if len(optimizer.param_groups) > 1 else ""
-            named[f"lr{label}{suffix}"] = float(group["lr"])
-    if not named:
+        several = len(optimizer.param_groups) > 1
+        names += [f"lr{label}_pg{i}" if several else f"lr{label}" for i in range(len(optimizer.param_groups))]
+    return names
+
+
+def named_learning_rates(optimizers: Iterable[torch.optim.Optimizer], names: Sequence[str]) -> dict[str, float]:
+    """Reads the learning rate of each group; ``names`` has one name for each."""
+    rates = [float(group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
+    if not rates:
         return {}
-    first = {"lr": next(iter(named.values()))}
-    return first if len(named) == 1 else first | named
+    first = {"lr": rates[0]}
+    return first if len(rates) == 1 else first | dict(zip(names, rates, strict=True))
 
 
 def _trained_part(optimizer: torch.optim.Optimizer, owners: Mapping[int, str]) -> str:

@@ -134,6 +134,17 @@ class Session:
         self._write(self._axes, {**values, **self.stopwatch.values()})
         self.written_at_update = self.counters.updates
 
+    def row_writer(self, trainer: Trainer, module: LightningModule) -> Callable[[Mapping[str, Value]], None]:
+        """Writes one row at the present step, whenever it is called; may be called on another thread."""
+        self._axes = self.counters.axes(trainer, module)
+        sink, axes = self.sink, self._naming.row(self._axes)
+
+        def write(values: Mapping[str, Value]) -> None:
+            if sink is not None:
+                sink.write(axes, self._naming.row(values))
+
+        return write
+
     def submit(
         self,
         trainer: Trainer,

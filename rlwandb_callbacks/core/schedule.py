@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -24,6 +24,14 @@ class Every:
 
     interval: int
     last: int = 0
+    _next: int = field(init=False, repr=False, compare=False)  # the smallest count at which it fires
+
+    def __post_init__(self) -> None:
+        self._move_on(self.last)
+
+    def _move_on(self, count: int) -> None:
+        self.last = count
+        self._next = (count // self.interval + 1) * self.interval
 
     def due(self, count: int) -> bool:
         """Tells whether a multiple of the interval lies in ``(last, count]``, and moves on if so.
@@ -31,11 +39,11 @@ class Every:
         Args:
             count: The counter now; never decreasing between two calls.
         """
-        if not self.would_fire(count):
+        if count < self._next:
             return False
-        self.last = count
+        self._move_on(count)
         return True
 
     def would_fire(self, count: int) -> bool:
         """Answers like :meth:`due` without moving on."""
-        return count // self.interval > self.last // self.interval
+        return count >= self._next

@@ -42,7 +42,7 @@ class WandbSink:
 
     def _keep_summary(self, axes: Mapping[str, float]) -> None:
         """Keeps a row that comes late from turning the run's summary of the axes back."""
-        late = {key: latest for key, latest in self._latest_axes.items() if key in axes and latest > axes[key]}
+        late = {key: latest for key, latest in dict(self._latest_axes).items() if key in axes and latest > axes[key]}
         if late:
             self.run.summary.update(late)
         self._latest_axes |= {**axes, **late}

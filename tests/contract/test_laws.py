@@ -250,6 +250,30 @@ def test_between_two_rows_no_tensor_is_read_copied_or_computed(kind: Any, fit: A
     assert set(seen) <= {"aten.detach.default", "aten.alias.default"}
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_callback
+def test_between_two_rows_nothing_waits_for_a_gpu(kind: Any, fit: Any) -> None:
+    """Gradients are read without waiting even when their row is due."""
+    rare = {"metrics": {"every_n_steps": 100}, "evaluation": {**EVERYTHING["evaluation"], "every_n_steps": 100}}
+
+    class Strict(TinyQ):
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict[str, Any]:
+            outputs = super().training_step(batch, batch_idx)
+            torch.cuda.set_sync_debug_mode("error")
+            return outputs
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.q_network.parameters(), lr=0.1)
+
+    try:
+        fit(Strict(), kind({**EVERYTHING, **rare, "gradients": {"log_freq": 2}}), accelerator="gpu", devices=1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 # 6. Nothing of yours is touched
 
 

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import wandb
+from pytorch_lightning.plugins.precision import MixedPrecision
 
-from rlwandb_callbacks import GradientsCallback
-from rlwandb_callbacks.testing import OfflineRun, TinyActorCritic, TinyQ, read_offline_run
+from rlwandb_callbacks import ConfigError, GradientsCallback
+from rlwandb_callbacks.testing import MemorySink, OfflineRun, TinyActorCritic, TinyQ, read_offline_run
+
+both_methods = pytest.mark.parametrize("method", ["fused", "watch"])
 
 
 def logged(fit: Any, module: Any, options: dict[str, Any] | None = None, **trainer_options: Any) -> OfflineRun:
     gradients = {"log_freq": 2, **(options or {})}
     fit(module, GradientsCallback({"on_error": "raise", "gradients": gradients}), **trainer_options)
     return read_offline_run("wandb")
+
+
+def rows_of(fit: Any, module: Any, options: dict[str, Any] | None = None, **trainer_options: Any) -> MemorySink:
+    sink = MemorySink()
+    gradients = {"log_freq": 1, "log": "gradients", **(options or {})}
+    fit(module, GradientsCallback({"on_error": "raise", "gradients": gradients}, sink=sink), **trainer_options)
+    return sink
 
 
 def keys_below(run: OfflineRun, group: str) -> set[str]:
@@ -25,8 +39,9 @@ def keys_below(run: OfflineRun, group: str) -> set[str]:
 TRAINED = {"q_network.0.weight", "q_network.0.bias", "q_network.2.weight", "q_network.2.bias"}
 
 
-def test_histograms_of_what_trains_appear_although_forward_is_never_called(fit: Any) -> None:
-    run = logged(fit, TinyQ(batches=8))
+@both_methods
+def test_histograms_of_what_trains_appear_although_forward_is_never_called(fit: Any, method: str) -> None:
+    run = logged(fit, TinyQ(batches=8), {"method": method})
     assert keys_below(run, "gradients/") == TRAINED
     assert keys_below(run, "parameters/") == TRAINED
     counts = [sum(value["values"]) for value in run.column("gradients/q_network.0.weight")]
@@ -34,61 +49,318 @@ def test_histograms_of_what_trains_appear_although_forward_is_never_called(fit: 
     assert [row["trainer/global_step"] for row in run.history if "gradients/q_network.0.weight" in row] == [1, 3, 5, 7]
 
 
-def test_a_gradient_histogram_is_that_of_its_own_batch(fit: Any) -> None:
-    class Known(TinyQ):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            return {"loss": (self.q_network[2].bias * float(batch_idx + 1)).sum()}
+class Known(TinyQ):
+    """The gradient of one bias is that of the batch's number."""
 
-    run = logged(fit, Known(batches=4), {"log": "gradients"})
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return {"loss": (self.q_network[2].bias * float(batch_idx + 1)).sum()}
+
+
+@both_methods
+def test_a_gradient_histogram_is_that_of_its_own_batch(fit: Any, method: str) -> None:
+    run = logged(fit, Known(batches=4), {"log": "gradients", "method": method})
     assert [value["bins"] for value in run.column("gradients/q_network.2.bias")] == [[2.0, 2.0], [4.0, 4.0]]
     assert not keys_below(run, "parameters/")
 
 
-def test_a_parameter_histogram_counts_all_elements_between_their_extremes(fit: Any) -> None:
+@both_methods
+def test_a_parameter_histogram_counts_all_elements_between_their_extremes(fit: Any, method: str) -> None:
     module = TinyQ(batches=2)
-    run = logged(fit, module, {"log": "parameters"})
+    run = logged(fit, module, {"log": "parameters", "method": method})
     weight = module.q_network[0].weight.detach()
     (value,) = run.column("parameters/q_network.0.weight")
     assert sum(value["values"]) == weight.numel()
     assert value["bins"][0] == pytest.approx(float(weight.min()))
     assert value["bins"][-1] == pytest.approx(float(weight.max()))
     assert not keys_below(run, "gradients/")
+    assert not keys_below(run, "grad_norm/")
 
 
-def test_both_networks_under_manual_optimisation(fit: Any) -> None:
-    run = logged(fit, TinyActorCritic(batches=4))
+@both_methods
+def test_both_networks_under_manual_optimisation(fit: Any, method: str) -> None:
+    run = logged(fit, TinyActorCritic(batches=4), {"method": method})
     assert {name.split(".")[0] for name in keys_below(run, "gradients/")} == {"actor", "critic"}
 
 
-def test_names_are_the_same_in_the_second_run_of_a_process_and_for_compiled_networks(fit: Any) -> None:
-    logged(fit, TinyQ(batches=2))
+@both_methods
+def test_names_are_the_same_in_the_second_run_of_a_process_and_for_compiled_networks(fit: Any, method: str) -> None:
+    logged(fit, TinyQ(batches=2), {"method": method})
     module = TinyQ(batches=2)
     module.q_network = torch.compile(module.q_network, backend="eager")  # type: ignore[assignment]  # a compiled module
-    assert keys_below(logged(fit, module), "gradients/") == TRAINED
+    run = logged(fit, module, {"method": method})
+    assert keys_below(run, "gradients/") == keys_below(run, "parameters/") == TRAINED
 
 
-def test_the_graph_is_logged_once(fit: Any) -> None:
-    run = logged(fit, TinyQ(batches=2), {"log_graph": True})
+@both_methods
+def test_the_graph_is_logged_once(fit: Any, method: str) -> None:
+    run = logged(fit, TinyQ(batches=2), {"log_graph": True, "method": method})
     assert run.summary["graph_0"]["_type"] == "graph-file"
 
 
-def test_gradients_that_are_nan_are_no_error(fit: Any) -> None:
+@both_methods
+def test_gradients_that_are_nan_are_no_error(fit: Any, method: str) -> None:
     class NaN(TinyQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return {"loss": self.q_network(batch[0]).mean() * float("nan")}
 
-    assert logged(fit, NaN(batches=4)).exit_code == 0
+    assert logged(fit, NaN(batches=4), {"method": method}).exit_code == 0
 
 
-def test_a_watch_of_the_user_stays_and_is_no_end_of_training(fit: Any) -> None:
+@pytest.mark.parametrize("method", ["watch"])
+def test_a_watch_of_the_user_stays_and_is_no_end_of_training(fit: Any, method: str) -> None:
     module = TinyQ(batches=2)
     run = wandb.init()
     run.watch(module, log="gradients", log_freq=1, idx=0)
     with pytest.warns(UserWarning, match="Watching gradients failed"):
-        fit(module, GradientsCallback({"gradients": {"log_freq": 2}}))
+        fit(module, GradientsCallback({"gradients": {"log_freq": 2, "method": method}}))
     run.log({"mine/x": 1})
     run.unwatch(module)
     run.finish()
     assert (
         "gradients/q_network.0.weight" in read_offline_run("wandb").history[-1] | read_offline_run("wandb").history[0]
     )
+
+
+def test_a_watch_of_the_user_and_fused_gradients_go_together(fit: Any) -> None:
+    module = TinyQ(batches=4)
+    run = wandb.init()
+    run.watch(module, log="gradients", log_freq=1, idx=0)
+    fit(module, GradientsCallback({"gradients": {"log_freq": 2}, "on_error": "raise"}))
+    assert module.q_network[0].weight._backward_hooks
+    run.unwatch(module)
+    run.finish()
+    assert len(read_offline_run("wandb").column("grad_norm/total")) == 2
+
+
+# Equal to wandb.watch
+
+
+class Convolutional(TinyQ):
+    """Layers of several kinds, a tied and a frozen parameter; trains q_network like the others."""
+
+    def __init__(self, batches: int = 6) -> None:
+        super().__init__(batches)
+        generator = torch.Generator().manual_seed(5)
+        self.embedding = torch.nn.Embedding(11, 8, sparse=True)
+        self.body = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.BatchNorm1d(4), torch.nn.Flatten())
+        self.head = torch.nn.Linear(24, 300)
+        self.frozen = torch.nn.Linear(300, 300).requires_grad_(False)
+        self.same_head = self.head
+        self.log_alpha = torch.nn.Parameter(torch.zeros(()))
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        rows = torch.tensor([batch_idx % 11, 3, 3])
+        hidden = self.head(self.body(self.embedding(rows)[:, None]))
+        return {"loss": (self.frozen(hidden).square().mean() + self.log_alpha.exp() * hidden.mean())}
+
+    def configure_optimizers(self) -> Any:
+        trained = [p for name, p in self.named_parameters() if not name.startswith(("q_network", "target"))]
+        return torch.optim.SGD(trained, lr=0.01)
+
+
+class Watching(GradientsCallback):
+    """What W&B itself gives, and a row for each of its events."""
+
+    def _start_watching(self, trainer: Any, pl_module: Any, *, gradients: bool) -> None:
+        self.session.run.watch(pl_module, log="gradients", log_freq=self.cfg.gradients.log_freq, idx=0)
+
+    def finish(self, trainer: Any, pl_module: Any) -> None:
+        self.session.run.unwatch(pl_module)
+
+
+def test_keys_bins_and_steps_are_exactly_those_of_wandb_watch(fit: Any) -> None:
+    def histograms(kind: type[GradientsCallback], method: str) -> list[dict[str, Any]]:
+        gradients = {"log": "gradients", "log_freq": 2, "method": method}
+        fit(Convolutional(), kind({"on_error": "raise", "gradients": gradients}))
+        wandb.teardown()
+        kept = ("gradients/", "trainer/global_step")
+        history = read_offline_run("wandb").history
+        return [{key: value for key, value in row.items() if key.startswith(kept)} for row in history]
+
+    ours, theirs = histograms(GradientsCallback, "fused"), histograms(Watching, "watch")
+    assert {key for row in theirs for key in row} > {"gradients/embedding.weight", "gradients/log_alpha"}
+    assert "gradients/frozen.weight" not in ours[0]
+    assert [row["trainer/global_step"] for row in ours] == [1, 3, 5]
+    assert ours == theirs
+
+
+def test_parameters_are_exactly_those_of_wandb_watch(fit: Any) -> None:
+    module = TinyQ(batches=2)
+    ours = logged(fit, module, {"log": "parameters"}).history[0]
+    run = wandb.init()
+    run.watch(module.q_network, log="parameters", log_freq=1, idx=0)
+    module.q_network(torch.zeros(1, 2))
+    run.log({"done": 1})
+    run.unwatch(module.q_network)
+    run.finish()
+    theirs = read_offline_run(Path(run.dir).parent).history[0]
+    watched = {f"parameters/q_network.{name}": theirs[f"parameters/{name}"] for name in module.q_network.state_dict()}
+    assert watched.keys() == {f"parameters/{name}" for name in TRAINED}
+    assert {key: ours[key] for key in watched} == watched
+
+
+# What the fused method does beyond
+
+
+def bins_of(sink: MemorySink, name: str) -> list[list[float]]:
+    return [sorted(set(histogram.edges.tolist())) for histogram in sink.column(f"gradients/{name}")]
+
+
+def test_gradients_are_those_that_the_optimizer_finds_accumulated_and_before_clipping(fit: Any) -> None:
+    sink = rows_of(fit, Known(batches=4), accumulate_grad_batches=2, gradient_clip_val=0.01)
+    assert bins_of(sink, "q_network.2.bias") == [[1.5], [3.5]]  # the mean of the batches
+    assert [row["time/updates"] for row in sink.rows] == [1, 2]
+
+
+def test_gradients_are_unscaled_under_mixed_precision(fit: Any) -> None:
+    scaler: Any = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    precision = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    sink = rows_of(fit, Known(batches=2), plugins=[precision])
+    assert bins_of(sink, "q_network.2.bias") == [[1.0], [2.0]]
+
+
+def test_of_several_updates_in_a_batch_the_last_one_counts(fit: Any) -> None:
+    class ManySteps(TinyQ):
+        def __init__(self) -> None:
+            super().__init__(batches=2)
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            optimizer: Any = self.optimizers()
+            for factor in (1.0, 2.0, 3.0):
+                optimizer.zero_grad()
+                self.manual_backward((self.q_network[2].bias * factor).sum())
+                optimizer.step()
+
+    assert bins_of(rows_of(fit, ManySteps()), "q_network.2.bias") == [[3.0], [3.0]]
+
+
+def test_optimizers_that_are_stepped_behind_lightnings_back_are_seen(fit: Any) -> None:
+    class Raw(TinyActorCritic):
+        def optimizers(self, use_pl_optimizer: bool = True) -> Any:
+            return super().optimizers(use_pl_optimizer=False)
+
+    sink = rows_of(fit, Raw(batches=3))
+    assert len(sink.column("gradients/actor.weight")) == len(sink.column("gradients/critic.2.bias")) == 3
+
+
+def test_parameters_that_are_unfrozen_later_appear(fit: Any) -> None:
+    class Unfreezes(Known):
+        def __init__(self) -> None:
+            super().__init__(batches=4)
+            self.q_network[2].bias.requires_grad_(False)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.q_network[2].bias.requires_grad_(batch_idx >= 2)
+            return {"loss": self.q_network[2].weight.sum() + super().training_step(batch, batch_idx)["loss"]}
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.q_network.parameters(), lr=0.1)
+
+    sink = rows_of(fit, Unfreezes())
+    assert [row["time/updates"] for row in sink.rows if "gradients/q_network.2.bias" in row] == [3, 4]
+    assert len(sink.column("gradients/q_network.2.weight")) == 4
+
+
+def test_norms_are_per_module_and_in_all_and_holes_are_counted(fit: Any) -> None:
+    class Holes(TinyQ):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            holes = torch.tensor([1.0, float("nan" if batch_idx else 2.0)])
+            return {"loss": (self.q_network[2].bias * holes).sum() + 2 * self.q_network[0].bias[0]}
+
+    sink = rows_of(fit, Holes(batches=2))
+    first = {key: value for key, value in sink.rows[0].items() if key.startswith("grad_norm/")}
+    assert first == {
+        "grad_norm/q_network.0": 2.0,
+        "grad_norm/q_network.2": pytest.approx(5**0.5),
+        "grad_norm/total": pytest.approx(3.0),
+    }
+    assert sink.column("train/grad_nonfinite") == [0, 1]
+    assert sink.column("gradients/q_network.2.bias")[1].counts.tolist() == [1]
+
+
+def test_a_sample_counts_fewer_elements_and_gives_the_same_keys(fit: Any) -> None:
+    module = TinyQ(batches=2)
+    whole, part = rows_of(fit, copy.deepcopy(module)), rows_of(fit, module, {"sample": 5})
+    assert [row.keys() for row in whole.rows] == [row.keys() for row in part.rows]
+    assert [histogram.counts.sum() <= 5 for histogram in part.column("gradients/q_network.0.weight")] == [True, True]
+    assert part.column("grad_norm/total") == whole.column("grad_norm/total")
+
+
+class SlowSink(MemorySink):
+    """Takes its time, or fails."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.fails = fails
+        self.threads: set[int] = set()
+
+    def write(self, axes: Any, values: Any) -> None:
+        if self.fails and "grad_norm/total" in values:
+            raise OSError("no room")
+        self.threads.add(threading.get_ident())
+        time.sleep(0.02)
+        super().write(axes, values)
+
+
+def test_rows_are_all_written_in_order_however_slow_the_sink_is(fit: Any) -> None:
+    sink = SlowSink()
+    fit(TinyQ(batches=20), GradientsCallback({"gradients": {"log_freq": 1}, "on_error": "raise"}, sink=sink))
+    assert [row["time/updates"] for row in sink.rows] == list(range(1, 21))
+    assert threading.get_ident() not in sink.threads
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rlwandb")]
+
+
+def test_rows_before_an_exception_are_written(fit: Any) -> None:
+    class Stops(TinyQ):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if batch_idx == 5:
+                raise RuntimeError("boom")
+            return super().training_step(batch, batch_idx)
+
+    sink = SlowSink()
+    with pytest.raises(RuntimeError, match="boom"):
+        fit(Stops(), GradientsCallback({"gradients": {"log_freq": 1}}, sink=sink))
+    assert [row["time/updates"] for row in sink.rows] == [1, 2, 3, 4, 5]
+
+
+def test_a_sink_that_fails_is_told_once_and_training_goes_on(fit: Any) -> None:
+    sink = SlowSink(fails=True)
+    with pytest.warns(UserWarning, match="Logging gradients failed.*no room") as warnings:
+        trainer = fit(TinyQ(batches=6), GradientsCallback({"gradients": {"log_freq": 1}}, sink=sink))
+    assert trainer.global_step == 6
+    assert len([warning for warning in warnings if "no room" in str(warning.message)]) == 1
+    with pytest.raises(OSError, match="no room"):
+        fit(TinyQ(), GradientsCallback({"gradients": {"log_freq": 1}, "on_error": "raise"}, sink=SlowSink(fails=True)))
+
+
+def test_a_sample_is_no_setting_of_wandb_watch() -> None:
+    with pytest.raises(ConfigError, match=r"gradients.sample is 10; allowed is null under method 'watch'"):
+        GradientsCallback({"gradients": {"method": "watch", "sample": 10}})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("sample", [None, 8])
+def test_a_training_on_a_gpu_waits_for_nothing(fit: Any, sample: int | None) -> None:
+    class Strict(TinyQ):
+        def on_train_batch_start(self, *_: Any) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            outputs = super().training_step(batch, batch_idx)
+            torch.cuda.set_sync_debug_mode("error")
+            return outputs
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.q_network.parameters(), lr=0.1)
+
+    try:
+        sink = rows_of(fit, Strict(), {"log_freq": 4, "log": "all", "sample": sample}, accelerator="gpu", devices=1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [row["time/updates"] for row in sink.rows if "gradients/q_network.0.weight" in row] == [4, 8]

@@ -181,6 +181,8 @@ def test_env_kwargs_arrive_as_they_were_given() -> None:
         ({"metrics": {"every_n_steps": 0}}, ["metrics.every_n_steps is 0", "≥ 1"]),
         ({"gradients": {"log": "everything"}}, ["gradients.log is 'everything'", "'gradients', 'parameters', 'all'"]),
         ({"gradients": {"log": "gradient"}}, ["Did you mean 'gradients'?"]),
+        ({"gradients": {"method": "watched"}}, ["gradients.method is 'watched'", "Did you mean 'watch'?"]),
+        ({"gradients": {"sample": 0}}, ["gradients.sample is 0", "null or a whole number ≥ 1"]),
         ({"gradients": {"log_freq": 0}}, ["gradients.log_freq is 0", "≥ 1"]),
         ({"videos": {"fps": -30}}, ["videos.fps is -30", "from 0.1 to 1000"]),
         ({"videos": {"fps": 0}}, ["videos.fps is 0", "from 0.1 to 1000"]),

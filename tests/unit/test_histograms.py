@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from rlwandb_callbacks.core.gradients import parameter_histograms
 from rlwandb_callbacks.core.histograms import count_actions, histogram
 
 ODD_SAMPLES = {
@@ -71,12 +70,3 @@ def test_actions_are_counted_each_in_a_bin_centred_on_it(
     counted = count_actions(np.array(actions), first=first, n=n)
     assert counted.counts.tolist() == expected
     assert ((counted.edges[:-1] + counted.edges[1:]) / 2).tolist() == list(range(first, first + n))
-
-
-def test_parameter_histograms_have_64_bins_under_wandbs_names() -> None:
-    made = parameter_histograms(
-        {"q.0.weight": np.linspace(-1, 1, 200).reshape(20, 10), "q.0.bias": np.zeros(3), "bad": np.array([math.nan])}
-    )
-    assert list(made) == ["parameters/q.0.weight", "parameters/q.0.bias"]
-    assert len(made["parameters/q.0.weight"].counts) == 64
-    assert made["parameters/q.0.weight"].counts.sum() == 200
