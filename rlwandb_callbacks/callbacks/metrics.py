@@ -11,7 +11,9 @@ import torch
 
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.counters import log_every_n_steps, logged_on_step
+from rlwandb_callbacks.callbacks.ranks import Ranks
 from rlwandb_callbacks.core.metric_names import WITH_RANGE, MetricSelection
+from rlwandb_callbacks.core.reduction import over_ranks
 from rlwandb_callbacks.core.schedule import Every
 from rlwandb_callbacks.core.values import Scalar
 
@@ -42,6 +44,7 @@ class MetricsCallback(RLCallback):
         self._plans: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
         self._norms: dict[int, torch.Tensor] = {}
         self._row_at_update = 0
+        self._takes_part = self._reduces = False
         self._seen: set[str] = set()
         self._lr_groups: tuple[Any, ...] = ()
         self._lr_names: list[str] = []
@@ -57,10 +60,13 @@ class MetricsCallback(RLCallback):
         interval = self.cfg.metrics.every_n_steps or log_every_n_steps(trainer)
         self._row_at_update = self.session.counters.updates
         self._every = Every(interval, last=self._row_at_update)
+        is_distributed = trainer.world_size > 1 and not getattr(trainer, "fast_dev_run", False)
+        self._reduces = self.cfg.metrics.reduce_over_ranks and is_distributed
+        self._takes_part = self._reduces or self.session.sink is not None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Takes the norm of the gradients: unscaled, accumulated, not clipped yet, and only when a row is due."""
-        if not self._every.would_fire(self.session.counters.updates + 1) or self.session.sink is None:
+        if not self._every.would_fire(self.session.counters.updates + 1) or not self._takes_part:
             return
         if self._selection.wants("grad_norm"):
             with self.session.guarded("The gradient norm"):
@@ -74,24 +80,27 @@ class MetricsCallback(RLCallback):
         """Keeps the latest values, and writes a row when one is due."""
         counters = self.session.counters
         counters.advance(trainer, pl_module, outputs)
-        if self.session.sink is None:
+        if not self._takes_part:
             return
         if outputs:
             self._keep(outputs)
         if self._every.due(counters.updates):
             with self.session.guarded("Logging metrics"):
-                self._write_row(trainer, pl_module)
+                self._write_row(trainer, pl_module, reduces=self._reduces)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the values that came after the last row."""
-        if self.session.sink is not None and self.session.counters.updates > self._row_at_update:
-            self._write_row(trainer, pl_module)
+        """Writes the values that came after the last row; of this rank alone, as others may be gone."""
+        self._write_rest(trainer, pl_module, reduces=False)
         self._latest, self._norms = {}, {}
+
+    def _write_rest(self, trainer: Trainer, pl_module: LightningModule, *, reduces: bool) -> None:
+        if self._takes_part and self.session.counters.updates > self._row_at_update:
+            self._write_row(trainer, pl_module, reduces=reduces)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last row, and says which of the metrics asked for never came."""
         with self.session.guarded("Logging metrics"):
-            self.finish(trainer, pl_module)
+            self._write_rest(trainer, pl_module, reduces=self._reduces)
         missing = self._selection.missing(self._seen)
         if missing and self.session.sink is not None:
             self.session.warn_once(
@@ -108,22 +117,30 @@ class MetricsCallback(RLCallback):
         for name, ours in plan:
             latest[ours] = detached(outputs[name])
 
-    def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        latest, self._latest, norms, self._norms = self._latest, {}, self._norms, {}
+    def _write_row(self, trainer: Trainer, pl_module: LightningModule, *, reduces: bool) -> None:
         self._row_at_update = self.session.counters.updates
+        numbers: dict[str, float] = {}
+        try:
+            numbers = self._numbers(trainer, pl_module)
+        finally:  # whatever fails here, the other ranks wait for an answer
+            shares = Ranks(trainer).gather(numbers) if reduces else [numbers]
+        self._seen |= numbers.keys()
+        if self.session.sink is None:
+            return
+        ours = {f"train/{name}": Scalar(number) for name, number in over_ranks(shares).items()}
+        if self.session.shares_rows_with_lightning:
+            theirs = logged_on_step(trainer)
+            ours = {key: value for key, value in ours.items() if self.session.shown_as(key) not in theirs}
+        self.session.write(trainer, pl_module, ours)
+
+    def _numbers(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        latest, self._latest, norms, self._norms = self._latest, {}, self._norms, {}
         logged = {key: value for key, value in trainer.callback_metrics.items() if key not in self.session.published}
         offered = {ours: logged[name] for name, ours in self._selection.pick(logged).items()}
         if norms:
             offered = {"grad_norm": norm_of(norms.values()), **offered}
         numbers = to_numbers({**offered, **latest})
-        self._seen |= numbers.keys()
-        if self._selection.wants("lr"):
-            numbers |= self._learning_rates(trainer.optimizers, pl_module)
-        ours = {f"train/{name}": Scalar(number) for name, number in numbers.items()}
-        if self.session.shares_rows_with_lightning:
-            theirs = logged_on_step(trainer)
-            ours = {key: value for key, value in ours.items() if self.session.shown_as(key) not in theirs}
-        self.session.write(trainer, pl_module, ours)
+        return numbers | (self._learning_rates(trainer.optimizers, pl_module) if self._selection.wants("lr") else {})
 
     def _learning_rates(self, optimizers: Sequence[torch.optim.Optimizer], module: torch.nn.Module) -> dict[str, float]:
         groups = tuple((id(optimizer), len(optimizer.param_groups)) for optimizer in optimizers)

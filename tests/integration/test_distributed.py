@@ -66,6 +66,14 @@ def test_episodes_are_shared_and_one_run_has_them_all(strategy: str, processes: 
         assert output.count("ends with") == processes
 
 
+@pytest.mark.parametrize(("scenario", "entropy"), [("plain", 0.0), ("reduced", 0.5)])
+def test_metrics_are_those_of_rank_zero_or_the_mean_of_all(scenario: str, entropy: float) -> None:
+    output_of(start(PROGRAM, "ddp", 2, 1, scenario))
+    run = the_only_run()
+    assert run.column("train/entropy") == [entropy] * 4
+    assert [row["time/updates"] for row in run.history if "train/entropy" in row] == [2, 4, 6, 8]
+
+
 def test_two_nodes_of_torchrun_share_one_run() -> None:
     port = free_port()
     nodes = [

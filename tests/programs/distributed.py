@@ -69,6 +69,7 @@ def rank() -> int:
 
 ENVS = {
     "plain": CorridorEnv,
+    "reduced": CorridorEnv,
     "one": BreaksOnRankOne,
     "all": BreaksEverywhere,
     "restless": Restless,
@@ -80,7 +81,7 @@ def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
     callback = WandbRLCallback(
         executor="inline",
         action_logger="q_value",
-        metrics={"every_n_steps": 2},
+        metrics={"every_n_steps": 2, "reduce_over_ranks": scenario == "reduced"},
         evaluation={"env": ENVS[scenario], "policy": "q_network", "episodes": 5},
     )
     trainer = pl.Trainer(
