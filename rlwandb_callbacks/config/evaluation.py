@@ -30,7 +30,8 @@ class EvaluationConfig:
         deterministic: Take the mode of a distribution; otherwise sample from it.
         every_n_steps: Updates (batches after which an optimizer stepped) between two evaluations of a module that has
             no validation loop, ≥ 1. A module with a validation loop is evaluated when that ends.
-        gamma: Discount factor in [0, 1]; by default ``gamma`` of the module or its hyper-parameters, else 0.99.
+        gamma: Discount factor in [0, 1]; by default ``gamma`` of the module or its hyper-parameters. Where nothing
+            tells, discounted returns are shown with 0.99, and predictions are not compared with returns.
         max_steps: Longest episode, ≥ 1; longer ones are cut, and their captions say so.
         info_keys: Keys of ``info`` that become curves (``eval/info_<key>_mean`` over steps, ``_last`` at the end of an
             episode, and ``_sum`` where the key has ``reward`` or ``cost`` in it); by default the first 32 numeric ones,
