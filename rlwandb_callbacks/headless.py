@@ -36,12 +36,13 @@ def choose_mujoco_backend() -> None:
     decided = os.environ.get("PYOPENGL_PLATFORM", "").lower()
     for backend, library in backends.items():
         # PyOpenGL, through which MuJoCo's backends draw, can be of one kind only.
-        if decided in ("", backend) and _loads(library):
+        if decided in ("", backend) and loads(library):
             os.environ["MUJOCO_GL"] = backend
             return
 
 
-def _loads(library: str) -> bool:
+def loads(library: str) -> bool:
+    """Whether a shared library is there and loads."""
     name = ctypes.util.find_library(library)
     if name is None:
         return False

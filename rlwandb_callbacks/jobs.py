@@ -63,7 +63,7 @@ class Jobs:
         self,
         executor: str | Executor = "process",
         *,
-        queue_size: int = 2,
+        queue_size: int = 4,
         waits_when_full: bool = False,
         max_bytes: int = 2**28,
         on_fallback: Callable[[Exception], None] | None = None,

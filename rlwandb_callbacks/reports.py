@@ -89,6 +89,11 @@ class EvaluationReport:
     clips: Sequence[Clip]
     style: ClipStyle
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.clips or self.with_returns or self.evaluation.is_compared)
+
     def __call__(self) -> Report:
         """Does the work; what was made before something failed is kept."""
         values: dict[str, Value] = {}

@@ -198,12 +198,17 @@ class EvaluationCallback(RLCallback):
         self.session.write(trainer, pl_module, values)
         if self.session.sink is not None:
             with self.session.guarded("Drawing the evaluation"):
-                report = Together(
-                    self._report(self._shelf(trainer, pl_module), evaluation, played),
-                    self.session.parts_for(evaluation),
-                )
-                self.session.submit(trainer, pl_module, "Drawing the evaluation", report, on_error=self._recorder.learn)
+                self._submit(trainer, pl_module, evaluation, played)
         return numbers
+
+    def _submit(
+        self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation, played: SharedEpisodes
+    ) -> None:
+        report = self._report(self._shelf(trainer, pl_module), evaluation, played)
+        parts = self.session.parts_for(evaluation)
+        if parts or not report.is_empty:
+            work = Together(report, parts)
+            self.session.submit(trainer, pl_module, "Drawing the evaluation", work, on_error=self._recorder.learn)
 
     def _shelf(self, trainer: Trainer, pl_module: LightningModule) -> Shelf:
         axes = self.session.counters.axes(trainer, pl_module)

@@ -71,7 +71,7 @@ class WandbRLConfig:
     dataset_path: str | None = None
     dataset_format: str | None = None
     executor: str | Executor = "process"
-    queue_size: int = 2
+    queue_size: int = 4
     queue_full: str = "skip"
     finish_seconds: float = 600.0
     naming: str | None = None

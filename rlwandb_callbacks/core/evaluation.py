@@ -123,6 +123,11 @@ class Evaluation:
         return [episode.total_return for episode in self.episodes]
 
     @property
+    def is_compared(self) -> bool:
+        """Whether there are predictions that returns can be compared with."""
+        return self._errors is not None and len(self._errors.predictions) > 0
+
+    @property
     def _shown_gamma(self) -> float:
         return DEFAULT_GAMMA if self.gamma is None else self.gamma
 

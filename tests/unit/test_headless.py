@@ -30,7 +30,7 @@ def chosen() -> str | None:
 def test_the_backend_whose_library_is_there_is_chosen(
     no_display: pytest.MonkeyPatch, libraries: tuple[str, ...], expected: str | None
 ) -> None:
-    no_display.setattr(headless, "_loads", lambda library: library in libraries)
+    no_display.setattr(headless, "loads", lambda library: library in libraries)
     assert chosen() == expected
 
 
@@ -46,13 +46,13 @@ def test_nothing_is_set_where_there_is_a_display(no_display: pytest.MonkeyPatch)
 
 
 def test_the_kind_that_pyopengl_is_told_to_be_is_kept_to(no_display: pytest.MonkeyPatch) -> None:
-    no_display.setattr(headless, "_loads", lambda library: True)
+    no_display.setattr(headless, "loads", lambda library: True)
     no_display.setenv("PYOPENGL_PLATFORM", "osmesa")
     assert chosen() == "osmesa"
 
 
 def test_a_library_that_does_not_exist_does_not_load() -> None:
-    assert not headless._loads("no_such_library_at_all")
+    assert not headless.loads("no_such_library_at_all")
 
 
 DRAW = """
@@ -81,7 +81,7 @@ print(os.environ["MUJOCO_GL"], frame.shape, frame.std() > 20, len(set(map(tuple,
 def test_mujoco_draws_without_a_display_and_without_settings(
     run_alone: Callable[[str], str], before: str, env: str
 ) -> None:
-    if not (headless._loads("EGL") or headless._loads("OSMesa")):
+    if not (headless.loads("EGL") or headless.loads("OSMesa")):
         pytest.skip("needs libegl1 or libosmesa6")
     told = run_alone(DRAW.format(before=before, env=env)).splitlines()[-1]
     assert told.split(" ", 1)[0] in ("egl", "osmesa")
