@@ -144,9 +144,16 @@ class Recorder:
         self._is_proven = True
         return True
 
-    def learn(self, error: Exception) -> None:
-        """Takes an error that came up while clips were made, and changes the mode where it calls for that."""
+    def learn(self, error: Exception, *, made_in: Mode | None = None) -> None:
+        """Takes an error that came up while clips were made, and changes the mode where it calls for that.
+
+        Args:
+            error: What went wrong.
+            made_in: The mode in which the clips were made, where it may have changed since.
+        """
         match error:
+            case ReplayDivergedError() if made_in not in (None, self.mode):
+                pass  # an earlier report has told the same
             case ReplayDivergedError():
                 if self.mode is Mode.REPLAY and self._reuses_envs:
                     self.mode, self._is_proven = Mode.REPLAY_FRESH, False

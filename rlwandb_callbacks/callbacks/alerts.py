@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.base import RLCallback
-from rlwandb_callbacks.callbacks.session import Session
+from rlwandb_callbacks.callbacks.session import sessions_in
 from rlwandb_callbacks.core.alerts import AlertRules
 
 if TYPE_CHECKING:
@@ -71,14 +71,3 @@ class AlertCallback(RLCallback):
         """Stops listening."""
         for session in sessions_in(trainer, self.session):
             session.stop_listening(self._look)
-
-
-def sessions_in(trainer: Any, own: Session) -> list[Session]:
-    """The sessions of all callbacks of this package in a Trainer, of which parts of a group share one."""
-    found = [own]
-    for callback in trainer.callbacks:
-        for part in getattr(callback, "callbacks", (callback,)):
-            session = getattr(part, "session", None)
-            if isinstance(session, Session) and session not in found:
-                found.append(session)
-    return found

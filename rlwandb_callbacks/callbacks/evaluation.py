@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import torch
 
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
+from rlwandb_callbacks.callbacks.session import sessions_in
 from rlwandb_callbacks.callbacks.shares import SharedEpisodes, SharedPlay
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.evaluation import Evaluation, guess_actions
@@ -155,8 +157,7 @@ class EvaluationCallback(RLCallback):
         if getattr(trainer, "fast_dev_run", False):
             return
         ranks = Ranks(trainer)
-        if self._evaluator is None:
-            self._given = [episode for share in ranks.gather(self._given) for episode in share]
+        self._given = [episode for share in ranks.gather(self._given) for episode in share]
         if self._evaluator is None and not self._given:
             return
         self._evaluated_at_update = self.session.counters.updates
@@ -178,7 +179,8 @@ class EvaluationCallback(RLCallback):
         for problem in errors if ranks.is_zero or self.cfg.on_error == "raise" else []:
             self.session.report("The evaluation", problem)
         numbers = stand_ins(trainer) | numbers
-        self.session.published |= numbers.keys()
+        for session in sessions_in(trainer, self.session):
+            session.published |= numbers.keys()
         trainer.callback_metrics.update({key: torch.tensor(number) for key, number in numbers.items()})
 
     def _play(self, pl_module: LightningModule, ranks: Ranks) -> SharedEpisodes:
@@ -207,8 +209,8 @@ class EvaluationCallback(RLCallback):
         report = self._report(self._shelf(trainer, pl_module), evaluation, played)
         parts = self.session.parts_for(evaluation)
         if parts or not report.is_empty:
-            work = Together(report, parts)
-            self.session.submit(trainer, pl_module, "Drawing the evaluation", work, on_error=self._recorder.learn)
+            learn = functools.partial(self._recorder.learn, made_in=self._recorder.mode)
+            self.session.submit(trainer, pl_module, "Drawing the evaluation", Together(report, parts), on_error=learn)
 
     def _shelf(self, trainer: Trainer, pl_module: LightningModule) -> Shelf:
         axes = self.session.counters.axes(trainer, pl_module)

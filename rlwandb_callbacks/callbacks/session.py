@@ -299,3 +299,14 @@ def find_wandb_logger(trainer: Trainer) -> Any:
         if any(cls.__name__ == "WandbLogger" for cls in type(logger).__mro__):
             return logger
     return None
+
+
+def sessions_in(trainer: Any, own: Session) -> list[Session]:
+    """The sessions of all callbacks of this package in a Trainer, of which parts of a group share one."""
+    found = [own]
+    for callback in trainer.callbacks:
+        for part in getattr(callback, "callbacks", (callback,)):
+            session = getattr(part, "session", None)
+            if isinstance(session, Session) and session not in found:
+                found.append(session)
+    return found

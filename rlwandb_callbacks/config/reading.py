@@ -58,9 +58,9 @@ def _build(cls: type[T], given: Mapping[str, Any], path: str) -> T:
     for key, raw in given.items():
         if key not in hints:
             place = f" in {path}" if path else ""
+            advice = _home_of(str(key), cls) or nearest(str(key), hints)
             raise ConfigError(
-                f"Unknown key '{key}' (value {raw!r}){place}.{nearest(str(key), hints)} Known keys{place}: "
-                f"{', '.join(hints)}."
+                f"Unknown key '{key}' (value {raw!r}){place}.{advice} Known keys{place}: {', '.join(hints)}."
             )
         section = hints[key]
         is_section = isinstance(section, type) and is_dataclass(section)
@@ -69,6 +69,13 @@ def _build(cls: type[T], given: Mapping[str, Any], path: str) -> T:
         else:
             values[key] = list(raw) if isinstance(raw, tuple) and list in _origins(section) else raw
     return cls(**values)
+
+
+def _home_of(key: str, cls: Any) -> str:
+    """Says which sections have a key that was looked for outside of them; empty where none has."""
+    sections = {name: hint for name, hint in field_types(cls).items() if isinstance(hint, type) and is_dataclass(hint)}
+    homes = [name for name, section in sections.items() if key in field_types(section)]
+    return f" It belongs into {' or '.join(repr(home) for home in homes)}." if homes else ""
 
 
 def _origins(hint: Any) -> set[Any]:

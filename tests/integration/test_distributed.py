@@ -116,3 +116,9 @@ def test_frames_of_other_ranks_are_shown_where_episodes_cannot_be_played_again()
     run = the_only_run()
     assert [len(run.media(f"video/{rank}")) for rank in ("best", "median", "worst")] == [2, 2, 2]
     assert run.column("eval/episodes_count") == [5, 5]
+
+
+def test_episodes_that_the_module_brings_on_one_rank_only_are_seen_by_all() -> None:
+    output = output_of(start(PROGRAM, "ddp", 2, 1, "uneven"))
+    assert the_only_run().column("eval/episodes_count") == [1, 1]
+    assert output.count("ends with 3.0") == 2

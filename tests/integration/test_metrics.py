@@ -9,7 +9,7 @@ import torch
 import wandb
 from pytorch_lightning.loggers import WandbLogger
 
-from rlwandb_callbacks import MetricsCallback, WandbRLCallback
+from rlwandb_callbacks import EvaluationCallback, MetricsCallback, WandbRLCallback
 from rlwandb_callbacks.testing import (
     CorridorEnv,
     MemorySink,
@@ -202,14 +202,16 @@ def test_a_checkpoint_of_a_training_without_us_gives_lightnings_own_count(fit: A
     assert sink.rows[0]["time/updates"] == 5
 
 
-def test_numbers_of_an_evaluation_are_no_training_metrics(fit: Any) -> None:
+@pytest.mark.parametrize("is_group", [True, False], ids=["as one", "as parts"])
+def test_numbers_of_an_evaluation_are_no_training_metrics(fit: Any, is_group: bool) -> None:
     class Explores(TinyValidatedQ):
         def policy(self, observations: torch.Tensor) -> torch.distributions.Categorical:
             return torch.distributions.Categorical(logits=torch.zeros(len(observations), 2))
 
     sink = MemorySink()
     settings = {"on_error": "raise", "metrics": {"every_n_steps": 1}, "video_logger": False}
-    fit(Explores(), WandbRLCallback(settings, env=CorridorEnv, policy="policy", sink=sink), max_epochs=2)
+    kinds = [WandbRLCallback] if is_group else [MetricsCallback, EvaluationCallback]
+    fit(Explores(), *(kind(settings, env=CorridorEnv, policy="policy", sink=sink) for kind in kinds), max_epochs=2)
     assert sink.column("policy/entropy")
     assert not sink.column("train/entropy")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from rlwandb_callbacks import WandbRLCallback
+from rlwandb_callbacks import Episode, WandbRLCallback
 from rlwandb_callbacks.testing import CorridorEnv, TinyValidatedQ
 
 warnings.simplefilter("ignore")
@@ -61,6 +61,14 @@ class RankedQ(TinyValidatedQ):
         return {**super().training_step(batch, batch_idx), "entropy": torch.tensor(float(rank()))}
 
 
+class Unevenly(RankedQ):
+    """Brings an episode of its own on rank zero only, although there is an environment."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        episode = Episode(actions=np.zeros(3, dtype=np.int64), rewards=np.ones(3), terminated=True)
+        return {"episodes": [episode]} if rank() == 0 else None
+
+
 def rank() -> int:
     return (
         torch.distributed.get_rank() if torch.distributed.is_initialized() else int(os.environ.get("LOCAL_RANK", "0"))
@@ -74,6 +82,7 @@ ENVS = {
     "all": BreaksEverywhere,
     "restless": Restless,
     "unmade": CannotBeMadeOnRankOne,
+    "uneven": CorridorEnv,
 }
 
 
@@ -96,7 +105,7 @@ def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
         enable_model_summary=False,
         callbacks=[callback],
     )
-    trainer.fit(RankedQ(), ckpt_path=None)
+    trainer.fit((Unevenly if scenario == "uneven" else RankedQ)(), ckpt_path=None)
     if strategy == "ddp":
         sys.stdout.write(
             f"rank {trainer.global_rank} ends with {float(trainer.callback_metrics['eval/return_mean'])}\n"

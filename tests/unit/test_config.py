@@ -158,6 +158,8 @@ def test_env_kwargs_arrive_as_they_were_given() -> None:
             ["Unknown key 'frames' (value 4) in videos", "Known keys in videos: fps, crf, max_bytes, select, max_per"],
         ),
         ({"gradients": {"log_frequency": 4}}, ["in gradients", "Did you mean 'log_freq'?"]),
+        ({"env": "CartPole-v1"}, ["Unknown key 'env' (value 'CartPole-v1'). It belongs into 'evaluation'. Known keys"]),
+        ({"seed": 1}, ["It belongs into 'evaluation'."]),
         ({"xyz": 1}, ["Unknown key 'xyz' (value 1).", "Known keys: plot_logger,"]),
         ({1: 2}, ["Unknown key '1' (value 2)"]),
         ({"evaluation": {"episodes": 0}}, ["evaluation.episodes is 0", "a whole number ≥ 1"]),

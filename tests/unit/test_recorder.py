@@ -17,7 +17,7 @@ from rlwandb_callbacks.core.actions import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.values import Image, Video
-from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError
+from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.evaluator import Evaluator
 from rlwandb_callbacks.recorder import Mode, Recorder, Shelf, check_writable
 from rlwandb_callbacks.reports import Report
@@ -380,3 +380,11 @@ def test_videos_of_an_env_that_a_reset_does_not_bring_back_come_from_replay(repo
         assert sorted(clips) == KEYS
         assert recorder.mode is Mode.REPLAY_FRESH
     assert (reporter.errors, reporter.warnings) == ([], [])
+
+
+def test_two_reports_under_way_that_tell_the_same_change_the_mode_once(reporter: Any) -> None:
+    recorder = Recorder(config(), reporter, makes_clips=True)
+    for _ in range(2):
+        recorder.learn(ReplayDivergedError("It came out differently."), made_in=Mode.REPLAY)
+    assert recorder.mode is Mode.REPLAY_FRESH
+    assert reporter.warnings == []
