@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parse(arguments)
     try:
         embedding = EmbeddingConfig(**settings_of(given))
+        make_places(given)
         dataset = open_dataset(given.path, given.format)
         with dataset:
             describe(dataset)
@@ -69,6 +70,25 @@ def settings_of(given: argparse.Namespace) -> dict[str, Any]:
     """Those arguments that are fields of an EmbeddingConfig."""
     names = ("method", "engine", "sample_size", "max_seconds", "perplexity", "seed")
     return {name: getattr(given, name) for name in names}
+
+
+def make_places(given: argparse.Namespace) -> None:
+    """Makes the folders of what is written, and tells at once what could not be written after minutes of work.
+
+    Raises:
+        ValueError: If no picture has such an ending, or a folder has the name of the file.
+        OSError: If a folder cannot be made.
+    """
+    from PIL import Image
+
+    given.out = given.out or Path(f"{Path(given.path).stem or 'dataset'}.png")
+    for file in filter(None, (given.out, given.html)):
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder; give the name of a file in it.")
+        file.parent.mkdir(parents=True, exist_ok=True)
+    writable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE}
+    if given.out.suffix.lower() not in writable:
+        raise ValueError(f"--out is {str(given.out)!r}; allowed is a name that ends as pictures do, such as .png.")
 
 
 def describe(dataset: OfflineDataset) -> None:
@@ -112,13 +132,10 @@ def write(data_map: DataMap, given: argparse.Namespace) -> None:
     """Writes the picture and the page, and prints where they are."""
     from PIL import Image
 
-    out = given.out or Path(f"{Path(data_map.name).stem or 'dataset'}.png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels_of(figure_named(data_map, given.panel))).save(out)
+    Image.fromarray(pixels_of(figure_named(data_map, given.panel))).save(given.out)
     print(f"Shows:     {subtitle(data_map)}")
-    print(f"Picture:   {out.resolve()}")
+    print(f"Picture:   {given.out.resolve()}")
     if given.html is not None:
-        given.html.parent.mkdir(parents=True, exist_ok=True)
         page = interactive_page(data_map, max_rows=len(data_map))
         given.html.write_text(page.text, encoding="utf-8")
         print(f"Page:      {given.html.resolve()}")

@@ -38,6 +38,7 @@ class _Job:
     future: Future[Any]
     bytes_in_flight: int
     done: Done
+    counts: bool
 
 
 class Jobs:
@@ -88,7 +89,7 @@ class Jobs:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def submit(self, work: Callable[[], Any], done: Done) -> bool:
+    def submit(self, work: Callable[[], Any], done: Done, *, counts: bool = True) -> bool:
         """Has work done.
 
         Work that cannot be pickled is done at once, in this thread, as is all work where no worker can be started.
@@ -96,6 +97,7 @@ class Jobs:
         Args:
             work: Gives a picklable result.
             done: Takes the outcome, in :meth:`collect` or :meth:`finish`, in the order of submission.
+            counts: Whether it takes a place in the queue, and has to find one; not so for what is done once.
 
         Returns:
             False where the queue is full and the work was refused.
@@ -103,31 +105,31 @@ class Jobs:
         if self._kind == "inline":
             done(outcome_of(work))
             return True
-        if self.is_full and not self._waits:
+        if counts and self.is_full and not self._waits:
             return False
         try:
             packed = b"" if self._kind == "thread" else pack(work)
         except Exception as reason:  # noqa: BLE001  # pickling runs the user's code, which may raise anything
             self._do_here(work, done, reason)
             return True
-        while self._pending and (self.is_full or self._bytes_in_flight + len(packed) > self._max_bytes):
+        while self._pending and ((counts and self.is_full) or self._bytes_in_flight + len(packed) > self._max_bytes):
             if not self._waits:
                 return False
             self._take_first(None)
-        self._start(work, packed, done)
+        self._start(work, packed, done, counts)
         return True
 
     @property
     def is_full(self) -> bool:
         """Tells whether work would have to wait, or be refused, for its number."""
         self.collect()
-        return len(self._pending) >= self._queue_size
+        return sum(job.counts for job in self._pending) >= self._queue_size
 
     @property
     def _bytes_in_flight(self) -> int:
         return sum(job.bytes_in_flight for job in self._pending)
 
-    def _start(self, work: Callable[[], Any], packed: bytes, done: Done) -> None:
+    def _start(self, work: Callable[[], Any], packed: bytes, done: Done, counts: bool) -> None:
         try:
             self._executor = self._executor or new_executor(self._kind)
             if self._kind == "thread":
@@ -138,7 +140,7 @@ class Jobs:
             self._executor = None
             self._do_here(work, done, reason)
         else:
-            self._pending.append(_Job(work, future, len(packed), done))
+            self._pending.append(_Job(work, future, len(packed), done, counts))
 
     def _do_here(self, work: Callable[[], Any], done: Done, reason: Exception) -> None:
         if self._on_fallback is not None:

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import numpy as np
 from rlwandb_callbacks.core.data_map import DataMap, arrays_of, map_of
 
 FORMAT = 1
+# What reading a damaged file may raise.
+_DAMAGED = (OSError, EOFError, KeyError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def cache_file(folder: str | Path, settings: Mapping[str, Any]) -> Path:
@@ -35,7 +38,7 @@ def load_map(file: Path) -> DataMap | None:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return map_of(dict(arrays))
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+    except _DAMAGED:  # NotImplementedError, of an unknown compression, is a RuntimeError
         return None
 
 

@@ -65,7 +65,7 @@ class DatasetCallback(RLCallback):
         super().on_train_start(trainer, pl_module)
         if self._make is not None:
             report = DatasetReport(make=self._make, cfg=self.cfg.dataset)
-            self.session.submit(trainer, pl_module, "Drawing the data set", report)
+            self.session.submit(trainer, pl_module, "Drawing the data set", report, counts=False)
 
     def _placing(self, evaluation: Evaluation) -> PolicyReport | None:
         visited = visited_states(evaluation.episodes)

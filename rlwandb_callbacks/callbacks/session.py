@@ -153,6 +153,7 @@ class Session:
         work: Callable[[], Mapping[str, Value] | Report],
         *,
         on_error: Callable[[Exception], None] | None = None,
+        counts: bool = True,
     ) -> None:
         """Has slow work done, and writes what it gives on the step at which it was submitted.
 
@@ -162,6 +163,7 @@ class Session:
             what: What is being done, as the subject of a warning ("Embedding the data set").
             work: Picklable, without a W&B run, a module or a trainer in it.
             on_error: Takes what went wrong, rather than :meth:`report`.
+            counts: Whether it takes a place in the queue; not so for what is done once.
         """
         if self.sink is None:
             return
@@ -178,7 +180,7 @@ class Session:
                 take_error(report.error)
 
         with self.guarded(what):
-            if not self._queue().submit(work, take):
+            if not self._queue().submit(work, take, counts=counts):
                 self.skipped += 1
                 self.warn_once(
                     f"{what} was skipped, as {self.cfg.queue_size} reports are still under way; logging/skipped counts "

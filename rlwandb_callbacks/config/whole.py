@@ -43,7 +43,7 @@ class WandbRLConfig:
         executor: Where slow work (replaying, drawing, encoding, embedding) is done: ``process``, one worker process;
             ``thread``; ``inline``, in the training process, which waits; or a ``concurrent.futures.Executor``, such as
             Dask's, whose workers see ``record_path`` under the same name.
-        queue_size: Reports (an evaluation's videos, a data set's pictures) that wait or run at a time, ≥ 1.
+        queue_size: Reports (an evaluation's videos) that wait or run at a time, ≥ 1; a data set's map takes none.
         queue_full: ``skip`` leaves the newest evaluation's videos out and counts them as ``logging/skipped``; ``wait``
             has training wait.
         finish_seconds: How long the end of a training waits for what is under way, ≥ 0.

@@ -35,6 +35,7 @@ MAIN_FILE = "main_data.hdf5"
 _GROUP = re.compile(r"episode_(\d+)")
 _ID = re.compile(r"([\w-]+/)*[\w-]+-v\d+")
 _REQUIRED = ("observations", "actions", "rewards")
+_NAMED = 20
 
 
 def installed_folder() -> Path:
@@ -93,7 +94,8 @@ def _no_data(path: Path, folder: Path) -> DatasetError:
             "episodes with minari.load_dataset and save their arrays, one episode behind the other, by numpy.savez as "
             "observations, actions, rewards, terminations and truncations."
         )
-    inside = ", ".join(sorted(item.name for item in path.iterdir())) or "nothing"
+    names = sorted(item.name for item in path.iterdir())
+    inside = ", ".join(names[:_NAMED] + ["…"] * (len(names) > _NAMED)) or "nothing"
     return DatasetError(
         f"{path} is a folder without data (in it: {inside}). A folder is read as a Minari data set, which has "
         f"data/{MAIN_FILE}; for other layouts give the path of the file."

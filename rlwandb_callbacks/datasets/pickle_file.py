@@ -13,6 +13,8 @@ from rlwandb_callbacks.datasets.unpickler import LEGACY_MAGIC, DataUnpickler, Fo
 from rlwandb_callbacks.errors import DatasetError
 
 _MAX_DEPTH = 32
+_FREE = 2**24
+_PER_BYTE = 16
 # What reading a pickle that was cut off or tampered with may raise.
 _BROKEN = (
     pickle.UnpicklingError,
@@ -64,7 +66,7 @@ def read_pickle(path: Path) -> Any:
             tensors.
     """
     try:
-        return _Plain().of(_load(path))
+        return _Plain(_FREE + _PER_BYTE * path.stat().st_size).of(_load(path))
     except ForbiddenNameError as error:
         raise DatasetError(_forbidden(path, f"wants {error.name}")) from None
     except RefusedError as error:
@@ -111,10 +113,18 @@ def _forbidden(path: Path, what: str) -> str:
 
 
 class _Plain:
-    """Takes arrays out of their shells; what is in several places is converted once."""
+    """Takes arrays out of their shells; what is in several places is converted once.
 
-    def __init__(self) -> None:
+    Args:
+        most: Numbers and bytes of arrays that there may be, counted in each place: a short file can name one list a
+            billion times, or a tensor that repeats one number.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._arrays = 0
         self._done: dict[int, tuple[Any, Any]] = {}
+        self._sizes: dict[int, int] = {}
 
     def of(self, value: Any, depth: int = 0) -> Any:
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes, bytearray)):
@@ -123,11 +133,25 @@ class _Plain:
             if depth > _MAX_DEPTH:
                 raise RefusedError("containers within containers without end")
             self._done[id(value)] = value, self._convert(value, depth + 1)
+            self._sizes[id(value)] = self._size(value)
         return self._done[id(value)][1]
+
+    def _size(self, value: Any) -> int:
+        if isinstance(value, Shell):
+            return self._checked(int(self._done[id(value)][1].nbytes))
+        parts = list(value.values()) if isinstance(value, dict) else value
+        return self._checked(sum(self._sizes.get(id(part), 1) for part in parts))
+
+    def _checked(self, size: int) -> int:
+        if size > self._most:
+            raise RefusedError("far more numbers than it has room for: some are named again and again")
+        return size
 
     def _convert(self, value: Any, depth: int) -> Any:
         if isinstance(value, Shell):
-            return value.array
+            array = value.array
+            self._arrays = self._checked(self._arrays + array.nbytes)
+            return array
         if isinstance(value, dict):
             return {self.of(key, depth): self.of(item, depth) for key, item in value.items()}
         if isinstance(value, (list, tuple)):

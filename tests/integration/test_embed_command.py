@@ -71,6 +71,9 @@ def test_a_cache_is_used_if_one_is_named() -> None:
         (["few.npz", "--method=umap"], ["'umap'", "'tsne', 'pca'"]),
         (["few.npz", "--sample-size=0"], ["sample_size is 0", "≥ 1"]),
         (["few.npz", "--format=d4rl"], ["few.npz"]),
+        (["few.npz", "--out=few.xyz"], ["few.xyz", ".png"]),
+        (["few.npz", "--out=."], ["is a folder"]),
+        (["few.npz", "--html=."], ["is a folder"]),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

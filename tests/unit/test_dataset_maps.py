@@ -78,6 +78,15 @@ def test_a_damaged_file_is_no_map(damage: str, make_data_map: MakeMap, tmp_path:
     assert load_map(file) is None
 
 
+def test_no_changed_byte_of_a_file_is_an_error(make_data_map: MakeMap, tmp_path: Path) -> None:
+    file = tmp_path / "map.npz"
+    save_map(file, make_data_map())
+    content = file.read_bytes()
+    for at in range(0, len(content), max(1, len(content) // 400)):
+        file.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
+        load_map(file)  # a map, or None
+
+
 def test_a_folder_that_takes_no_files_is_no_trouble(make_data_map: MakeMap, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     save_map(tmp_path / "taken" / "map.npz", make_data_map())

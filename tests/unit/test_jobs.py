@@ -86,6 +86,17 @@ def test_a_full_queue_refuses_work_until_there_is_a_place(outcomes: list[Outcome
     assert [outcome.result for outcome in outcomes] == ["done", "done", "later"]
 
 
+def test_what_does_not_count_takes_no_place(outcomes: list[Outcome]) -> None:
+    jobs, gate = Jobs("thread", queue_size=1), threading.Event()
+    assert jobs.submit(partial(wait_for, gate), outcomes.append, counts=False)
+    assert jobs.submit(partial(after, 0, "counts"), outcomes.append)
+    assert not jobs.submit(partial(after, 0, "refused"), outcomes.append)
+    assert jobs.submit(partial(after, 0, "does not"), outcomes.append, counts=False)
+    gate.set()
+    jobs.finish(20)
+    assert [outcome.result for outcome in outcomes][1:] == ["counts", "does not"]
+
+
 def test_a_full_queue_may_wait_instead(outcomes: list[Outcome]) -> None:
     jobs = Jobs("thread", queue_size=1, waits_when_full=True)
     assert all(jobs.submit(partial(after, 0.05, number), outcomes.append) for number in range(4))

@@ -283,3 +283,14 @@ def test_a_pickle_that_is_cut_off_is_an_error_for_people(kept: float, tmp_path: 
     (tmp_path / "a").write_bytes(whole[: int(kept * len(whole)) if kept == 0.5 else int(kept)])
     with pytest.raises(DatasetError, match=r"no whole pickle|no known layout"):
         open_dataset(tmp_path / "a")
+
+
+def test_a_short_file_cannot_ask_for_all_memory(tmp_path: Path) -> None:
+    numbers: list[Any] = [0.5] * 10
+    for _ in range(9):
+        numbers = [numbers] * 10
+    path = tmp_path / "data.pkl"
+    for named in (numbers, [torch.zeros(1).expand(2**19) for _ in range(50)]):
+        path.write_bytes(pickle.dumps({"obs": named, "action": named, "reward": named, "done": named}))
+        with pytest.raises(DatasetError, match="named again and again"):
+            open_dataset(path)
