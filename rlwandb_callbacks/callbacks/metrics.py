@@ -120,10 +120,9 @@ class MetricsCallback(RLCallback):
         if self._selection.wants("lr"):
             numbers |= self._learning_rates(trainer.optimizers, pl_module)
         ours = {f"train/{name}": Scalar(number) for name, number in numbers.items()}
-        if self.session.shares_rows_with_lightning:
-            theirs = logged_on_step(trainer)
-            ours = {key: value for key, value in ours.items() if self.session.shown_as(key) not in theirs}
-        self.session.write(trainer, pl_module, ours)
+        theirs = logged_on_step(trainer) if self.session.shares_rows_with_lightning else {}
+        written = {key: value for key, value in ours.items() if self.session.shown_as(key) not in theirs}
+        self.session.write(trainer, pl_module, written, elsewhere=ours)
 
     def _learning_rates(self, optimizers: Sequence[torch.optim.Optimizer], module: torch.nn.Module) -> dict[str, float]:
         groups = tuple((id(optimizer), len(optimizer.param_groups)) for optimizer in optimizers)
