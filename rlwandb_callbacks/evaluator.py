@@ -139,6 +139,7 @@ class Evaluator:
         *,
         film_bytes: int | None = None,
         fresh_envs: bool = False,
+        keeps_observations: bool = False,
         rank: int = 0,
         ranks: int = 1,
     ) -> list[Played]:
@@ -148,6 +149,7 @@ class Evaluator:
             statistics: By which observations are normalised, frozen.
             film_bytes: Record each episode in at most so many bytes, for environments that cannot be replayed.
             fresh_envs: Play each episode in an environment of its own, as some keep more than a reset brings back.
+            keeps_observations: The episodes bring along what was observed, thinned to 64 MiB in all.
             rank: Plays episodes ``rank``, ``rank + ranks``, ``rank + 2 * ranks``, …
             ranks: Processes that share the episodes.
         """
@@ -156,8 +158,9 @@ class Evaluator:
         seeds = range(cfg.seed, cfg.seed + cfg.episodes)[rank::ranks]
         if not seeds:
             return []
+        trace_bytes = MAX_OBSERVATION_BYTES // cfg.episodes if keeps_observations else 0
         if self._is_vector:
-            return self._play_in_vector(player, seeds, film_bytes)
+            return self._play_in_vector(player, seeds, film_bytes, trace_bytes)
         return play(
             self.make_env if film_bytes is None else partial(self.make_env, render=True),
             player,
@@ -167,15 +170,9 @@ class Evaluator:
             film_bytes=film_bytes,
             info_keys=cfg.info_keys,
             fresh_envs=fresh_envs,
-            trace_bytes=self._trace_bytes,
+            trace_bytes=trace_bytes,
             on_begin=player.begin_episodes,
         )
-
-    @property
-    def _trace_bytes(self) -> int:
-        """What the observations of each episode may take, where they are to be shown on the map of a data set."""
-        is_wanted = self._cfg.vis_dataset and self._cfg.dataset.policy_on_data
-        return MAX_OBSERVATION_BYTES // self._cfg.evaluation.episodes if is_wanted else 0
 
     @property
     def reuses_envs(self) -> bool:
@@ -186,10 +183,10 @@ class Evaluator:
     def _num_envs(self) -> int:
         return self._cfg.evaluation.num_envs or min(self._cfg.evaluation.episodes, MAX_ENVS)
 
-    def _play_in_vector(self, player: Player, seeds: range, film_bytes: int | None) -> list[Played]:
+    def _play_in_vector(self, player: Player, seeds: range, film_bytes: int | None, trace_bytes: int) -> list[Played]:
         envs = cast(VectorEnv[Any, Any, Any], self.make_env.open(render=film_bytes is not None))
         cfg = self._cfg.evaluation
-        options = LogOptions(cfg.max_steps, film_bytes, cfg.info_keys, self._trace_bytes)
+        options = LogOptions(cfg.max_steps, film_bytes, cfg.info_keys, trace_bytes)
         try:
             played = play_in_vector(envs, player, seeds=seeds, options=options, on_begin=player.begin_episodes)
         finally:

@@ -54,6 +54,7 @@ def save_map(file: Path, data_map: DataMap) -> None:
         try:
             with os.fdopen(handle, "wb") as stream:
                 np.savez_compressed(stream, **arrays)
+            Path(temporary).chmod(0o644)  # others may share the folder
             Path(temporary).replace(file)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

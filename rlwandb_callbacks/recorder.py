@@ -157,9 +157,15 @@ class Recorder:
             case ReplayDivergedError():
                 if self.mode is Mode.REPLAY and self._reuses_envs:
                     self.mode, self._is_proven = Mode.REPLAY_FRESH, False
+                    if made_in is not None:
+                        self._reporter.warn_once(
+                            f"{error} The videos of that evaluation are left out; from now on each episode is played "
+                            "in an environment of its own.",
+                            kind="replay",
+                        )
                     return
                 self.mode = Mode.RECORD if self.mode.replays else self.mode
-                self._reporter.warn_once(f"{error} Episodes are recorded while playing from now on.", kind="replay")
+                self._reporter.warn_once(f"{error} Episodes are recorded while playing from now on.", kind="record")
             case RenderError() | EnvError():
                 self.mode = Mode.NUMBERS
                 self._reporter.report("Making videos", error)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
+from rlwandb_callbacks.callbacks.session import sessions_in
 from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.policy_on_map import visited_states
 from rlwandb_callbacks.dataset_maps import DatasetReport, MapMaker, PolicyReport, cache_folder
@@ -39,16 +40,18 @@ class DatasetCallback(RLCallback):
         """Opens the data set, so that what is wrong with it shows before the first step, and on all ranks."""
         ranks = Ranks(trainer)
         error: Exception | None = None
+        for session in sessions_in(trainer, self.session):
+            session.wants_observations = self.cfg.dataset.policy_on_data
         if ranks.is_zero:
             try:
-                self._open()
+                self._open(trainer)
             except Exception as problem:  # noqa: BLE001  # raised below, on all ranks
                 error = sendable(problem, ranks)
         error = ranks.from_zero(error)
         if error is not None:
             raise error
 
-    def _open(self) -> None:
+    def _open(self, trainer: Trainer) -> None:
         if not self.cfg.dataset_path:
             raise ConfigError(
                 f"dataset_path is {self.cfg.dataset_path!r}, and the DatasetCallback needs it. Set it to a file or "
@@ -57,8 +60,8 @@ class DatasetCallback(RLCallback):
         dataset = open_dataset(self.cfg.dataset_path, self.cfg.dataset_format)
         folder = cache_folder(self.cfg.record_path)
         self._make = MapMaker(dataset=dataset, embedding=self.cfg.dataset.embedding, cache_folder=folder)
-        if self.cfg.dataset.policy_on_data and self._placing not in self.session.evaluation_parts:
-            self.session.evaluation_parts.append(self._placing)
+        for session in sessions_in(trainer, self.session) if self.cfg.dataset.policy_on_data else []:
+            session.evaluation_parts[type(self).__name__] = self._placing
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Has the map made."""

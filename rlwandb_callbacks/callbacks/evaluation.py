@@ -186,7 +186,10 @@ class EvaluationCallback(RLCallback):
     def _play(self, pl_module: LightningModule, ranks: Ranks) -> SharedEpisodes:
         if self._given or self._evaluator is None:
             return SharedEpisodes(self._given, {}, {}, [])
-        return SharedPlay(self._evaluator, self._recorder, pl_module, self.cfg.evaluation.seed, ranks)()
+        seed, keeps_observations = self.cfg.evaluation.seed, self.session.wants_observations
+        return SharedPlay(
+            self._evaluator, self._recorder, pl_module, seed, ranks, keeps_observations=keeps_observations
+        )()
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, played: SharedEpisodes) -> dict[str, float]:
         actions = guess_actions(played.episodes) if self._evaluator is None or self._given else self._evaluator.actions

@@ -128,10 +128,9 @@ class MetricsCallback(RLCallback):
         if self.session.sink is None:
             return
         ours = {f"train/{name}": Scalar(number) for name, number in over_ranks(shares).items()}
-        if self.session.shares_rows_with_lightning:
-            theirs = logged_on_step(trainer)
-            ours = {key: value for key, value in ours.items() if self.session.shown_as(key) not in theirs}
-        self.session.write(trainer, pl_module, ours)
+        theirs = logged_on_step(trainer) if self.session.shares_rows_with_lightning else {}
+        written = {key: value for key, value in ours.items() if self.session.shown_as(key) not in theirs}
+        self.session.write(trainer, pl_module, written, elsewhere=ours)
 
     def _numbers(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         latest, self._latest, norms, self._norms = self._latest, {}, self._norms, {}

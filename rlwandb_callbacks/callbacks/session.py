@@ -7,6 +7,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.counters import Counters
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     Listener = Callable[[Mapping[str, float], Mapping[str, float]], None]
     EvaluationPart = Callable[[Evaluation], Callable[[], Mapping[str, Value]] | None]
+
+NOTHING: Mapping[str, Value] = MappingProxyType({})
 
 
 class Session:
@@ -53,7 +56,8 @@ class Session:
         self.sink: Sink | None = None
         self._held: HeldRun | None = None
         self._users = 0
-        self.evaluation_parts: list[EvaluationPart] = []
+        self.evaluation_parts: dict[str, EvaluationPart] = {}
+        self.wants_observations = False
 
     def _reset(self) -> None:
         self.counters = Counters()
@@ -68,7 +72,7 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the open run out, so that callbacks can be pickled and deep-copied at any time."""
-        return {**vars(self), "sink": None, "_held": None, "_users": 0, "_jobs": None, "evaluation_parts": []}
+        return {**vars(self), "sink": None, "_held": None, "_users": 0, "_jobs": None, "evaluation_parts": {}}
 
     @property
     def run(self) -> Any:
@@ -110,15 +114,17 @@ class Session:
         if self._users > 0:
             return
         held = self._held
-        with self.guarded("Finishing"):
-            try:
-                self._finish_jobs()
-            finally:
-                self._flush()
-        self._forget_run()
-        if held is not None:
-            with self.guarded("Finishing the run"):
-                held.release(exit_code)
+        try:
+            with self.guarded("Finishing"):
+                try:
+                    self._finish_jobs()
+                finally:
+                    self._flush()
+        finally:  # also if somebody loses patience and presses Ctrl-C once more
+            self._forget_run()
+            if held is not None:
+                with self.guarded("Finishing the run"):
+                    held.release(exit_code)
 
     def _flush(self) -> None:
         if self.sink is not None:
@@ -126,12 +132,26 @@ class Session:
                 self._write(self._axes, {})
             self.sink.flush()
 
-    def write(self, trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:
-        """Writes one row, with its axes; does nothing where there is no run."""
+    def write(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        values: Mapping[str, Value],
+        *,
+        elsewhere: Mapping[str, Value] = NOTHING,
+    ) -> None:
+        """Writes one row, with its axes; does nothing where there is no run.
+
+        Args:
+            trainer: For the axes.
+            module: For the axes.
+            values: What to write.
+            elsewhere: What somebody else writes on this step, for listeners only.
+        """
         if self.sink is None:
             return
         self._axes = self.counters.axes(trainer, module)
-        self._write(self._axes, {**values, **self.stopwatch.values()})
+        self._write(self._axes, {**values, **self.stopwatch.values()}, elsewhere)
         self.written_at_update = self.counters.updates
 
     def row_writer(self, trainer: Trainer, module: LightningModule) -> Callable[[Mapping[str, Value]], None]:
@@ -215,19 +235,22 @@ class Session:
             self.skipped += given_up
             self.warn_once(
                 f"{given_up} reports were given up, as they were not ready {self.cfg.finish_seconds:g} s after the end "
-                "of training. Set finish_seconds higher to wait for them.",
+                "of training. Set finish_seconds higher to wait for them, or show fewer or shorter episodes "
+                "(videos.select, evaluation.max_steps).",
                 kind="given up",
             )
 
     def parts_for(self, evaluation: Evaluation) -> list[Callable[[], Mapping[str, Value]]]:
         """What other callbacks have to add to the report of an evaluation, as work that pickles."""
         works = []
-        for part in self.evaluation_parts:
+        for part in self.evaluation_parts.values():
             with self.guarded("Looking at the evaluation"):
                 works.append(part(evaluation))
         return [work for work in works if work is not None]
 
-    def _write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
+    def _write(
+        self, axes: Mapping[str, float], values: Mapping[str, Value], elsewhere: Mapping[str, Value] = NOTHING
+    ) -> None:
         assert self.sink is not None
         counts = {"logging/errors": self.errors, "logging/skipped": self.skipped}
         news = {key: Scalar(count) for key, count in counts.items() if count > self._counts_written[key]}
@@ -235,7 +258,7 @@ class Session:
         self.sink.write(self._naming.row(axes), self._naming.row(row))
         self._counts_written = counts
         if self._listeners:
-            numbers = {key: value.value for key, value in row.items() if isinstance(value, Scalar)}
+            numbers = {key: value.value for key, value in {**elsewhere, **row}.items() if isinstance(value, Scalar)}
             for listener in self._listeners:
                 with self.guarded("Looking at a row"):
                     listener(axes, numbers)

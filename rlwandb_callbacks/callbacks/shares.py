@@ -73,13 +73,21 @@ class SharedPlay:
         module: Of this rank.
         seed: Of the random states while playing.
         ranks: Who takes part.
+        keeps_observations: The episodes bring along what was observed.
     """
 
     def __init__(
-        self, evaluator: Evaluator, recorder: Recorder, module: torch.nn.Module, seed: int, ranks: Ranks
+        self,
+        evaluator: Evaluator,
+        recorder: Recorder,
+        module: torch.nn.Module,
+        seed: int,
+        ranks: Ranks,
+        *,
+        keeps_observations: bool = False,
     ) -> None:
         self._evaluator, self._recorder, self._module = evaluator, recorder, module
-        self._seed, self._ranks = seed, ranks
+        self._seed, self._ranks, self._keeps_observations = seed, ranks, keeps_observations
         self._films: list[RecordedFilm | None] = []
 
     def __call__(self) -> SharedEpisodes:
@@ -121,6 +129,7 @@ class SharedPlay:
                     statistics,
                     film_bytes=recorder.film_bytes,
                     fresh_envs=recorder.mode is Mode.REPLAY_FRESH,
+                    keeps_observations=self._keeps_observations,
                     rank=ranks.index,
                     ranks=ranks.count,
                 )

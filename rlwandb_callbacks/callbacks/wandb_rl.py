@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from rlwandb_callbacks.callbacks.plasticity import PlasticityCallback
 from rlwandb_callbacks.callbacks.rollouts import RolloutsCallback
 from rlwandb_callbacks.config import WandbRLConfig, as_config
 from rlwandb_callbacks.sinks.base import Sink
+
+LAST_HOOKS = ("on_exception", "teardown")
 
 
 def build_callbacks(cfg: WandbRLConfig | None = None, *, sink: Sink | None = None, **keywords: Any) -> list[RLCallback]:
@@ -92,7 +95,13 @@ def _forwarding(hook: str) -> Callable[..., None]:
         for part in self._listeners[hook]:
             getattr(part, hook)(*args, **kwargs)
 
-    return forward
+    @functools.wraps(getattr(LightningCallback, hook))
+    def forward_to_all(self: CallbackGroup, *args: Any, **kwargs: Any) -> None:
+        with contextlib.ExitStack() as calls:  # each is made, whatever the others raise
+            for part in reversed(self._listeners[hook]):
+                calls.callback(getattr(part, hook), *args, **kwargs)
+
+    return forward_to_all if hook in LAST_HOOKS else forward
 
 
 def overrides(callback: LightningCallback, hook: str) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
+from pytorch_lightning.loggers import WandbLogger
 
 from rlwandb_callbacks import AlertCallback, EvaluationCallback, MetricsCallback, WandbRLCallback
 from rlwandb_callbacks.core.values import Value
@@ -120,3 +122,15 @@ def test_evaluation_alone_is_heard(fit: Any) -> None:
     alone = EvaluationCallback({"video_logger": False}, env=CorridorEnv, policy="q_network", sink=MemorySink())
     fit(TinyValidatedQ(), AlertCallback({"alerts": {"max_q_value": 1e-9}}, sink=sink), alone)
     assert [title for title, _, _ in sink.alerts] == ["Q-values explode"]
+
+
+def test_what_the_module_logs_itself_beside_a_wandb_logger_is_heard(fit: Any) -> None:
+    class LogsItself(Explodes):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            told = super().training_step(batch, batch_idx)
+            self.log("train/q_value", told["q_values"].mean())
+            return told["loss"]
+
+    fit(LogsItself(), WandbRLCallback({**SETTINGS, "video_logger": None}), logger=WandbLogger(), log_every_n_steps=1)
+    wandb.finish()
+    assert "Q-values explode" in [alert.title for alert in read_offline_run("wandb").alerts]

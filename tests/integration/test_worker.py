@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wandb
 
 from rlwandb_callbacks import EvaluationCallback, WandbRLCallback
 from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyValidatedQ, read_offline_run
@@ -216,3 +217,13 @@ def test_dask_workers_on_a_shared_folder_make_the_videos(fit: Any, tmp_path: Pat
     assert os.getpid() not in pids.values()
     assert [row["trainer/global_step"] for row in sink.rows if "video/best" in row] == [1, 3]
     assert all(Path(video.path).is_file() for video in sink.column("video/best"))
+
+
+def test_a_second_ctrl_c_while_reports_are_awaited_finishes_the_run(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(jobs: Any, max_seconds: float) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rlwandb_callbacks.jobs.Jobs.finish", interrupted)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(TinyValidatedQ(), WandbRLCallback(executor="thread", env=CorridorEnv, policy="q_network"))
+    assert wandb.run is None
