@@ -36,7 +36,9 @@ class VideosConfig:
     fps: float | None = None
     crf: int = 23
     max_bytes: int = 2**28
-    select: list[str | Callable[..., Any]] | str | Callable[..., Any] = field(default_factory=lambda: [*RANKS])
+    select: list[str | Callable[..., Any]] | str | Callable[..., Any] = field(
+        default_factory=lambda: list[str | Callable[..., Any]](RANKS)
+    )
     max_per_choice: int = DEFAULT_AT_MOST
 
     key_prefix = "videos."
