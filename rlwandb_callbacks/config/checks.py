@@ -56,9 +56,10 @@ def _fits(value: Any, hint: Any) -> bool:
 def _in_words(hint: Any) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_in_words(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        return f"a list of {_in_words(typing.get_args(hint)[0])}"
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "nothing (null)"}
     origins = {
-        list: "a list of text",
         dict: "a mapping",
         Callable: "a callable",
         Executor: "a concurrent.futures.Executor",
