@@ -165,7 +165,7 @@ LINES = [
         0.25,
         lambda _: compare_map("opentsne"),
         pairs=1,
-        note="Two maps, six pictures, the table and the interactive page. The data are made up, of HalfCheetah's shape.",
+        note="Two maps, six pictures, table and interactive page. The data are made up, of HalfCheetah's shape.",
         profile=whole(lambda: draw_map("opentsne")),
     ),
     Line(
