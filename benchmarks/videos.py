@@ -176,9 +176,9 @@ LINES = [
         0.3,
         compare_memory,
         unit="B",
-        note="What is added to the process once all is imported, with ffmpeg's. Of ours, 54 to 68 MiB are ffmpeg's, by how "
-        "many frames its threads happen to hold; 21 MiB of that is its program. Without ffmpeg on both sides it is some "
-        "40 to 50 against 212 MiB.",
+        note="What is added to the process once all is imported, with ffmpeg's. Of ours, 54 to 68 MiB are ffmpeg's, by "
+        "how many frames its threads happen to hold; 21 MiB of that is its program. Without ffmpeg on both sides it is "
+        "some 40 to 50 against 212 MiB.",
     ),
     Line(
         "overlay of 300 frames",
