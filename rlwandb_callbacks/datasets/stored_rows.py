@@ -34,11 +34,24 @@ class StoredRows:
     def read(self, rows: Rows) -> NDArray[np.generic]:
         """Reads ascending rows: shape ``[K, ...]``."""
         out = np.empty((len(rows), math.prod(self._shape) * self._dtype.itemsize), dtype=np.uint8)
-        places = self._starts[rows // self._chunk_rows] + rows % self._chunk_rows * out.shape[1]
         with Path(self._path).open("rb", buffering=0) as file:
-            for low, high in _stretches(places, out.shape[1]):
-                _read_stretch(file, places[low:high], out[low:high])
+            if len(rows) and int(rows[-1]) - int(rows[0]) == len(rows) - 1:
+                self._read_range(file, int(rows[0]), out)
+            else:
+                places = self._starts[rows // self._chunk_rows] + rows % self._chunk_rows * out.shape[1]
+                for low, high in _stretches(places, out.shape[1]):
+                    _read_stretch(file, places[low:high], out[low:high])
         return out.reshape(-1).view(self._dtype).reshape(len(rows), *self._shape)
+
+    def _read_range(self, file: Any, first: int, out: NDArray[np.uint8]) -> None:
+        """Reads consecutive rows chunk by chunk, with no look at each of them."""
+        done, (count, size) = 0, out.shape
+        while done < count:
+            chunk, row = divmod(first + done, self._chunk_rows)
+            high = min(count, done + self._chunk_rows - row)
+            file.seek(int(self._starts[chunk]) + row * size)
+            _fill(file, out[done:high])
+            done = high
 
 
 def _stretches(places: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
@@ -53,14 +66,16 @@ def _read_stretch(file: Any, places: NDArray[np.int64], out: NDArray[np.uint8]) 
     length = int(places[-1] - places[0]) + size
     file.seek(int(places[0]))
     if length == count * size:
-        _fill(file, memoryview(out.reshape(-1)))  # type: ignore[arg-type]  # arrays are buffers from Python 3.12 on
+        _fill(file, out)
         return
     stretch = np.empty(length, dtype=np.uint8)
-    _fill(file, memoryview(stretch))  # type: ignore[arg-type]  # as above
-    out[:] = np.lib.stride_tricks.sliding_window_view(stretch, size)[places - places[0]]
+    _fill(file, stretch)
+    windows: NDArray[np.uint8] = np.ndarray((length - size + 1, size), np.uint8, stretch, strides=(1, 1))
+    out[:] = windows[places - places[0]]
 
 
-def _fill(file: Any, target: memoryview) -> None:
+def _fill(file: Any, array: NDArray[np.uint8]) -> None:
+    target = memoryview(array.reshape(-1))  # type: ignore[arg-type]  # arrays are buffers from Python 3.12 on
     done = 0
     while done < len(target):
         count = file.readinto(target[done:])
