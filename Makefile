@@ -72,7 +72,7 @@ constraints: $(UV)  ## make constraints.txt from setup.cfg
 constraints-oldest: $(UV)  ## make constraints-oldest.txt from the lower bounds of setup.cfg
 	rm -f constraints-oldest.txt
 	$(UV_COMPILE) --python-platform linux --extra test --extra demos --resolution lowest-direct $(UV_ARGS) \
-	    --exclude-newer 2025-04-01 --exclude-newer-package wandb=2025-10-01 \
+	    --exclude-newer 2025-06-01 --exclude-newer-package wandb=2025-10-01 \
 	    --exclude-newer-package torchrl=2025-10-01 --exclude-newer-package tensordict=2025-10-01 \
 	    --custom-compile-command "make constraints-oldest" --output-file constraints-oldest.txt
 	grep -vE '$(CUDA)' constraints-oldest.txt > constraints.tmp

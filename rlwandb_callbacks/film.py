@@ -59,7 +59,7 @@ class Camera:
         max_bytes: Compressed frames that may be kept, > 0. The first and the last frame always are.
 
     Example:
-        >>> camera = Camera(max_bytes=30)
+        >>> camera = Camera(max_bytes=40)
         >>> for shade in range(7):
         ...     camera.take(np.full((4, 4, 3), shade, np.uint8))
         >>> camera.film().steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +14,11 @@ from gymnasium.wrappers.vector import NormalizeObservation as NormalizeVectorObs
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.env_copies import layers
+
+if TYPE_CHECKING:
+    AnyVectorWrapper: TypeAlias = VectorWrapper[Any, Any, Any]
+else:
+    AnyVectorWrapper = VectorWrapper  # takes no parameters in Gymnasium 1.1
 
 TRAINING_NAMES = ("envs", "env", "train_envs", "train_env", "training_envs", "training_env")
 FOR_EVALUATION = ("eval", "val", "test")
@@ -186,7 +191,7 @@ class _RawRewards(gym.Wrapper[Any, Any, Any, Any]):
         return observation, self._tap.last, terminated, truncated, info
 
 
-class _VectorTap(VectorWrapper[Any, Any, Any]):
+class _VectorTap(AnyVectorWrapper):
     """The same for a vector; rewards are copied, as the wrapper outside may change them in place."""
 
     last: Any = 0.0
@@ -197,7 +202,7 @@ class _VectorTap(VectorWrapper[Any, Any, Any]):
         return observations, rewards, terminated, truncated, infos
 
 
-class _RawVectorRewards(VectorWrapper[Any, Any, Any]):
+class _RawVectorRewards(AnyVectorWrapper):
     """The same for a vector."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], tap: _VectorTap) -> None:

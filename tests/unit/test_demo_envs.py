@@ -16,8 +16,9 @@ from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.demos.atari import make_atari, make_qbert
 from rlwandb_callbacks.demos.dqn import DQN
 from rlwandb_callbacks.demos.playing import make_env
-from rlwandb_callbacks.environments import describe_actions, env_maker, frames_per_second, render
+from rlwandb_callbacks.environments import describe_actions, env_maker, frames_per_second
 from rlwandb_callbacks.errors import EnvError
+from rlwandb_callbacks.rendering import render
 from rlwandb_callbacks.replay import replay
 from rlwandb_callbacks.rollout import play
 
