@@ -150,7 +150,7 @@ def log_events(profiler: cProfile.Profile, *, network: str, sample: int | None =
             if step == 1:
                 profiler.enable()
             copies = gradient_copies(dict(module.network.named_parameters()), sample=sample)
-            write_row(sink, {STEP: step}, HostCopies([copies]))
+            write_row(partial(sink.write, {STEP: step}), HostCopies([copies]))
         profiler.disable()
 
 

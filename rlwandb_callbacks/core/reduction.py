@@ -17,6 +17,8 @@ def over_ranks(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
         >>> over_ranks([{"loss": 1.0, "q_value_max": 5.0}, {"loss": 3.0, "q_value_max": 2.0, "entropy": 0.5}])
         {'loss': 2.0, 'q_value_max': 5.0, 'entropy': 0.5}
     """
+    if len(shares) == 1:
+        return dict(shares[0])
     names = dict.fromkeys(name for share in shares for name in share)
     return {name: _reduced(name, [share[name] for share in shares if name in share]) for name in names}
 
