@@ -30,6 +30,7 @@ from rlwandb_callbacks.core.overlay import annotate
 from rlwandb_callbacks.testing import MemorySink
 from rlwandb_callbacks.video import write_video
 
+QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 STEPS, EPISODES, ACTIONS = 300, 10, 6
 IMPORTED_BY_BOTH = FFMPEG_VideoWriter, pygame  # before memory is measured
 
@@ -128,21 +129,26 @@ def compare_memory(_: int) -> Pair:
     return peak_bytes("benchmarks.videos:evaluate"), peak_bytes("benchmarks.videos:record")
 
 
+def settings_for(folder: str, executor: str) -> dict[str, Any]:
+    """What evaluations are measured with."""
+    return {
+        "action_logger": "q_value",
+        "record_path": folder,
+        "on_error": "raise",
+        "executor": executor,
+        "evaluation": {"env": "CartPole-v1", "policy": "policy", "episodes": EPISODES, "max_steps": STEPS},
+    }
+
+
 def evaluate() -> None:
     """Plays and records as in a Trainer, in the foreground."""
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "action_logger": "q_value",
-            "record_path": folder,
-            "on_error": "raise",
-            "executor": "inline",
-            "evaluation": {"env": "CartPole-v1", "policy": "policy", "episodes": EPISODES, "max_steps": STEPS},
-        }
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         sink = MemorySink()
-        trainer = pl.Trainer(accelerator="cpu", callbacks=[EvaluationCallback(settings, sink=sink)], **quiet)
+        trainer = pl.Trainer(
+            accelerator="cpu", callbacks=[EvaluationCallback(settings_for(folder, "inline"), sink=sink)], **QUIET
+        )
         trainer.validate(Balancing(), verbose=False)
         if len(sink.column("video/best")) != 1:
             raise RuntimeError("The evaluation made no videos, so that there is nothing to compare.")

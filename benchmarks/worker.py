@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.lines import Line, Pair
-from benchmarks.videos import EPISODES, RECORD, STEPS, Balancing, record, seconds
+from benchmarks.videos import QUIET, RECORD, Balancing, record, seconds, settings_for
 from rlwandb_callbacks import EvaluationCallback
 from rlwandb_callbacks.testing import MemorySink
 
@@ -72,18 +72,10 @@ def train_with_worker(profiler: cProfile.Profile | None = None) -> list[float]:
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "action_logger": "q_value",
-            "record_path": folder,
-            "on_error": "raise",
-            "executor": "process",
-            "evaluation": {"env": "CartPole-v1", "policy": "policy", "episodes": EPISODES, "max_steps": STEPS},
-        }
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         sink = MemorySink()
-        callback = TimedEvaluation(settings, sink=sink, profiler=profiler)
+        callback = TimedEvaluation(settings_for(folder, "process"), sink=sink, profiler=profiler)
         once = {"max_epochs": EVALUATIONS, "num_sanity_val_steps": 0, "enable_checkpointing": False}
-        pl.Trainer(accelerator="cpu", callbacks=[callback], **once, **quiet).fit(Training())
+        pl.Trainer(accelerator="cpu", callbacks=[callback], **once, **QUIET).fit(Training())
         if len(sink.column("video/best")) != EVALUATIONS:
             raise RuntimeError("The worker made no videos, so that there is nothing to compare.")
     return callback.held_up_seconds
