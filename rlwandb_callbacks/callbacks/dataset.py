@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.base import RLCallback
-from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
+from rlwandb_callbacks.callbacks.ranks import Ranks
 from rlwandb_callbacks.callbacks.session import sessions_in
 from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.policy_on_map import visited_states
@@ -46,10 +46,8 @@ class DatasetCallback(RLCallback):
             try:
                 self._open(trainer)
             except Exception as problem:  # noqa: BLE001  # raised below, on all ranks
-                error = sendable(problem, ranks)
-        error = ranks.from_zero(error)
-        if error is not None:
-            raise error
+                error = problem
+        ranks.raise_together(error)
 
     def _open(self, trainer: Trainer) -> None:
         if not self.cfg.dataset_path:

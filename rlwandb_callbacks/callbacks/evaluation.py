@@ -97,17 +97,13 @@ class EvaluationCallback(RLCallback):
                 kind="sharded",
             )
             return
-        ranks = Ranks(trainer)
         error: Exception | None = None
         try:
             with undisturbed(pl_module, seed=self.cfg.evaluation.seed):
                 self._evaluator = Evaluator(self.cfg, pl_module, self.session.warn_once)
         except Exception as problem:  # noqa: BLE001  # raised below, on all ranks
             error = problem
-        told = ranks.gather(None if error is None else sendable(error, ranks))
-        for other in told:
-            if other is not None:
-                raise error or other
+        Ranks(trainer).raise_together(error)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the schedule for modules without a validation loop."""

@@ -223,19 +223,13 @@ def _as_float(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.is_floating_point() else tensor.float()
 
 
-def learning_rates(optimizers: Iterable[torch.optim.Optimizer], module: torch.nn.Module) -> dict[str, float]:
-    """Reads the learning rate of each parameter group.
+def learning_rate_names(optimizers: Sequence[torch.optim.Optimizer], module: torch.nn.Module) -> list[str]:
+    """Names the learning rate of each parameter group.
 
     Returns:
-        ``lr`` of the very first group. Of several optimizers also ``lr_<part>`` for each, named after the part of the
-        module that it trains; of several groups in an optimizer each with ``_pg<i>`` behind its name.
+        ``lr``; of several optimizers ``lr_<part>`` for each, named after the part of the module that it trains; of
+        several groups in an optimizer each with ``_pg<i>`` behind its name.
     """
-    optimizers = list(optimizers)
-    return named_learning_rates(optimizers, learning_rate_names(optimizers, module))
-
-
-def learning_rate_names(optimizers: Sequence[torch.optim.Optimizer], module: torch.nn.Module) -> list[str]:
-    """Names the learning rate of each group of each optimizer, as :func:`learning_rates` does."""
     owners = {id(parameter): name for name, parameter in module.named_parameters()}
     parts = [_trained_part(optimizer, owners) or f"optimizer{index}" for index, optimizer in enumerate(optimizers)]
     names = []
@@ -248,7 +242,12 @@ def learning_rate_names(optimizers: Sequence[torch.optim.Optimizer], module: tor
 
 
 def named_learning_rates(optimizers: Iterable[torch.optim.Optimizer], names: Sequence[str]) -> dict[str, float]:
-    """Reads the learning rate of each group; ``names`` has one name for each."""
+    """Reads the learning rate of each group, and as ``lr`` that of the very first.
+
+    Args:
+        optimizers: All of them.
+        names: One for each group.
+    """
     rates = [float(group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
     if not rates:
         return {}

@@ -52,6 +52,19 @@ class Ranks:
         torch.distributed.broadcast_object_list(shared, src=0)
         return shared[0]  # type: ignore[no-any-return]  # torch says nothing of its type
 
+    def raise_together(self, error: Exception | None) -> None:
+        """Raises on all ranks what went wrong on any of them.
+
+        Args:
+            error: What went wrong on this one; None where nothing did.
+
+        Raises:
+            Exception: This rank's own error, else that of the first rank that has one.
+        """
+        for told in self.gather(None if error is None else sendable(error, self)):
+            if told is not None:
+                raise error or told
+
 
 def sendable(error: Exception, ranks: Ranks) -> Exception:
     """An error that can be told to other processes: itself, or where it cannot be pickled, its text."""

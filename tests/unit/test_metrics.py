@@ -10,7 +10,13 @@ from torch import nn
 
 from rlwandb_callbacks.callbacks.evaluation import discount_factor
 from rlwandb_callbacks.callbacks.gradients import trained_parameters
-from rlwandb_callbacks.callbacks.metrics import _as_tensor, gradient_norm, learning_rates, to_numbers
+from rlwandb_callbacks.callbacks.metrics import (
+    _as_tensor,
+    gradient_norm,
+    learning_rate_names,
+    named_learning_rates,
+    to_numbers,
+)
 from rlwandb_callbacks.testing import TinyQ
 
 
@@ -35,6 +41,10 @@ from rlwandb_callbacks.testing import TinyQ
         ([torch.tensor(1.0), torch.tensor(3.0)], 2.0),
     ],
 )
+def learning_rates(optimizers: Any, module: Any) -> dict[str, float]:
+    return named_learning_rates(optimizers, learning_rate_names(optimizers, module))
+
+
 def test_each_kind_of_value_is_averaged(value: Any, expected: float) -> None:
     assert to_numbers({"loss": value}) == {"loss": expected}
 
