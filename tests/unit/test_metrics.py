@@ -20,6 +20,10 @@ from rlwandb_callbacks.callbacks.metrics import (
 from rlwandb_callbacks.testing import TinyQ
 
 
+def learning_rates(optimizers: Any, module: Any) -> dict[str, float]:
+    return named_learning_rates(optimizers, learning_rate_names(optimizers, module))
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -41,10 +45,6 @@ from rlwandb_callbacks.testing import TinyQ
         ([torch.tensor(1.0), torch.tensor(3.0)], 2.0),
     ],
 )
-def learning_rates(optimizers: Any, module: Any) -> dict[str, float]:
-    return named_learning_rates(optimizers, learning_rate_names(optimizers, module))
-
-
 def test_each_kind_of_value_is_averaged(value: Any, expected: float) -> None:
     assert to_numbers({"loss": value}) == {"loss": expected}
 
