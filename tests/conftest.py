@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -38,6 +39,14 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     wandb.teardown()  # also makes W&B forget the folder in which it was first used
     # Runs and videos of a whole suite fill a small disk.
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Gives each test the same random numbers, whichever tests ran before it in its process."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  # the global numbers, which Lightning and environments may draw from
+    torch.manual_seed(0)
 
 
 Fit = Callable[..., pl.Trainer]

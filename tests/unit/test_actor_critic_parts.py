@@ -126,10 +126,10 @@ def test_moments_of_a_squashed_gaussian_are_those_of_its_samples(std: float) -> 
     torch.testing.assert_close(policy.mode, expected)
 
 
-@pytest.mark.parametrize("mean", [-100.0, 9.0, 30.0])
+@pytest.mark.parametrize("mean", [-100.0, 12.0, 30.0])
 def test_an_action_at_a_bound_has_a_density_and_gradients(mean: float) -> None:
     location, bound = torch.tensor([mean], requires_grad=True), torch.tensor([2.0])
-    policy = SquashedGaussian(location, torch.ones(1), -bound, bound)
+    policy = SquashedGaussian(location, torch.full((1,), 0.1), -bound, bound)
     action = policy.rsample()
     policy.log_prob(action).sum().backward()
     assert float(action.detach().abs()) == 2.0
