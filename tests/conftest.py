@@ -49,6 +49,12 @@ def same_numbers() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Numbers to make data from, the same for each test."""
+    return np.random.default_rng(0)
+
+
 Fit = Callable[..., pl.Trainer]
 
 

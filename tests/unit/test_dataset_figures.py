@@ -15,7 +15,6 @@ from rlwandb_callbacks.core.dataset_figures import figure_named, pictures, polic
 from rlwandb_callbacks.core.figures import pixels_of
 from rlwandb_callbacks.core.policy_on_map import Visited, place
 
-RNG = np.random.default_rng(0)
 MakeMap = Callable[..., DataMap]
 
 
@@ -44,8 +43,8 @@ def test_outliers_do_not_stretch_the_scale_and_are_marked_on_it() -> None:
     assert colouring.extends == "both"
 
 
-def test_all_values_fit_on_a_scale_without_outliers() -> None:
-    colouring = by_number("reward", RNG.uniform(size=1_000))
+def test_all_values_fit_on_a_scale_without_outliers(rng: np.random.Generator) -> None:
+    colouring = by_number("reward", rng.uniform(size=1_000))
     assert colouring.extends == "neither"
 
 
@@ -85,9 +84,11 @@ def test_of_many_actions_the_frequent_ones_keep_their_colours() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 6, 9])
-def test_vector_actions_get_a_panel_for_each_of_up_to_six_dimensions(width: int, make_data_map: MakeMap) -> None:
+def test_vector_actions_get_a_panel_for_each_of_up_to_six_dimensions(
+    width: int, make_data_map: MakeMap, rng: np.random.Generator
+) -> None:
     spec = ContinuousActions(-np.ones(width), np.ones(width))
-    data_map = make_data_map(actions=RNG.uniform(-1, 1, size=(60, width)), action_spec=spec)
+    data_map = make_data_map(actions=rng.uniform(-1, 1, size=(60, width)), action_spec=spec)
     written = texts(figure_named(data_map, "state_by_action"))
     expected = ["State by action"] if width == 1 else [f"State by action[{i}]" for i in range(min(width, 6))]
     assert [text for text in written if text.startswith("State by")] == expected
@@ -110,9 +111,11 @@ def test_the_overview_says_what_and_how_much_it_shows(make_data_map: MakeMap) ->
     assert {"component 1", "component 2", "reward", "episode return", "left (50%)", "right (50%)"} <= set(written)
 
 
-def test_every_picture_carries_the_sample_size_titles_labels_and_many_colours(make_data_map: MakeMap) -> None:
+def test_every_picture_carries_the_sample_size_titles_labels_and_many_colours(
+    make_data_map: MakeMap, rng: np.random.Generator
+) -> None:
     names = ("state_by_reward", "state_by_action", "state_by_return", "state_by_time", "state_action_by_reward")
-    data_map = make_data_map(actions=RNG.uniform(size=60), action_spec=ContinuousActions(np.zeros(1), np.ones(1)))
+    data_map = make_data_map(actions=rng.uniform(size=60), action_spec=ContinuousActions(np.zeros(1), np.ones(1)))
     for name in names:
         figure = figure_named(data_map, name)
         written = texts(figure)
@@ -138,10 +141,10 @@ def test_other_rewards_make_another_picture_and_the_same_the_same(make_data_map:
     assert not np.array_equal(first, other)
 
 
-def test_points_are_where_the_map_has_them(make_data_map: MakeMap) -> None:
+def test_points_are_where_the_map_has_them(make_data_map: MakeMap, rng: np.random.Generator) -> None:
     states = np.zeros((60, 2))
     states[:30, 0], states[30:, 0] = -5, 5
-    states += RNG.normal(size=(60, 2)) * 0.1
+    states += rng.normal(size=(60, 2)) * 0.1
     figure = figure_named(make_data_map(states, rewards=np.repeat([0.0, 1.0], 30)), "state_by_reward")
     pixels = pixels_of(figure)[150:650]
     dark, light = to_rgb("#440154"), to_rgb("#bddf26")
@@ -151,8 +154,8 @@ def test_points_are_where_the_map_has_them(make_data_map: MakeMap) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_few_points_make_a_picture_too(count: int, make_data_map: MakeMap) -> None:
-    data_map = make_data_map(RNG.normal(size=(count, 4)), method="tsne")
+def test_few_points_make_a_picture_too(count: int, make_data_map: MakeMap, rng: np.random.Generator) -> None:
+    data_map = make_data_map(rng.normal(size=(count, 4)), method="tsne")
     written = texts(figure_named(data_map, "overview"))
     assert any(f"{count} of 1,000 transitions" in text for text in written)
 
@@ -164,8 +167,10 @@ def test_what_is_wrong_with_the_data_is_written_on_the_overview(make_data_map: M
     assert any("768,000 steps" in text for text in texts(figure_named(data_map, "overview")))
 
 
-def test_the_policy_is_drawn_over_grey_data_by_distance_and_time(make_data_map: MakeMap) -> None:
-    states = RNG.normal(size=(60, 3))
+def test_the_policy_is_drawn_over_grey_data_by_distance_and_time(
+    make_data_map: MakeMap, rng: np.random.Generator
+) -> None:
+    states = rng.normal(size=(60, 3))
     data_map = make_data_map(states)
     visited: Any = Visited(
         observations=(states[:40] + np.linspace(0, 30, 40)[:, None]).astype(np.float32),

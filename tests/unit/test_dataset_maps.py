@@ -26,7 +26,6 @@ from rlwandb_callbacks.dataset_maps import DatasetReport, MapMaker, PolicyReport
 from rlwandb_callbacks.datasets import open_dataset
 from rlwandb_callbacks.map_cache import cache_file, load_map, save_map
 
-RNG = np.random.default_rng(0)
 MakeMap = Callable[..., DataMap]
 
 
@@ -251,10 +250,12 @@ def test_of_a_large_map_the_page_shows_a_part_and_says_so(make_data_map: MakeMap
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="looks at the page in Chromium, which is not installed")
-def test_a_browser_draws_the_page_without_errors(make_data_map: MakeMap, tmp_path: Path) -> None:
+def test_a_browser_draws_the_page_without_errors(
+    make_data_map: MakeMap, tmp_path: Path, rng: np.random.Generator
+) -> None:
     from PIL import Image as Pictures
 
-    states = np.concatenate([RNG.normal(size=(30, 2)), RNG.normal(size=(30, 2)) + 30])
+    states = np.concatenate([rng.normal(size=(30, 2)), rng.normal(size=(30, 2)) + 30])
     page = interactive_page(make_data_map(states, rewards=np.repeat([0.0, 1.0], 30)), max_rows=100)
     (tmp_path / "page.html").write_text(page.text)
     shot = tmp_path / "shot.png"

@@ -15,7 +15,6 @@ from rlwandb_callbacks.core.layout import beside_each_other, distinct_rows, lay_
 from rlwandb_callbacks.core.tsne import choose_engine, pca, tsne
 
 ENGINES = ("opentsne", "sklearn")
-RNG = np.random.default_rng(0)
 
 
 def arranged(features: np.ndarray, engine: str = "opentsne", **keywords: Any) -> Any:
@@ -25,7 +24,7 @@ def arranged(features: np.ndarray, engine: str = "opentsne", **keywords: Any) ->
 
 def two_clusters(count: int = 120) -> tuple[np.ndarray, np.ndarray]:
     kinds = np.arange(count) % 2
-    return RNG.normal(size=(count, 4)) + 12 * kinds[:, None] * np.array([1, -1, 1, -1]), kinds
+    return np.random.default_rng(0).normal(size=(count, 4)) + 12 * kinds[:, None] * np.array([1, -1, 1, -1]), kinds
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -49,10 +48,10 @@ def test_neighbours_stay_neighbours(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_layout_that_starts_from_another_can_be_compared_with_it(engine: str) -> None:
+def test_a_layout_that_starts_from_another_can_be_compared_with_it(engine: str, rng: np.random.Generator) -> None:
     features, _ = two_clusters(200)
     first = arranged(features, engine).points
-    second = arranged(np.column_stack([features, RNG.normal(size=200)]), engine, start=first).points
+    second = arranged(np.column_stack([features, rng.normal(size=200)]), engine, start=first).points
     correlation = [np.corrcoef(first[:, axis], second[:, axis])[0, 1] for axis in (0, 1)]
     assert min(correlation) > 0.7
 
@@ -86,9 +85,9 @@ def test_the_same_rows_and_seed_give_the_same_points_on_one_thread_and_on_two() 
         (np.repeat(np.arange(5.0)[:, None], 100, axis=0), "PCA", "5 distinct rows are too few for t-SNE"),
         (np.arange(50.0)[:, None], "t-SNE", ""),
         (np.arange(13.0)[:, None] * [[1.0, 2.0]], "t-SNE", ""),
-        (np.repeat(RNG.normal(size=(60, 3)), 5, axis=0), "t-SNE", ""),
+        (np.repeat(np.random.default_rng(0).normal(size=(60, 3)), 5, axis=0), "t-SNE", ""),
         (np.eye(16)[np.arange(160) % 16], "t-SNE", ""),
-        (np.concatenate([RNG.normal(size=(60, 3)), [[1e30, 0, 0]]]), "t-SNE", ""),
+        (np.concatenate([np.random.default_rng(0).normal(size=(60, 3)), [[1e30, 0, 0]]]), "t-SNE", ""),
     ],
     ids=["one", "all equal", "two", "five distinct", "one column", "on a line", "repeats", "one-hot", "outlier"],
 )
@@ -100,17 +99,17 @@ def test_hard_rows_get_places_and_a_note(engine: str, features: np.ndarray, how:
     assert layout.notes == ((note,) if note else ())
 
 
-def test_an_outlier_does_not_squeeze_the_rest_of_the_map() -> None:
-    points = arranged(np.concatenate([RNG.normal(size=(80, 3)), [[1e30, 1e30, 0]]])).points
+def test_an_outlier_does_not_squeeze_the_rest_of_the_map(rng: np.random.Generator) -> None:
+    points = arranged(np.concatenate([rng.normal(size=(80, 3)), [[1e30, 1e30, 0]]])).points
     assert np.ptp(points[:-1], axis=0).min() > 0.2 * np.ptp(points, axis=0).max()
 
 
-def test_perplexity_is_made_to_fit_and_said() -> None:
-    assert "perplexity 6.33," in arranged(RNG.normal(size=(20, 3))).how
+def test_perplexity_is_made_to_fit_and_said(rng: np.random.Generator) -> None:
+    assert "perplexity 6.33," in arranged(rng.normal(size=(20, 3))).how
 
 
-def test_repeats_lie_beside_their_like_and_are_seen_apart() -> None:
-    states = RNG.normal(size=(40, 3)) * 10
+def test_repeats_lie_beside_their_like_and_are_seen_apart(rng: np.random.Generator) -> None:
+    states = rng.normal(size=(40, 3)) * 10
     which = np.arange(400) % 40
     points = arranged(states[which]).points
     assert len(np.unique(points.round(9), axis=0)) == 400
@@ -130,21 +129,21 @@ def test_a_point_without_repeats_stays_where_it_is() -> None:
     assert beside_each_other(points, np.array([0, 1])).tolist() == points.tolist()
 
 
-def test_progress_goes_from_nothing_to_all() -> None:
+def test_progress_goes_from_nothing_to_all(rng: np.random.Generator) -> None:
     told: list[float] = []
-    arranged(RNG.normal(size=(50, 3)), progress=told.append)
+    arranged(rng.normal(size=(50, 3)), progress=told.append)
     assert len(told) > 5
     assert all(early < late for early, late in pairwise(told))
     assert told[-1] == 1
 
 
-def test_telling_the_progress_changes_nothing() -> None:
-    rows = RNG.normal(size=(50, 3))
+def test_telling_the_progress_changes_nothing(rng: np.random.Generator) -> None:
+    rows = rng.normal(size=(50, 3))
     assert np.array_equal(arranged(rows).points, arranged(rows, progress=lambda share: None).points)
 
 
-def test_principal_components_take_the_widest_direction_first() -> None:
-    rows = RNG.normal(size=(100, 3)) * [1, 9, 3]
+def test_principal_components_take_the_widest_direction_first(rng: np.random.Generator) -> None:
+    rows = rng.normal(size=(100, 3)) * [1, 9, 3]
     layout = pca(rows.astype(np.float32))
     assert abs(np.corrcoef(layout[:, 0], rows[:, 1])[0, 1]) > 0.99
     assert abs(np.corrcoef(layout[:, 1], rows[:, 2])[0, 1]) > 0.9
@@ -157,8 +156,8 @@ def test_opentsne_is_chosen_where_it_is_installed(monkeypatch: pytest.MonkeyPatc
     assert choose_engine("auto") == "sklearn"
 
 
-def test_the_global_random_state_is_left_alone() -> None:
+def test_the_global_random_state_is_left_alone(rng: np.random.Generator) -> None:
     before = np.random.get_state()[1].tolist()  # noqa: NPY002
     for engine in ENGINES:
-        tsne(RNG.normal(size=(40, 3)).astype(np.float32), engine=engine, perplexity=5, seed=0)
+        tsne(rng.normal(size=(40, 3)).astype(np.float32), engine=engine, perplexity=5, seed=0)
     assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
