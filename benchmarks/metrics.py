@@ -14,7 +14,7 @@ from benchmarks.training import Clock, train
 from rlwandb_callbacks import MetricsCallback
 from rlwandb_callbacks.testing import TinyQ
 
-PERIOD, ROUNDS = 50, 25  # a row is logged every 50 steps
+PERIOD, ROUNDS = 50, 100  # a row is logged every 50 steps
 NAMES = ("entropy", "q_value", "target_q_value")
 
 
