@@ -46,7 +46,7 @@ class ObservationTrace:
 def flat(observation: Any) -> NDArray[np.float32]:
     """An observation as one vector; the entries of dicts in the order of their keys, ``k10`` behind ``k9``.
 
-    It is the order in which data sets of dict observations are read.
+    It is the order in which data sets of dict observations are read. Texts, such as missions, are left out as there.
 
     Example:
         >>> flat({"b": np.array([[1, 2]]), "a": 0.5})
@@ -56,6 +56,8 @@ def flat(observation: Any) -> NDArray[np.float32]:
         return np.concatenate([flat(observation[key]) for key in sorted(observation, key=_natural)])
     if isinstance(observation, tuple | list):
         return np.concatenate([flat(entry) for entry in observation])
+    if isinstance(observation, str | bytes):
+        return np.empty(0, dtype=np.float32)
     return np.array(observation, dtype=np.float32).reshape(-1)
 
 

@@ -186,3 +186,10 @@ def test_an_observation_larger_than_the_budget_is_kept_once() -> None:
 def test_dicts_and_tuples_of_observations_are_one_vector() -> None:
     nested = {"z": (np.array([[1.0, 2.0]]), 3), "a": {"y": 4.0, "b": 5}}
     assert flat(nested).tolist() == [5, 4, 1, 2, 3]
+
+
+def test_texts_in_observations_are_left_out_as_minari_data_leave_them_out() -> None:
+    trace = ObservationTrace(max_bytes=1_000)
+    for step in range(3):
+        trace.append({"mission": "go to the red door"[:step], "position": np.array([step, 1.0])})
+    assert trace.kept(2)[0].tolist() == [[0, 1], [1, 1]]
