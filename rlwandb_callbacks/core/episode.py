@@ -151,8 +151,8 @@ class Episode:
         frames: Shape ``[T + 1, H, W, 3]``, ``uint8`` RGB, for episodes that bring their pictures along.
         infos: What the numeric keys of the environment's ``info`` came to.
         agent_returns: Undiscounted return by agent, where several play together; ``rewards`` are their sums then.
-        observations: Shape ``[ceil(T / observation_stride), F]``, flat: the states in which every
-            ``observation_stride``-th action was taken, for episodes that bring them along.
+        observations: Shape ``[ceil(T / observation_stride), ...]``, those of dicts and tuples flat: the states in which
+            every ``observation_stride``-th action was taken, for episodes that bring them along.
         observation_stride: Steps between two of ``observations``, ≥ 1.
 
     Raises:

@@ -45,13 +45,13 @@ class Scaler:
         """Maps observations.
 
         Args:
-            observations: Shape ``[K, *shape]``, or the same flattened, ``[K, size]``.
+            observations: Shape ``[K, *shape]``, or the same with axes merged, such as ``[K, size]``.
 
         Returns:
             Shape ``[K, F]`` or ``[K, C]``.
 
         Raises:
-            ValueError: If an observation has another size than those of the data.
+            ValueError: If an observation has another size than those of the data, or its axes another order.
         """
         chunks = [observations[start : start + CHUNK_ROWS] for start in range(0, len(observations), CHUNK_ROWS)]
         return np.concatenate([self._of_few(chunk) for chunk in chunks or [observations]])
@@ -116,21 +116,36 @@ def columns_of(observations: NDArray[np.generic], shape: tuple[int, ...]) -> Flo
     """Observations as rows of numbers; pictures are made smaller.
 
     Args:
-        observations: Shape ``[K, *shape]``, or flattened.
+        observations: Shape ``[K, *shape]``, or with axes merged.
         shape: Of one observation.
 
     Raises:
-        ValueError: If the sizes do not agree.
+        ValueError: If the sizes do not agree, or the axes are in another order.
     """
-    expected, found = int(np.prod(shape)), int(np.prod(observations.shape[1:]))
-    if expected != found:
+    given = observations.shape[1:]
+    expected, found = int(np.prod(shape)), int(np.prod(given))
+    if expected != found or not in_one_order(given, shape):
+        order = " with their axes in another order, such as channels first rather than last" * (expected == found)
         raise ValueError(
-            f"An observation has {found:,} numbers (shape {observations.shape[1:]}); those of the data set have "
-            f"{expected:,} (shape {shape})."
+            f"An observation has {found:,} numbers (shape {given}); those of the data set have {expected:,} "
+            f"(shape {shape}){order}."
         )
     shaped = observations.reshape(-1, *shape)
     columns = shrink(shaped) if is_picture(shape) else shaped.reshape(-1, expected)
     return columns.astype(np.float64)
+
+
+def in_one_order(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether the numbers of two shapes of equal size come in the same order: one is the other with axes merged.
+
+    Example:
+        >>> in_one_order((4, 84, 84), (28_224,)), in_one_order((4, 3, 84, 84), (12, 84, 84))
+        (True, True)
+        >>> in_one_order((4, 84, 84), (84, 84, 4))
+        False
+    """
+    ends, other_ends = (set(np.cumprod(sides).tolist()) - {1} for sides in (shape, other))
+    return ends <= other_ends or other_ends <= ends
 
 
 def principal_components(centred: Floats, *, seed: int) -> Floats:

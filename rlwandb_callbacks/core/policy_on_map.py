@@ -23,7 +23,7 @@ class Visited:
     """M states of evaluation episodes.
 
     Args:
-        observations: Shape ``[M, F]``, flat.
+        observations: Shape ``[M, ...]``.
         episodes: Shape ``[M]``: index of the episode.
         steps: Shape ``[M]``: step in the episode.
         lengths: Shape ``[M]``: length of the episode.
@@ -42,16 +42,16 @@ def visited_states(episodes: Sequence[Episode]) -> Visited | None:
     """Collects the states of episodes that kept their observations; evenly thinned to at most 5,000 that are finite.
 
     Returns:
-        None where there is none, or where the observations are of different sizes.
+        None where there is none, or where the observations are of different shapes.
     """
     kept = [(i, episode) for i, episode in enumerate(episodes) if episode.observations is not None and episode.length]
-    widths = {episode.observations.shape[1] for _, episode in kept if episode.observations is not None}
-    if len(widths) != 1:
+    shapes = {episode.observations.shape[1:] for _, episode in kept if episode.observations is not None}
+    if len(shapes) != 1:
         return None
     observations = np.concatenate([episode.observations for _, episode in kept if episode.observations is not None])
     steps = [np.arange(0, episode.length, episode.observation_stride) for _, episode in kept]
     counts = [len(of_episode) for of_episode in steps]
-    finite = np.flatnonzero(np.isfinite(observations).all(axis=1))
+    finite = np.flatnonzero(np.isfinite(observations).reshape(len(observations), -1).all(axis=1))
     if not finite.size:
         return None
     rows = finite[np.linspace(0, len(finite) - 1, min(MAX_STATES, len(finite))).astype(np.int64)]
@@ -94,7 +94,7 @@ def place(visited: Visited, data_map: DataMap) -> PlacedStates:
         data_map: Of the data set.
 
     Raises:
-        ValueError: If the observations have another size than those of the data set.
+        ValueError: If the observations have another size than those of the data set, or their axes another order.
     """
     reference = data_map.reference
     features = data_map.scaler.features(visited.observations)

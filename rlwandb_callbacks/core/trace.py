@@ -32,15 +32,22 @@ class ObservationTrace:
     def append(self, observation: Any) -> None:
         """Takes the next observation."""
         if self._seen % self._stride == 0:
-            self._kept.append(flat(observation))
+            self._kept.append(as_array(observation))
             while len(self._kept) > 1 and len(self._kept) * self._kept[0].nbytes > self._max_bytes:
                 self._kept = self._kept[::2]
                 self._stride *= 2
         self._seen += 1
 
     def kept(self, steps: int) -> tuple[NDArray[np.float32], int]:
-        """Those of the first ``steps`` observations that were kept, ``[N, F]``, and the steps between two of them."""
+        """Those of the first ``steps`` observations that were kept, ``[N, ...]``, and the steps between two of them."""
         return np.stack(self._kept[: -(-steps // self._stride)]), self._stride
+
+
+def as_array(observation: Any) -> NDArray[np.float32]:
+    """An observation in its own shape, if it is an array or a number; dicts, tuples and texts as :func:`flat`."""
+    if isinstance(observation, dict | tuple | list | str | bytes):
+        return flat(observation)
+    return np.atleast_1d(np.array(observation, dtype=np.float32))
 
 
 def flat(observation: Any) -> NDArray[np.float32]:

@@ -121,6 +121,37 @@ def test_observations_of_another_size_are_refused_in_words(make_data_map: MakeMa
         place(visits(np.zeros((1, 5))), make_data_map())
 
 
+@pytest.mark.parametrize(
+    ("shape", "of_data", "fits"),
+    [
+        ((20, 24, 3), (20, 24, 3), True),
+        ((3, 20, 24), (20, 24, 3), False),
+        ((20, 24, 3), (3, 20, 24), False),
+        ((20, 24), (20, 24, 1), True),
+        ((2, 3, 20, 24), (6, 20, 24), True),
+        ((20 * 24 * 3,), (20, 24, 3), True),
+        ((2, 3), (3, 2), False),
+    ],
+)
+def test_axes_in_another_order_are_refused_in_words(
+    shape: tuple[int, ...], of_data: tuple[int, ...], fits: bool, make_data_map: MakeMap
+) -> None:
+    rng = np.random.default_rng(0)
+    data_map = make_data_map(rng.normal(size=(60, *of_data)))
+    trace = ObservationTrace(max_bytes=1_000_000)
+    for _ in range(4):
+        trace.append(rng.normal(size=shape))
+    visited = visited_states([episode(trace.kept(3)[0], 3)])
+    assert visited is not None
+    if fits:
+        assert place(visited, data_map).distances.shape == (3,)
+        return
+    with pytest.raises(ValueError, match="axes in another order") as caught:
+        place(visited, data_map)
+    assert str(shape) in str(caught.value)
+    assert str(of_data) in str(caught.value)
+
+
 def test_own_distances_leave_the_own_episode_out() -> None:
     rows = np.repeat(np.arange(6.0), 10)[:, None] + 0.001 * np.tile(np.arange(10.0), 6)[:, None]
     apart = make_reference(rows.astype(np.float32), np.repeat(np.arange(6), 10))
