@@ -26,6 +26,7 @@ MAX_WARNINGS = 3
 LINE_HEIGHT = 0.22
 MAX_MARKER = 26.0
 MIN_MARKER = 2.0
+MAX_TITLE = 46
 
 
 def marker_area(count: int) -> float:
@@ -64,10 +65,20 @@ def draw_points(
         rasterized=True,
     )
     frame(axes, points, axis=axis, scale=scale)
-    text = f"{title} ({colouring.note})" if colouring.note else title
-    axes.set_title(text, fontsize=13 * scale, color=INK, loc="left", pad=8)
+    axes.set_title(title_with(title, colouring.note), fontsize=13 * scale, color=INK, loc="left", pad=8)
     if not colouring.note:
         explain(axes, colouring, scale=scale)
+
+
+def title_with(title: str, note: str) -> str:
+    """A title with a note behind it, or below it where both would be wider than the narrowest panel.
+
+    Example:
+        >>> title_with("State by reward", "always 1")
+        'State by reward (always 1)'
+    """
+    text = f"{title} ({note})" if note else title
+    return text if len(text) <= MAX_TITLE else f"{title}\n({note})"
 
 
 def frame(axes: Any, points: Floats, *, axis: str, scale: float = 1.0) -> None:

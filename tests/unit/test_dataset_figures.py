@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from rlwandb_callbacks.core.actions import ContinuousActions, DiscreteActions
 from rlwandb_callbacks.core.colouring import MISSING, by_action, by_number, colours_of, drawing_order
@@ -132,6 +133,19 @@ def test_a_constant_reward_is_said_and_has_no_scale(make_data_map: MakeMap) -> N
     figure = figure_named(make_data_map(rewards=np.full(60, 1.0)), "state_by_reward")
     assert "State by reward (always 1)" in texts(figure)
     assert len(figure.axes) == 1
+
+
+@pytest.mark.parametrize("width", [2, 18, 1_000])
+def test_titles_of_constant_vector_actions_stay_within_their_panels(width: int, make_data_map: MakeMap) -> None:
+    spec = ContinuousActions(-np.ones(width), np.ones(width))
+    actions = np.full((60, width), -1.23456e-5)
+    figure = figure_named(make_data_map(actions=actions, action_spec=spec), "overview")
+    pixels_of(figure)  # lays it out
+    titles = [(axes, text) for axes in figure.axes for text in axes.findobj(Text) if "State" in text.get_text()]
+    assert len(titles) == 6
+    assert sum("always -1.235e-05" in text.get_text() for _, text in titles) == 2
+    for axes, text in titles:
+        assert text.get_window_extent().x1 <= axes.get_window_extent().x1, text.get_text()
 
 
 def test_other_rewards_make_another_picture_and_the_same_the_same(make_data_map: MakeMap) -> None:
