@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import shorten
+from textwrap import shorten, wrap
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ FADED = "#5c6470"
 ALARM = "#b45309"
 MAX_WARNINGS = 3
 LINE_HEIGHT = 0.22
+LETTERS_PER_INCH = 12.5
+BOLD_LETTERS_PER_INCH = 6.8
 MAX_MARKER = 26.0
 MIN_MARKER = 2.0
 MAX_TITLE = 46
@@ -161,11 +163,16 @@ def new_figure(width: float, height: float, *, title: str, subtitle: str, warnin
     Args:
         width: In hundreds of pixels.
         height: In hundreds of pixels.
-        title: In bold.
-        subtitle: Size of the sample, method, notes.
+        title: In bold; the end of what is too long is left out.
+        subtitle: Size of the sample, method, notes; in as many lines as it takes.
         warnings: What looks wrong with the data; the first three are written below the subtitle.
     """
-    lines = [shorten(warning, width=int(width * 13), placeholder=" …") for warning in warnings[:MAX_WARNINGS]]
+    room = int(width * LETTERS_PER_INCH)
+    first, *others = wrap(subtitle, width=room, break_on_hyphens=False) or [""]
+    lines = [(line, FADED) for line in others]
+    lines += [(shorten(warning, width=room, placeholder=" …"), ALARM) for warning in warnings[:MAX_WARNINGS]]
+    bold_room = int(width * BOLD_LETTERS_PER_INCH)
+    title = title if len(title) <= bold_room else f"{title[: bold_room - 1]}…"
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     top = 0.72 + LINE_HEIGHT * len(lines)
     engine = figure.get_layout_engine()
@@ -173,9 +180,9 @@ def new_figure(width: float, height: float, *, title: str, subtitle: str, warnin
     engine.set(w_pad=0.08, h_pad=0.06, rect=(0, 0, 1, 1 - top / height))  # type: ignore[call-arg]  # of constrained layout
     left = 0.1 / width
     figure.text(left, 1 - 0.12 / height, title, fontsize=15, weight="bold", color=INK, va="top")
-    figure.text(left, 1 - 0.46 / height, subtitle, fontsize=10.5, color=FADED, va="top")
-    for i, line in enumerate(lines):
-        figure.text(left, 1 - (0.7 + LINE_HEIGHT * i) / height, line, fontsize=10.5, color=ALARM, va="top")
+    figure.text(left, 1 - 0.46 / height, first, fontsize=10.5, color=FADED, va="top")
+    for i, (line, colour) in enumerate(lines):
+        figure.text(left, 1 - (0.7 + LINE_HEIGHT * i) / height, line, fontsize=10.5, color=colour, va="top")
     return figure
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,20 @@ def test_titles_of_constant_vector_actions_stay_within_their_panels(width: int, 
     assert sum("always -1.235e-05" in text.get_text() for _, text in titles) == 2
     for axes, text in titles:
         assert text.get_window_extent().x1 <= axes.get_window_extent().x1, text.get_text()
+
+
+@pytest.mark.parametrize("name", ["overview", "state_by_reward", "state_by_action"])
+def test_long_names_and_notes_stay_within_the_picture(name: str, make_data_map: MakeMap) -> None:
+    notes = ("6,137 with NaN or infinite numbers left out", "states: 9 distinct rows are too few for t-SNE")
+    data_map = replace(make_data_map(total=10_000_000), name=f"{'halfcheetah-medium-' * 12}v2.hdf5", notes=notes)
+    figure = figure_named(data_map, name)
+    shown = " ".join(text.get_text() for text in figure.texts)
+    assert all(note in shown for note in notes)
+    height, width, _ = pixels_of(figure).shape
+    boxes = [text.get_window_extent() for text in figure.texts]
+    assert all(box.x1 <= width and box.y1 <= height for box in boxes)
+    tops = [axes.get_tightbbox().y1 for axes in figure.axes]
+    assert max(tops) < min(box.y0 for box in boxes)
 
 
 def test_other_rewards_make_another_picture_and_the_same_the_same(make_data_map: MakeMap) -> None:
