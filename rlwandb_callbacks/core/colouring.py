@@ -28,6 +28,9 @@ OURS = {
     "distance": LinearSegmentedColormap.from_list("distance", ("#1d8a99", "#8fb339", "#f2a541", "#d1495b", "#5a0f2e")),
 }
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000", "#f0e442")
+# The grey ones are taken by what has no value and by the others of many actions.
+_INSTEAD_OF_GREY = {14: "#000000", 15: "#6b0f4f"}
+TWENTY = tuple(_INSTEAD_OF_GREY.get(i) or to_hex(colormaps["tab20"](i)) for i in range(20))
 
 
 def colour_map(name: str) -> Colormap:
@@ -189,7 +192,7 @@ def _name(spec: DiscreteActions, action: int) -> str:
 
 def category_colours(count: int) -> Sequence[str]:
     """Colours that are told apart, as ``#rrggbb``: eight that colour-blind readers know, else twenty."""
-    return PALETTE[:count] if count <= len(PALETTE) else [to_hex(colormaps["tab20"](i % 20)) for i in range(count)]
+    return PALETTE[:count] if count <= len(PALETTE) else [TWENTY[i % 20] for i in range(count)]
 
 
 def colours_of(colouring: Colouring) -> Floats:

@@ -83,6 +83,9 @@ def test_of_many_actions_the_frequent_ones_keep_their_colours() -> None:
     assert len(colouring.categories) == 20
     assert [each.name for each in colouring.categories[-2:]] == ["a29", "11 others"]
     assert sum(each.count for each in colouring.categories) == len(actions)
+    colours = np.array([to_rgb(each.colour) for each in colouring.categories])
+    between = np.linalg.norm(colours[:, None] - colours[None], axis=2)
+    assert between[~np.eye(20, dtype=bool)].min() > 0.1  # the others are not taken for an action
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 6, 9])
