@@ -77,7 +77,7 @@ def make_places(given: argparse.Namespace) -> None:
 
     Raises:
         ValueError: If no picture has such an ending, or a folder has the name of the file.
-        OSError: If a folder cannot be made.
+        OSError: If a folder cannot be made, or a file not be written.
     """
     from PIL import Image
 
@@ -86,9 +86,19 @@ def make_places(given: argparse.Namespace) -> None:
         if file.is_dir():
             raise ValueError(f"{file} is a folder; give the name of a file in it.")
         file.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(file)
     writable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE}
     if given.out.suffix.lower() not in writable:
         raise ValueError(f"--out is {str(given.out)!r}; allowed is a name that ends as pictures do, such as .png.")
+
+
+def require_writable(file: Path) -> None:
+    """Raises an OSError unless a file can be written; what is in it stays."""
+    is_new = not file.exists()
+    with file.open("ab"):
+        pass
+    if is_new:
+        file.unlink()
 
 
 def describe(dataset: OfflineDataset) -> None:

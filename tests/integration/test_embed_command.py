@@ -84,6 +84,25 @@ def test_what_is_wrong_is_one_line(arguments: list[str], words: list[str], capsy
     assert all(word in said for word in words)
 
 
+@pytest.mark.parametrize("option", ["--out", "--html"])
+def test_a_place_that_cannot_be_written_to_is_told_before_the_work(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("loop.png").symlink_to("loop.png")  # nobody, root included, can open it
+    assert embed.main([write_data(), "--method=pca", f"{option}=loop.png"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("rlwandb embed: ")
+    assert "loop.png" in said.err
+    assert "Data set:" not in said.out
+
+
+def test_a_file_that_is_there_is_kept_where_the_data_are_wrong() -> None:
+    Path("map.png").write_bytes(b"precious")
+    assert embed.main(["nowhere.npz", "--out=map.png", "--html=map.html"]) == 2
+    assert Path("map.png").read_bytes() == b"precious"
+    assert not Path("map.html").exists()
+
+
 def test_lightning_is_not_needed_for_a_picture() -> None:
     loaded = "any('lightning' in name or name == 'wandb' for name in sys.modules)"
     code = f"import sys, rlwandb_callbacks.embed; print({loaded})"
