@@ -11,6 +11,7 @@ from rlwandb_callbacks.datasets.flat import ALIASES, REQUIRED, find_roles
 from rlwandb_callbacks.datasets.memory import as_array
 from rlwandb_callbacks.errors import DatasetError
 
+MAX_LOOKED_AT = 1_000
 _TUPLES = {
     3: ("obs", "action", "reward"),
     4: ("obs", "action", "reward", "done"),
@@ -77,17 +78,24 @@ def columns_from(found: Any, source: str) -> Mapping[str, Any]:
     first = found[0]
     if isinstance(first, (list, tuple)) and len(first) and all(is_mapping(item) for item in first):
         return _stacked_episodes(found, source)
-    if is_mapping(first) and _is_episode(first):
+    if is_mapping(first) and _are_episodes(found):
         return _joined_episodes(found, source)
     return _stacked(found, source)
 
 
-def _is_episode(item: Mapping[str, Any]) -> bool:
-    roles = find_roles(dict.fromkeys(item.keys()))
+def _are_episodes(items: Sequence[Any]) -> bool:
+    """Whether dicts hold an episode each: the first one that has more or less than one row of each array tells."""
+    lengths = map(_steps_of, items[:MAX_LOOKED_AT])
+    return next((length for length in lengths if length != 1), -1) >= 0
+
+
+def _steps_of(item: Any) -> int:
+    """How many rewards a dict holds, with as many actions; -1 where it is a transition or no such dict."""
+    roles = find_roles(dict.fromkeys(item.keys())) if is_mapping(item) else {}
     if not set(REQUIRED) <= set(roles):
-        return False
+        return -1
     rewards, actions = (np.shape(item[roles[role]]) for role in ("rewards", "actions"))
-    return bool(rewards and actions) and rewards[0] > 1 and actions[0] == rewards[0]
+    return int(rewards[0]) if rewards and actions and actions[0] == rewards[0] else -1
 
 
 def _stacked_episodes(episodes: Sequence[Any], source: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import subprocess
 import sys
@@ -125,6 +126,16 @@ def test_pickled_episodes_of_arrays(make_arrays: Any, tmp_path: Path, extra_stat
         episode["observations"] = np.concatenate([episode["observations"], np.zeros((extra_state, 4), np.float32)])
     (tmp_path / "a").write_bytes(pickle.dumps(episodes))
     assert_holds(open_dataset(tmp_path / "a"), arrays)
+
+
+@pytest.mark.parametrize("lengths", [(1, 2, 7), (1, 1, 8), (0, 1, 9), (9, 1)])
+def test_episodes_of_arrays_may_begin_with_short_ones(lengths: tuple[int, ...], make_arrays: Any) -> None:
+    arrays = make_arrays()
+    edges = np.cumsum([0, *lengths])
+    episodes = [{name: array[low:high] for name, array in arrays.items()} for low, high in itertools.pairwise(edges)]
+    data = open_dataset(episodes)
+    assert (data.num_transitions, data.observation_shape) == (10, (4,))
+    assert set(np.cumsum(data.episodes().lengths)) >= set(edges[1:]) - {0}
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
