@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlwandb_callbacks.config import WandbRLConfig
-from rlwandb_callbacks.worker import ONE_THREAD, CannotUnpackError, become_worker, pack, run_packed
+from rlwandb_callbacks.worker import ONE_THREAD, ROOM_TO_GROW, CannotUnpackError, become_worker, pack, run_packed
 
 IDLE_SECONDS = 60
 SHOW_PROGRESS_AFTER_SECONDS = 1.0
@@ -220,7 +220,8 @@ def new_executor(kind: str | Executor) -> Executor:
     if kind == "process":
         from loky import ProcessPoolExecutor
 
-        executor: Executor = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, initializer=become_worker, env=ONE_THREAD)
+        env = {**ROOM_TO_GROW, **ONE_THREAD}
+        executor: Executor = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, initializer=become_worker, env=env)
         return executor
     assert not isinstance(kind, str)
     return kind

@@ -16,6 +16,8 @@ NICENESS = 10
 PARENT_CHECK_SECONDS = 2.0
 LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
+# loky takes a worker that has grown by 300 MB for a leak, says so, and starts another; a map and videos may take more.
+ROOM_TO_GROW = {"LOKY_MAX_MEMORY_LEAK_SIZE": "2e9"}
 
 
 class CannotUnpackError(Exception):

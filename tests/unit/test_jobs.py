@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import builtins
 import os
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def about_the_process() -> dict[str, Any]:
     }
 
 
+def grow_by(megabytes: int) -> int:
+    kept: list[bytearray] = vars(builtins).setdefault("kept_by_the_worker", [])
+    kept.append(bytearray(b"1" * (megabytes * 2**20)))
+    time.sleep(1.1)  # loky looks at most once in a second
+    return os.getpid()
+
+
 def wait_for(event: threading.Event) -> str:
     assert event.wait(20)
     return "done"
@@ -66,6 +74,15 @@ def test_a_worker_process_steps_back_behind_training(outcomes: list[Outcome]) ->
     assert worker["nice"] == min(19, os.nice(0) + 10)
     assert worker["threads"] == "1"
     assert worker["group"] != os.getpgid(0)
+
+
+def test_a_worker_process_that_has_grown_is_kept(outcomes: list[Outcome]) -> None:
+    jobs = Jobs("process")
+    for megabytes in (1, 400, 1, 1):
+        jobs.submit(partial(grow_by, megabytes), outcomes.append)
+    jobs.finish(120)
+    jobs.close()
+    assert len({outcome.result for outcome in outcomes}) == 1
 
 
 def test_an_executor_of_the_users_is_used_and_left_running(outcomes: list[Outcome]) -> None:
