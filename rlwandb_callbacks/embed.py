@@ -76,12 +76,14 @@ def make_places(given: argparse.Namespace) -> None:
     """Makes the folders of what is written, and tells at once what could not be written after minutes of work.
 
     Raises:
-        ValueError: If no picture has such an ending, or a folder has the name of the file.
+        ValueError: If no picture has such an ending, a folder has the name of the file, or both are to be one file.
         OSError: If a folder cannot be made, or a file not be written.
     """
     from PIL import Image
 
     given.out = given.out or Path(f"{Path(given.path).stem or 'dataset'}.png")
+    if given.html == given.out:
+        raise ValueError(f"--out and --html are both {str(given.out)!r}; give the picture and the page a file each.")
     for file in filter(None, (given.out, given.html)):
         if file.is_dir():
             raise ValueError(f"{file} is a folder; give the name of a file in it.")

@@ -69,8 +69,17 @@ class DatasetCallback(RLCallback):
             self.session.submit(trainer, pl_module, "Drawing the data set", report, counts=False)
 
     def _placing(self, evaluation: Evaluation) -> PolicyReport | None:
+        if self._make is None:
+            return None
         visited = visited_states(evaluation.episodes)
-        return None if self._make is None or visited is None else PolicyReport(make=self._make, visited=visited)
+        if visited is None:
+            self.session.warn_once(
+                "the states of the evaluation are not placed on the map of the data, as their observations are not "
+                "finite, or not all of one shape.",
+                kind="no states to place",
+            )
+            return None
+        return PolicyReport(make=self._make, visited=visited)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets go of the data."""

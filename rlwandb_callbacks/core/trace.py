@@ -38,9 +38,14 @@ class ObservationTrace:
                 self._stride *= 2
         self._seen += 1
 
-    def kept(self, steps: int) -> tuple[NDArray[np.float32], int]:
-        """Those of the first ``steps`` observations that were kept, ``[N, ...]``, and the steps between two of them."""
-        return np.stack(self._kept[: -(-steps // self._stride)]), self._stride
+    def kept(self, steps: int) -> tuple[NDArray[np.float32] | None, int]:
+        """Those of the first ``steps`` observations that were kept, ``[N, ...]``, and the steps between two of them.
+
+        None instead of the former where their shapes differ, such as those of graphs.
+        """
+        kept = self._kept[: -(-steps // self._stride)]
+        are_alike = len({each.shape for each in kept}) == 1
+        return np.stack(kept) if are_alike else None, self._stride
 
 
 def as_array(observation: Any) -> NDArray[np.float32]:

@@ -74,6 +74,7 @@ def test_a_cache_is_used_if_one_is_named() -> None:
         (["few.npz", "--out=few.xyz"], ["few.xyz", ".png"]),
         (["few.npz", "--out=."], ["is a folder"]),
         (["few.npz", "--html=."], ["is a folder"]),
+        (["few.npz", "--out=one.png", "--html=one.png"], ["are both 'one.png'"]),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

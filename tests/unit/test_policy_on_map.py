@@ -141,7 +141,9 @@ def test_axes_in_another_order_are_refused_in_words(
     trace = ObservationTrace(max_bytes=1_000_000)
     for _ in range(4):
         trace.append(rng.normal(size=shape))
-    visited = visited_states([episode(trace.kept(3)[0], 3)])
+    kept, _ = trace.kept(3)
+    assert kept is not None
+    visited = visited_states([episode(kept, 3)])
     assert visited is not None
     if fits:
         assert place(visited, data_map).distances.shape == (3,)
@@ -201,6 +203,7 @@ def test_a_trace_stays_within_its_budget_and_is_evenly_spaced(steps: int) -> Non
     for step in range(steps + 1):
         trace.append(np.array([step, -step]))
     kept, stride = trace.kept(steps)
+    assert kept is not None
     assert len(kept) <= 8
     assert kept[:, 0].tolist() == list(range(0, steps, stride))
     assert stride == 1 or len(kept) >= 4
@@ -211,7 +214,9 @@ def test_an_observation_larger_than_the_budget_is_kept_once() -> None:
     trace = ObservationTrace(max_bytes=1)
     for _ in range(5):
         trace.append(np.zeros(10))
-    assert trace.kept(4)[0].shape == (1, 10)
+    kept, _ = trace.kept(4)
+    assert kept is not None
+    assert kept.shape == (1, 10)
 
 
 def test_dicts_and_tuples_of_observations_are_one_vector() -> None:
@@ -223,4 +228,13 @@ def test_texts_in_observations_are_left_out_as_minari_data_leave_them_out() -> N
     trace = ObservationTrace(max_bytes=1_000)
     for step in range(3):
         trace.append({"mission": "go to the red door"[:step], "position": np.array([step, 1.0])})
-    assert trace.kept(2)[0].tolist() == [[0, 1], [1, 1]]
+    kept, _ = trace.kept(2)
+    assert kept is not None
+    assert kept.tolist() == [[0, 1], [1, 1]]
+
+
+def test_observations_of_several_shapes_are_no_states_to_place() -> None:
+    trace = ObservationTrace(max_bytes=1_000)
+    for length in (1, 2, 3):
+        trace.append(tuple(range(length)))
+    assert trace.kept(2) == (None, 1)
