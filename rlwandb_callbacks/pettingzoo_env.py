@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space, create_empty_array, iterate
 from numpy.typing import NDArray
 
+from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.errors import EnvError
 
 AGENT_REWARDS = "agent_rewards"
@@ -69,9 +70,10 @@ class TeamEnv(gym.Env[dict[str, Any], NDArray[Any]]):
         )
         is_over = not self.parallel.agents or all(terminated[agent] or truncated[agent] for agent in terminated)
         is_cut = is_over and any(truncated.values())
-        info = {AGENT_REWARDS: {str(agent): float(reward) for agent, reward in rewards.items()}}
+        shares = {str(agent): reward_of(reward) for agent, reward in rewards.items()}
+        info: dict[str, Any] = {AGENT_REWARDS: shares}
         info |= {f"{agent}_{key}": value for agent, of_agent in infos.items() for key, value in of_agent.items()}
-        return self._seen(observations), float(sum(rewards.values())), is_over and not is_cut, is_cut, info
+        return self._seen(observations), float(sum(shares.values())), is_over and not is_cut, is_cut, info
 
     def _parts(self, action: NDArray[Any]) -> list[Any]:
         parts, start = [], 0

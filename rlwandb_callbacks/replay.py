@@ -9,6 +9,7 @@ from typing import Any
 
 from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.environments import Env, EnvMaker
 from rlwandb_callbacks.episode_log import digest
 from rlwandb_callbacks.errors import RenderError, ReplayDivergedError
@@ -79,7 +80,7 @@ def _retrace(env: Env, episode: Episode, max_steps: int, attempt: Callable[[Any]
     yield
     for step, action in enumerate(episode.actions[:max_steps], start=1):
         observation, reward, *_ = attempt(partial(env.step, action))
-        _check(episode, step, digest(observation, float(reward)))
+        _check(episode, step, digest(observation, reward_of(reward)))
         yield
 
 

@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import PolicyStep
+from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.environments import Env
 from rlwandb_callbacks.episode_log import EpisodeLog, LogOptions, Played
 from rlwandb_callbacks.rendering import render
@@ -124,10 +125,11 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if not self.log.playing:
             return self._observation, 0.0, False, False, {}
-        self._observation, reward, terminated, truncated, info = self.env.step(action)
-        ending = self.log.advance(action, float(reward), bool(terminated), bool(truncated), info)
-        self.log.see(self._observation, self._picture(), float(reward))
-        return self._observation, float(reward), *ending, {}
+        self._observation, given, terminated, truncated, info = self.env.step(action)
+        reward = reward_of(given)
+        ending = self.log.advance(action, reward, bool(terminated), bool(truncated), info)
+        self.log.see(self._observation, self._picture(), reward)
+        return self._observation, reward, *ending, {}
 
     def _picture(self) -> Any:
         return render(self.env) if self._makes_pictures else None

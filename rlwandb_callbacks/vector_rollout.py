@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.episode import PolicyStep
+from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.episode_log import EpisodeLog, LogOptions, Played
 from rlwandb_callbacks.rendering import render_each
 
@@ -73,7 +74,7 @@ class _Round:
                     continue
                 log.note(step, row)
                 last, info = self._outcome(observation, row_of_infos(infos, row), has_ended=ended[row])
-                reward, endings = float(rewards[row]), (bool(terminated[row]), bool(truncated[row]))
+                reward, endings = reward_of(rewards[row]), (bool(terminated[row]), bool(truncated[row]))
                 is_over = any(log.advance(step.actions[row], reward, *endings, info))
                 log.see(last, frame, reward)
                 if is_over:

@@ -1,4 +1,4 @@
-"""Numbers of an environment's ``info`` as numbers of an episode and of an evaluation."""
+"""Numbers of an environment: its rewards, and those of its ``info`` as numbers of an episode and of an evaluation."""
 
 from __future__ import annotations
 
@@ -73,6 +73,22 @@ class InfoTally:
     def numbers(self) -> dict[str, InfoNumbers]:
         """What the keys came to."""
         return {key: InfoNumbers(total / count, last, total) for key, (total, count, last) in self._seen.items()}
+
+
+def reward_of(given: Any) -> float:
+    """Takes a reward as one number: arrays of one element, of whatever shape, are what many environments give.
+
+    Raises:
+        TypeError: If it is none.
+
+    Example:
+        >>> reward_of(np.array([0.5]))
+        0.5
+    """
+    try:
+        return float(np.ravel(given)[0] if np.ndim(given) and np.size(given) == 1 else given)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"The environment gave the reward {given!r}; it must be one number.") from error
 
 
 def _number(value: Any) -> float | None:

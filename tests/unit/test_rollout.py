@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from rlwandb_callbacks.core.episode import Episode, PolicyStep, QValues
@@ -391,3 +392,28 @@ def test_large_observations_are_thinned() -> None:
         assert each.episode.observations.nbytes <= 5 * 8
         assert each.episode.observation_stride == 8
         assert each.episode.length == 20
+
+
+class Paying(CorridorEnv):
+    """Gives its rewards in another form."""
+
+    def __init__(self, form: Callable[[float], Any], render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self._form = form
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        return observation, self._form(reward), *rest
+
+
+@pytest.mark.parametrize("form", [np.array, lambda reward: np.array([reward]), lambda reward: [[reward]], torch.tensor])
+def test_rewards_of_one_element_are_numbers_whatever_their_shape(form: Callable[[float], Any]) -> None:
+    (episode,) = episodes_of(lambda: Paying(form), go_right, [1])
+    assert episode.rewards.tolist() == [1.0, 1.0, 1.0]
+    assert len(list(replay(lambda: Paying(form, "rgb_array"), episode))) == 4
+
+
+@pytest.mark.parametrize("form", [lambda _: None, lambda reward: np.array([reward, reward])])
+def test_a_reward_that_is_no_number_is_named(form: Callable[[float], Any]) -> None:
+    with pytest.raises(TypeError, match=r"gave the reward .* it must be one number"):
+        episodes_of(lambda: Paying(form), go_right, [1])
