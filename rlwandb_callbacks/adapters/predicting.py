@@ -72,7 +72,7 @@ class PredictingPolicy:
         if hasattr(policy, "quantile_net"):
             return {"q_values": policy.quantile_net(tensors).mean(dim=1)}
         if hasattr(policy, "get_distribution"):
-            found = policy.get_distribution(tensors).distribution
+            found = _inside(policy.get_distribution(tensors))
             return {"distribution": self._in_action_units(found), "value": policy.predict_values(tensors)}
         actor: Any = getattr(policy, "actor", None)
         if not hasattr(actor, "get_action_dist_params"):
@@ -92,6 +92,14 @@ class PredictingPolicy:
             for bound in (space.low, space.high)
         )
         return _squashed(distribution, low, high)
+
+
+def _inside(wrapper: Any) -> Any:
+    """PyTorch's distribution in one of Stable-Baselines3's; a list of them for several choices.
+
+    The masked ones of sb3-contrib call that list ``distributions``.
+    """
+    return wrapper.distribution if hasattr(wrapper, "distribution") else wrapper.distributions
 
 
 def _squashed(distribution: Distribution, low: torch.Tensor, high: torch.Tensor) -> TransformedDistribution:

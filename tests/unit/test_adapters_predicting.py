@@ -144,6 +144,26 @@ def test_actions_of_several_choices_have_probabilities_each(space: Any) -> None:
             assert group.values[:, 1] == pytest.approx(own.probs[:, i].detach().numpy())
 
 
+class MaskedDistribution:
+    """Holds its parts under the name that the masked distributions of sb3-contrib have for them."""
+
+    def __init__(self, plain: Any) -> None:
+        self.distributions, self.get_actions = plain.distribution, plain.get_actions
+
+
+def test_masked_choices_have_probabilities_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = spaces.MultiDiscrete([2, 3])
+    model, observations = ppo(Still(space)), batch()
+    plain = asked(model, space, observations)
+    ask = model.policy.get_distribution
+    monkeypatch.setattr(model.policy, "get_distribution", lambda seen: MaskedDistribution(ask(seen)))
+    masked = asked(model, space, observations)
+    assert isinstance(masked.scores, Grouped)
+    assert isinstance(plain.scores, Grouped)
+    for one, other in zip(masked.scores.groups, plain.scores.groups, strict=True):
+        assert one.values == pytest.approx(other.values)
+
+
 def test_pictures_are_transposed_and_scaled_as_the_model_has_them() -> None:
     space = spaces.Box(0, 255, (36, 36, 3), np.uint8)
     model, observations = dqn(Still(CARTPOLE, space), "CnnPolicy", policy_kwargs={}), batch(space, 2)
