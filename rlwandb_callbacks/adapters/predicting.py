@@ -20,7 +20,8 @@ class PredictingPolicy:
     """Takes the actions that ``predict`` gives, and scores from the networks behind it.
 
     Scores are q-values (DQN, QR-DQN), the distribution of an actor-critic policy (A2C, PPO, TRPO) with its V(s), or
-    that of a squashed Gaussian actor (SAC). A model whose environment is a ``VecNormalize`` has its observations
+    that of a squashed Gaussian actor (SAC), or that of a recurrent actor (RecurrentPPO), whose critic has a memory that
+    ``predict`` does not carry and so no V(s) here. A model whose environment is a ``VecNormalize`` has its observations
     normalised by that one's statistics, which stay as they are.
 
     Args:
@@ -57,9 +58,11 @@ class PredictingPolicy:
         if normaliser is not None:
             observations = normaliser.normalize_obs(observations)
         with evaluating(self._policy):
-            memory = {} if self._state is None else {"state": self._state, "episode_start": begins}
+            carried = self._state
+            memory = {} if carried is None else {"state": carried, "episode_start": begins}
             actions, self._state = self._model.predict(observations, deterministic=self._reader.deterministic, **memory)
-            scores = self._scores(observations) if self._state is None else {}
+            has_memory = self._state is not None
+            scores = self._recurrent_scores(observations, carried, begins) if has_memory else self._scores(observations)
         return self._reader.read({"action": actions, **scores}, count)
 
     def _scores(self, observations: Any) -> dict[str, Any]:
@@ -80,6 +83,18 @@ class PredictingPolicy:
         mean, log_std, extra = actor.get_action_dist_params(tensors)
         found = actor.action_dist.proba_distribution(mean, log_std, **extra).distribution
         return {"distribution": self._in_action_units(found)}
+
+    def _recurrent_scores(self, observations: Any, carried: Any, begins: NDArray[np.bool_]) -> dict[str, Any]:
+        """Of a policy as sb3-contrib's recurrent ones, in the state that the last prediction began with."""
+        policy = self._policy
+        ask = getattr(policy, "get_distribution", None)
+        if ask is None or "lstm_states" not in inspect.signature(ask).parameters:
+            return {}
+        tensors, _ = policy.obs_to_tensor(observations)
+        before = map(np.zeros_like, self._state) if carried is None else carried
+        states = tuple(torch.as_tensor(part, dtype=torch.float32, device=policy.device) for part in before)
+        starts = torch.as_tensor(begins, dtype=torch.float32, device=policy.device)
+        return {"distribution": self._in_action_units(_inside(ask(tensors, states, starts)[0]))}
 
     def _in_action_units(self, distribution: Any) -> Any:
         """Squashes and scales a Gaussian as ``predict`` does with what is drawn from it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -225,6 +226,30 @@ def played(module: nn.Module, policy: Any, **settings: Any) -> list[list[int]]:
 def test_a_recurrent_model_begins_each_episode_anew() -> None:
     for actions in played(nn.Module(), Recurrent(), episodes=6, num_envs=2):
         assert actions == [0, 0, *[1] * (len(actions) - 2)]
+
+
+class RecurrentWithScores(Recurrent):
+    """Has the distribution behind its actions too, as sb3-contrib's policies have it; it counts in an LSTM's state."""
+
+    device = "cpu"
+
+    def obs_to_tensor(self, observation: Any) -> tuple[torch.Tensor, bool]:
+        return torch.as_tensor(observation), True
+
+    def get_distribution(self, obs: torch.Tensor, lstm_states: Any, episode_starts: torch.Tensor) -> Any:
+        steps = lstm_states[0] * (1 - episode_starts)
+        logits = torch.stack([torch.zeros(len(obs)), steps - 1.5], dim=1)
+        return SimpleNamespace(distribution=torch.distributions.Categorical(logits=logits)), None
+
+
+def test_a_recurrent_model_is_shown_in_the_state_that_it_acted_in() -> None:
+    cfg = WandbRLConfig(evaluation=EvaluationConfig(env="CartPole-v1", policy=RecurrentWithScores(), num_envs=2))
+    with undisturbed(nn.Module(), seed=0):
+        episodes = [each.episode for each in Evaluator(cfg, nn.Module()).play()]
+    for episode in episodes:
+        assert isinstance(episode.scores, Probabilities)
+        expected = 1 / (1 + np.exp(1.5 - np.arange(episode.length)))
+        assert episode.scores.values[:, 1] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("path", ["model", "model.policy", "model.predict"])
