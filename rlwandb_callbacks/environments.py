@@ -266,12 +266,15 @@ def describe_actions(env: Env | VectorEnv[Any, Any, Any]) -> ActionSpec:
     named: Any = list(meanings()) if callable(meanings) else []
     if isinstance(space, spaces.Discrete):
         return _choice(int(space.n), int(space.start), named)
+    dimensions = env.unwrapped.action_names if isinstance(env.unwrapped, TeamEnv) else ()
     if isinstance(space, spaces.Box):
-        return ContinuousActions(space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64))
+        low, high = (bound.ravel().astype(np.float64) for bound in (space.low, space.high))
+        return ContinuousActions(low, high, dimensions if len(dimensions) == low.size else ())
     if isinstance(space, spaces.MultiDiscrete):
         sizes, firsts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
         names = named if len(named) == len(sizes) else [[]] * len(sizes)
-        return GroupedActions(tuple(map(_choice, sizes, firsts, names)))
+        titles = dimensions if len(dimensions) == len(sizes) else ()
+        return GroupedActions(tuple(map(_choice, sizes, firsts, names)), titles)
     if isinstance(space, spaces.MultiBinary):
         count = math.prod(space.shape)
         return BinaryActions(tuple(map(str, named)) if len(named) == count else tuple(f"a[{i}]" for i in range(count)))

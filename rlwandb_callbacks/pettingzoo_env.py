@@ -52,6 +52,12 @@ class TeamEnv(gym.Env[dict[str, Any], NDArray[Any]]):
         self.action_space = _joined(list(self.agent_action_spaces.values()))
 
     @property
+    def action_names(self) -> tuple[str, ...]:
+        """For each number in the team's action the agent whose it is."""
+        counts = {agent: int(np.prod(space.shape or (1,))) for agent, space in self.agent_action_spaces.items()}
+        return tuple(agent if count == 1 else f"{agent}[{i}]" for agent, count in counts.items() for i in range(count))
+
+    @property
     def render_mode(self) -> str | None:  # type: ignore[override]  # an attribute in gymnasium, which is only read
         """Of the parallel environment."""
         return getattr(self.parallel.unwrapped, "render_mode", None)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rlwandb_callbacks.core.episode import PolicyStep
+from rlwandb_callbacks.core.episode import Floats, Gaussian, Grouped, PolicyScores, PolicyStep, groups_of
 from rlwandb_callbacks.errors import PolicyError
 from rlwandb_callbacks.policy_answer import Reader
 
@@ -23,7 +23,7 @@ class TeamReader:
         self._readers = readers
 
     def read(self, answers: Any, batch_size: int) -> PolicyStep:
-        """Joins the agents' actions to ``[B, D]``.
+        """Joins the agents' actions to ``[B, D]``, and what is known of each to the scores of the whole.
 
         Raises:
             PolicyError: If an agent is missing, or its answer cannot be read.
@@ -37,7 +37,23 @@ class TeamReader:
                 "evaluation.shared_policy=True it is called for each agent with the batch of its observations."
             )
         steps = [reader.read(answers[agent], batch_size) for agent, reader in self._readers.items()]
-        return PolicyStep(np.concatenate([step.actions.reshape(batch_size, -1) for step in steps], axis=1))
+        actions = np.concatenate([step.actions.reshape(batch_size, -1) for step in steps], axis=1)
+        return PolicyStep(actions, joined_scores([step.scores for step in steps]))
+
+
+def joined_scores(parts: Sequence[PolicyScores | None]) -> PolicyScores | None:
+    """Scores of a team's action from those of its agents, each with a leading axis B; None where they do not match."""
+    gaussians = [part for part in parts if isinstance(part, Gaussian)]
+    if gaussians and len(gaussians) == len(parts):
+        return Gaussian(_flat([part.mean for part in gaussians]), _flat([part.std for part in gaussians]))
+    groups = [groups_of(part) for part in parts]
+    choices = tuple(choice for group in groups for choice in group)
+    is_complete = all(groups) and len({type(choice) for choice in choices}) == 1
+    return Grouped(choices) if is_complete else None
+
+
+def _flat(arrays: Sequence[Floats]) -> Floats:
+    return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
 
 
 def for_each_agent(policy: Callable[..., Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -29,10 +29,12 @@ class ContinuousActions:
     Args:
         low: Shape ``[D]``, ``-inf`` where unbounded.
         high: Shape ``[D]``, ``inf`` where unbounded.
+        names: One per dimension; by default they are numbered.
     """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,11 @@ class GroupedActions:
 
     Args:
         groups: One per dimension of the action, in order; arrays of choices are flattened.
+        titles: What each is called; by default they are numbered.
     """
 
     groups: tuple[DiscreteActions, ...]
+    titles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

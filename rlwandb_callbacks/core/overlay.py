@@ -191,7 +191,7 @@ class Overlay:
         action = self.episode.actions[step].reshape(-1).astype(np.float64).tolist()
         scores = None if self.episode.scores is None else row_of(self.episode.scores, step)
         for row, (low, high) in enumerate(self._action_axes[: self._row_count]):
-            self._draw_label(canvas, row, f"a[{row}]", marked=False)
+            self._draw_label(canvas, row, self._dimension_name(row), marked=False)
             text = format_number(action[row])
             if isinstance(scores, Gaussian):
                 mean, std = float(scores.mean.reshape(-1)[row]), float(scores.std.reshape(-1)[row])
@@ -202,6 +202,10 @@ class Overlay:
             x = at.x(action[row], low, high)
             self._fill(canvas, row, x - 2, x + 2, CHOSEN, overhang=3)
             self._draw_value(canvas, row, text, TEXT)
+
+    def _dimension_name(self, row: int) -> str:
+        names = self.actions.names if isinstance(self.actions, ContinuousActions) else ()
+        return names[row] if names else f"a[{row}]"
 
     def _draw_value(self, canvas: Pixels, row: int, text: str, colour: Colour) -> None:
         at = self._at

@@ -14,6 +14,7 @@ from rlwandb_callbacks.core.actions import (
     BinaryActions,
     ContinuousActions,
     DiscreteActions,
+    GroupedActions,
     choices_of,
 )
 from rlwandb_callbacks.core.episode import PolicyScores, QValues, groups_of
@@ -94,7 +95,7 @@ def bars_of(actions: ActionSpec, scores: PolicyScores | None, action: NDArray[np
         ]
     choices = choices_of(actions)
     rows = shares([len(choice.names) for choice in choices], MAX_ROWS)
-    names = actions.names if isinstance(actions, BinaryActions) else _titles(len(choices))
+    names = _titles(actions, len(choices))
     return [
         row
         for i, choice in enumerate(choices)
@@ -121,7 +122,11 @@ def _compares_q_values(scores: PolicyScores | None) -> bool:
     return any(isinstance(group, QValues) for group in groups_of(scores))
 
 
-def _titles(count: int) -> list[str]:
+def _titles(actions: ActionSpec, count: int) -> Sequence[str]:
+    if isinstance(actions, BinaryActions):
+        return actions.names
+    if isinstance(actions, GroupedActions) and actions.titles:
+        return actions.titles
     return [f"a[{i}]" for i in range(count)] if count > 1 else [""]
 
 

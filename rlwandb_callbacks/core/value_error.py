@@ -137,6 +137,8 @@ def seen_enough(episode: Episode, gamma: float) -> NDArray[np.bool_]:
 
 
 def _predictions(episode: Episode, first: int | Sequence[int]) -> tuple[Floats, str] | None:
+    if episode.agent_returns:  # each agent's critic may be about its own return, and these are of the team
+        return None
     of_actions = chosen_q(episode, first=first)
     if of_actions is not None:
         return of_actions, "Q(s, a)"

@@ -11,14 +11,20 @@ import torch
 from evaluations import attempt
 from gymnasium import spaces
 from torch import nn
+from torch.distributions import Normal
 
 from rlwandb_callbacks.config import WandbRLConfig, as_config
+from rlwandb_callbacks.core.actions import ContinuousActions
+from rlwandb_callbacks.core.behaviour import mean_chosen_q
+from rlwandb_callbacks.core.episode import Gaussian, Grouped, Probabilities, QValues, row_of
+from rlwandb_callbacks.core.panel_rows import bars_of
 from rlwandb_callbacks.environments import env_maker
 from rlwandb_callbacks.errors import EnvError, PolicyError
 from rlwandb_callbacks.evaluator import Evaluator
 from rlwandb_callbacks.pettingzoo_env import AGENT_REWARDS, TeamEnv, is_parallel
 from rlwandb_callbacks.recorder import Recorder, Shelf
 from rlwandb_callbacks.replay import replay
+from rlwandb_callbacks.team_policy import joined_scores
 
 
 class Meeting(pettingzoo.ParallelEnv):
@@ -177,6 +183,41 @@ def test_a_policy_that_agents_share_is_asked_for_each() -> None:
     episodes = [each.episode for each in evaluator.play()]
     assert asked[:2] == [(3, 2), (3, 2)]
     assert episodes[0].actions.tolist() == [[1, 6]] * 3
+
+
+def test_what_the_policy_gives_for_each_agent_is_shown_under_its_name() -> None:
+    q_a, q_b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0, 4.0]])
+
+    def q_values(observations: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        size = len(observations["a"])
+        return {"a": q_a.expand(size, 2), "b": q_b.expand(size, 3)}
+
+    evaluator = Evaluator(config(Meeting, q_values), nn.Module())
+    episode = evaluator.play()[0].episode
+    assert isinstance(episode.scores, Grouped)
+    assert [group.values[0].tolist() for group in episode.scores.groups] == [[1.0, 2.0], [3.0, 5.0, 4.0]]
+    bars = bars_of(evaluator.actions, row_of(episode.scores, 0), episode.actions[0])
+    assert [(bar.label, bar.value) for bar in bars if bar.is_chosen] == [("a 1", 2.0), ("b 6", 5.0)]
+    assert mean_chosen_q([episode], first=[0, 5]) == 3.5
+
+
+def test_gaussians_of_agents_stand_one_after_the_other() -> None:
+    def policy(observations: dict[str, torch.Tensor]) -> dict[str, Normal]:
+        size = len(observations["a"])
+        return {"a": Normal(torch.full((size, 2, 2), 0.5), 0.1), "b": Normal(torch.full((size, 1), 2.0), 0.2)}
+
+    evaluator = Evaluator(config(Boxes, policy, max_steps=2), nn.Module())
+    scores = evaluator.play()[0].episode.scores
+    assert isinstance(scores, Gaussian)
+    assert scores.mean[0].tolist() == [0.5] * 4 + [2.0]
+    assert scores.std[0].tolist() == pytest.approx([0.1] * 4 + [0.2])
+    assert isinstance(evaluator.actions, ContinuousActions)
+    assert evaluator.actions.names == ("a[0]", "a[1]", "a[2]", "a[3]", "b")
+
+
+def test_scores_of_some_agents_only_are_left_out() -> None:
+    assert joined_scores([QValues(np.zeros((1, 2))), None]) is None
+    assert joined_scores([QValues(np.zeros((1, 2))), Probabilities(np.full((1, 2), 0.5))]) is None
 
 
 @pytest.mark.parametrize(

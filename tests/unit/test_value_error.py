@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,18 @@ def test_q_values_go_before_state_values(make_episode: MakeEpisode) -> None:
 
 def test_a_policy_without_predictions_has_no_errors(make_episode: MakeEpisode) -> None:
     assert value_errors([make_episode(), make_episode()], gamma=0.9) is None
+
+
+def test_predictions_for_single_agents_are_not_held_against_the_return_of_their_team() -> None:
+    team = Episode(
+        actions=np.zeros((2, 1), np.int64),
+        rewards=np.ones(2),
+        terminated=True,
+        scores=QValues(np.ones((2, 2))),
+        agent_returns={"a": 1.0, "b": 1.0},
+    )
+    assert value_errors([team], gamma=0.9) is None
+    assert value_errors([replace(team, agent_returns={})], gamma=0.9) is not None
 
 
 @pytest.mark.parametrize(
