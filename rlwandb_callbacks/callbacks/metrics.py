@@ -28,13 +28,19 @@ class MetricsCallback(RLCallback):
     the optimizers. A row holds the latest value of each metric that was returned since the row before, or that the
     Trainer holds; nothing is moved off the device, and nothing waits for it, until a row is due.
 
+    Args:
+        cfg: A config, or a mapping with its keys.
+        is_written: Write the rows; else they are only looked at, by alerts.
+        keywords: As for every callback.
+
     Example:
         >>> MetricsCallback({"metric_list": ["loss", "q_values"]}).cfg.metric_list
         ['loss', 'q_values']
     """
 
-    def __init__(self, cfg: Any = None, **keywords: Any) -> None:
+    def __init__(self, cfg: Any = None, *, is_written: bool = True, **keywords: Any) -> None:
         super().__init__(cfg, **keywords)
+        self._is_written = is_written
         self._selection = MetricSelection(self.cfg.metric_list)
         self._clear()
 
@@ -128,6 +134,9 @@ class MetricsCallback(RLCallback):
         if self.session.sink is None:
             return
         ours = {f"train/{name}": Scalar(number) for name, number in over_ranks(shares).items()}
+        if not self._is_written:
+            self.session.tell(trainer, pl_module, ours)
+            return
         theirs = logged_on_step(trainer) if self.session.shares_rows_with_lightning else {}
         written = {key: value for key, value in ours.items() if self.session.shown_as(key) not in theirs}
         self.session.write(trainer, pl_module, written, elsewhere=ours)

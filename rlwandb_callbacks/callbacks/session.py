@@ -257,11 +257,19 @@ class Session:
         row = {**values, **news}
         self.sink.write(self._naming.row(axes), self._naming.row(row))
         self._counts_written = counts
-        if self._listeners:
-            numbers = {key: value.value for key, value in {**elsewhere, **row}.items() if isinstance(value, Scalar)}
-            for listener in self._listeners:
-                with self.guarded("Looking at a row"):
-                    listener(axes, numbers)
+        self._tell(axes, {**elsewhere, **row})
+
+    def tell(self, trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:
+        """Gives values of the present step to those who listen, and writes nothing."""
+        self._tell(self.counters.axes(trainer, module), values)
+
+    def _tell(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
+        if not self._listeners:
+            return
+        numbers = {key: value.value for key, value in values.items() if isinstance(value, Scalar)}
+        for listener in self._listeners:
+            with self.guarded("Looking at a row"):
+                listener(axes, numbers)
 
     def shown_as(self, key: str) -> str:
         """What a key of ours is called in the run, by the preset that ``naming`` chose."""

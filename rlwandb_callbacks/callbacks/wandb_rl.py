@@ -36,11 +36,13 @@ def build_callbacks(cfg: WandbRLConfig | None = None, *, sink: Sink | None = Non
         ['GradientsCallback', 'MetricsCallback', 'RolloutsCallback', 'EvaluationCallback']
     """
     config = as_config(cfg, **keywords)
-    wanted: list[type[RLCallback]] = []
+    wanted: list[Callable[..., RLCallback]] = []
     if config.gradient_logger:
         wanted.append(GradientsCallback)
     if config.plot_logger:
         wanted += [MetricsCallback, RolloutsCallback]
+    elif config.alerts.enabled:  # their rules are about numbers that nobody wants to see
+        wanted.append(functools.partial(MetricsCallback, is_written=False))
     if config.plasticity.enabled:
         wanted.append(PlasticityCallback)
     if config.vis_dataset:

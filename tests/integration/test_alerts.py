@@ -37,6 +37,13 @@ def test_an_offline_run_holds_one_alert_for_each_rule(fit: Any) -> None:
     assert alerts[1].text.endswith("is nan (update 6).")
 
 
+def test_the_rules_are_asked_where_metrics_are_not_logged_too(fit: Any) -> None:
+    sink = MemorySink()
+    fit(Explodes(), WandbRLCallback({**SETTINGS, "plot_logger": False}, sink=sink))
+    assert [title for title, _, _ in sink.alerts] == ["Q-values explode", "A loss or gradient is not finite"]
+    assert [key for row in sink.by_update() for key in row if key.startswith("train/")] == []
+
+
 def test_nothing_is_said_of_a_healthy_training_or_when_switched_off(fit: Any) -> None:
     healthy, silent = MemorySink(), MemorySink()
     fit(TinyValidatedQ(), WandbRLCallback(SETTINGS, env=CorridorEnv, policy="q_network", sink=healthy))
