@@ -96,6 +96,7 @@ class Evaluator:
     def _describe(self, env: Env | VectorEnv[Any, Any, Any]) -> None:
         self._is_vector = isinstance(env, VectorEnv)
         self._action_space = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
+        self._observation_space = _observation_space(env)
         self._agents = env.agent_action_spaces if isinstance(env, TeamEnv) else {}
         self.actions: ActionSpec = describe_actions(env)
         self.fps: float = self._cfg.videos.fps or frames_per_second(env)
@@ -220,9 +221,10 @@ class Evaluator:
         cfg = self._cfg.evaluation
         policy = resolve_policy(self._module, cfg.policy)
         if not self._agents:
-            return Player(policy, self._module, self._reader(self._action_space))
+            return Player(policy, self._module, self._reader(self._action_space), self._observation_space)
         reader: Any = TeamReader({agent: self._reader(space) for agent, space in self._agents.items()})
-        return Player(for_each_agent(policy) if cfg.shared_policy else policy, self._module, reader)
+        asked = for_each_agent(policy) if cfg.shared_policy else policy
+        return Player(asked, self._module, reader, self._observation_space)
 
     def _reader(self, action_space: Any) -> Reader:
         meaning = tensor_meaning(self._cfg.evaluation.policy, self._module, self._cfg.action_logger)

@@ -99,9 +99,11 @@ class Player:
             TorchRL, or a model of Stable-Baselines3.
         module: The LightningModule, which tells device and type where the policy does not.
         reader: Reads the answers.
+        observation_space: Of one environment.
     """
 
-    def __init__(self, policy: Any, module: nn.Module, reader: Reader) -> None:
+    def __init__(self, policy: Any, module: nn.Module, reader: Reader, observation_space: Any = None) -> None:
+        self._observation_space = observation_space
         self._adapter = adapter_for(policy, module, reader)
         self._begins: NDArray[np.bool_] | None = None
 
@@ -119,7 +121,7 @@ class Player:
         Raises:
             PolicyError: If the answer cannot be read.
         """
-        count = batch_size_of(observations)
+        count = batch_size_of(observations, self._observation_space)
         begins = self._begins
         if begins is None or begins.size != count:
             begins = np.ones(count, dtype=np.bool_)
@@ -136,7 +138,7 @@ class Player:
         Raises:
             PolicyError: If an answer cannot be read, or the state cannot be carried.
         """
-        first = np.arange(batch_size_of(observations)) == 0
+        first = np.arange(batch_size_of(observations, self._observation_space)) == 0
         self(observations)
         if self._adapter.has_memory:
             self.begin_episodes(first & side_by_side)

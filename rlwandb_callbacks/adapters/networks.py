@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import nn
 
 
@@ -54,17 +55,27 @@ def to_tensors(observations: Any, like: torch.Tensor) -> Any:
     if isinstance(observations, dict):
         return {key: to_tensors(value, like) for key, value in observations.items()}
     if isinstance(observations, tuple):
-        return tuple(to_tensors(value, like) for value in observations)
+        parts = [to_tensors(value, like) for value in observations]
+        return type(observations)(*parts) if hasattr(observations, "_fields") else tuple(parts)  # graphs have names
     array = np.asarray(observations)
     if array.dtype.kind not in "biuf":
         return observations
     return torch.as_tensor(array, device=like.device, dtype=like.dtype if array.dtype.kind == "f" else None)
 
 
-def batch_size_of(observations: Any) -> int:
-    """Number of observations in a batch, as ``gymnasium.vector`` makes it."""
+def batch_size_of(observations: Any, space: Any = None) -> int:
+    """Number of observations in a batch, as ``gymnasium.vector`` makes it.
+
+    Args:
+        observations: The batch.
+        space: Of one observation. Without it a tuple is taken for the parts of a ``Tuple``; texts, sequences and graphs
+            are batched as tuples as well.
+    """
     if isinstance(observations, dict):
-        return batch_size_of(next(iter(observations.values())))
-    if isinstance(observations, tuple) and not isinstance(observations[0], str):  # gymnasium batches text as a tuple
+        key = next(iter(observations))
+        return batch_size_of(observations[key], space[key] if isinstance(space, spaces.Dict) else None)
+    if isinstance(space, spaces.Tuple):
+        return batch_size_of(observations[0], space[0])
+    if space is None and isinstance(observations, tuple) and not isinstance(observations[0], str):
         return batch_size_of(observations[0])
     return len(observations)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rlwandb_callbacks.adapters.memory import StateParameter, merged, split_answer, with_rows_begun
-from rlwandb_callbacks.adapters.networks import batch_size_of, evaluating, network_of, parameter_like, to_tensors
+from rlwandb_callbacks.adapters.networks import evaluating, network_of, parameter_like, to_tensors
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.policy_answer import Reader
 
@@ -44,7 +44,7 @@ class PlainPolicy:
 
     def act(self, observations: Any, begins: NDArray[np.bool_]) -> PolicyStep:
         """Acts in B states; see :class:`rlwandb_callbacks.adapters.Adapter`."""
-        count = batch_size_of(observations)
+        count = begins.size
         batch = to_tensors(observations, parameter_like(self._network, self._module))
         with evaluating(self._network):
             if self._state is None or begins.all():

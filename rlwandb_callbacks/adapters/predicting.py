@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch.distributions import AffineTransform, Distribution, Normal, TanhTransform, TransformedDistribution
 
-from rlwandb_callbacks.adapters.networks import batch_size_of, evaluating
+from rlwandb_callbacks.adapters.networks import evaluating
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.policy_answer import Reader
 
@@ -53,7 +53,7 @@ class PredictingPolicy:
 
     def act(self, observations: Any, begins: NDArray[np.bool_]) -> PolicyStep:
         """Acts in B states; see :class:`rlwandb_callbacks.adapters.Adapter`."""
-        count = batch_size_of(observations)
+        count = begins.size
         normaliser = getattr(self._model, "get_vec_normalize_env", lambda: None)()
         if normaliser is not None:
             observations = normaliser.normalize_obs(observations)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rlwandb_callbacks.adapters.networks import batch_size_of, evaluating, network_of, parameter_like, to_tensors
+from rlwandb_callbacks.adapters.networks import evaluating, network_of, parameter_like, to_tensors
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.errors import PolicyError
 from rlwandb_callbacks.policy_answer import Reader
@@ -56,7 +56,7 @@ class TensorDictPolicy:
         from tensordict.nn import InteractionType, set_interaction_type
 
         kind = InteractionType.DETERMINISTIC if self._reader.deterministic else InteractionType.RANDOM
-        count = batch_size_of(observations)
+        count = begins.size
         with evaluating(self._network), set_interaction_type(kind):
             asked = self._question(observations, begins, count)
             written = self._policy(asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -356,3 +357,41 @@ def test_a_vector_of_the_user_is_played_in_training(fit: Any, mode: gym.vector.A
     row = evaluated(fit, rightwards, env=make, episodes=5)
     assert (row["eval/return_mean"], row["eval/length_mean"], row["eval/success_rate"]) == (4.0, 4.0, 1.0)
     assert "return 6.00 · length 6 · terminated · seed 4" in row["video/best"].caption
+
+
+class LooseEnv(CorridorEnv):
+    """Observes what has no fixed size, three times over."""
+
+    def __init__(self, space: spaces.Space[Any], render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.observation_space: Any = space
+
+    def _observation(self) -> Any:
+        self.observation_space.seed(self._position)
+        return self.observation_space.sample()
+
+
+BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("space", "is_one"),
+    [
+        (spaces.Sequence(BOX), lambda one: isinstance(one, tuple)),
+        (spaces.Sequence(BOX, stack=True), lambda one: isinstance(one, torch.Tensor) and one.shape[1:] == (2,)),
+        (spaces.Graph(BOX, None), lambda one: isinstance(one.nodes, torch.Tensor)),
+        (spaces.Text(4), lambda one: isinstance(one, str)),
+    ],
+    ids=["sequence", "stacked", "graph", "text"],
+)
+@pytest.mark.parametrize("count", [1, 4])
+def test_observations_without_a_size_come_as_one_for_each_environment(
+    fit: Any, space: Any, is_one: Any, count: int
+) -> None:
+    def policy(seen: tuple[Any, ...]) -> torch.Tensor:
+        assert all(map(is_one, seen))
+        return torch.tensor([[0.0, 1.0]]).expand(len(seen), 2)
+
+    for whole, ask in ((space, policy), (spaces.Dict(part=space), lambda seen: policy(seen["part"]))):
+        row = evaluated(fit, ask, env=partial(LooseEnv, whole), episodes=count)
+        assert row["eval/length_mean"] == np.mean([2 + seed % 5 for seed in range(count)])
