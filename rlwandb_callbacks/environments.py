@@ -225,7 +225,8 @@ def attribute_of(module: Any, env: Any) -> Any:
         return env
     found: Any = module
     for part in env.removeprefix(OF_MODULE).split("."):
-        holder, found = found, getattr(found, part, None)
+        holder = found
+        found = holder.get(part) if isinstance(holder, Mapping) else getattr(holder, part, None)
         if found is None:
             names = [*vars(holder), *dir(type(holder))] if not isinstance(holder, dict) else list(holder)
             raise EnvError(

@@ -4,6 +4,7 @@ import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -19,7 +20,7 @@ from rlwandb_callbacks.core.actions import (
     GroupedActions,
     OtherActions,
 )
-from rlwandb_callbacks.environments import describe_actions, env_maker, frames_per_second
+from rlwandb_callbacks.environments import attribute_of, describe_actions, env_maker, frames_per_second
 from rlwandb_callbacks.errors import EnvError, RenderError
 from rlwandb_callbacks.rendering import render
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
@@ -131,6 +132,10 @@ class Agent:
 def test_attributes_of_the_module_stand_for_what_they_hold(path: str, kwargs: dict[str, Any], inner: str) -> None:
     maker = env_maker(path, kwargs, Agent())
     assert type(maker().unwrapped).__name__ == type(maker(render=True).unwrapped).__name__ == inner
+
+
+def test_entries_of_dicts_on_the_module_stand_for_what_they_hold_too() -> None:
+    assert attribute_of(SimpleNamespace(options={"eval": {"env": "Taxi-v4"}}), "self.options.eval.env") == "Taxi-v4"
 
 
 def test_a_method_of_the_module_makes_envs_by_its_hyper_parameters() -> None:
