@@ -163,14 +163,16 @@ class Overlay:
 
     def _draw_bars(self, canvas: Pixels, step: int) -> None:
         scores = None if self.episode.scores is None else row_of(self.episode.scores, step)
-        for row, bar in enumerate(bars_of(self.actions, scores, self.episode.actions[step])):
-            if bar.begins_group:
-                self._draw_separator(canvas, row)
+        bars = bars_of(self.actions, scores, self.episode.actions[step])
+        for row, bar in enumerate(bars):
             self._draw_label(canvas, row, bar.label, marked=bar.is_chosen)
             if bar.value is not None:
                 self._draw_bar(canvas, row, bar.value, CHOSEN if bar.is_chosen else BAR)
             elif bar.is_chosen:
                 self._fill(canvas, row, self._at.bar_left, self._at.bar_right, CHOSEN)
+        for row, bar in enumerate(bars):  # last, as the blocks of text in crowded rows reach over them
+            if bar.begins_group:
+                self._draw_separator(canvas, row)
 
     def _draw_separator(self, canvas: Pixels, row: int) -> None:
         y = self._at.row_centre(row) - self._at.pitch // 2

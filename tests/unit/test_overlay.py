@@ -406,6 +406,17 @@ def test_each_choice_has_a_group_of_bars_between_lines(make_episode: MakeEpisode
     assert shows(panel, "action probabilities", at.text_size)
 
 
+def test_lines_between_choices_are_whole_where_rows_are_crowded(make_episode: MakeEpisode) -> None:
+    choice = DiscreteActions(tuple("01234"))
+    scores = Grouped((Probabilities(np.full((1, 5), 0.2)),) * 3)
+    episode = make_episode([0.0], actions=np.array([[1, 2, 3]]), scores=scores)
+    panel = Overlay(episode, GroupedActions((choice,) * 3), 300).panel(0)
+    at = Geometry(300, 15, 0.25)
+    for row in (5, 10):
+        line = panel[at.row_centre(row) - at.pitch // 2, at.margin : at.width - at.margin]
+        assert is_colour(line, GRID).all()
+
+
 def test_q_values_of_all_choices_share_one_axis(make_episode: MakeEpisode) -> None:
     groups = (QValues(np.array([[1.0, 2.0]])), QValues(np.array([[4.0, 8.0]])))
     actions = GroupedActions((DiscreteActions(("0", "1")),) * 2)
