@@ -246,7 +246,8 @@ def wish(space: Space[Any]) -> str:
         )
     shape, lists = f"[B, {', '.join(map(str, space.shape or ()))}] of actions", ""
     if isinstance(space, spaces.Discrete):
-        shape = f"[B, {space.n}] of q-values or logits"
+        numbers = f"integers from {space.start} to {space.start + space.n - 1}"
+        shape = f"[B, {space.n}] of q-values or logits or [B] of actions ({numbers})"
     elif (choices := Choices.of(space)) is not None:
         options = choices.shape if choices.are_switches else (sum(choices.sizes),)
         shape += f" (integers) or [B, {', '.join(map(str, options))}] of logits"
@@ -263,7 +264,9 @@ def describe(answer: Any) -> str:
     if isinstance(answer, torch.Tensor | np.ndarray):
         return f"a {type(answer).__name__} of shape {list(answer.shape)} and dtype {answer.dtype}"
     if isinstance(answer, Mapping):
-        return f"a {type(answer).__name__} with the keys {sorted(map(str, answer.keys()))}"
+        arrays = {str(key): value for key, value in answer.items() if isinstance(value, torch.Tensor | np.ndarray)}
+        shapes = "".join(f", {key} of shape {list(value.shape)}" for key, value in arrays.items())
+        return f"a {type(answer).__name__} with the keys {sorted(map(str, answer.keys()))}{shapes}"
     if isinstance(answer, tuple | list):
         return f"a {type(answer).__name__} of ({', '.join(describe(entry) for entry in answer)})"
     if isinstance(answer, Distribution):

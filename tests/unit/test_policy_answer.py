@@ -444,7 +444,7 @@ def test_other_spaces_take_actions_of_their_shape_and_type(
         (np.zeros((2, 1, 3)), THREE, "a ndarray of shape [2, 1, 3] and dtype float64"),
         ({}, THREE, "a dict with the keys []"),
         ({"hidden": torch.zeros(2, 3), "b": 1}, THREE, "a dict with the keys ['b', 'hidden']"),
-        ({"q_values": torch.zeros(2, 5)}, THREE, "a dict with the keys ['q_values']"),
+        ({"q_values": torch.zeros(2, 3, 51)}, THREE, "a dict with the keys ['q_values'], q_values of shape [2, 3, 51]"),
         ({"loc": torch.zeros(2, 3), "scale": torch.ones(2, 3)}, THREE, "['loc', 'scale']"),
         ((), THREE, "a tuple of ()"),
         (
@@ -468,7 +468,11 @@ def test_what_cannot_be_read_is_named_with_what_would_do(answer: Any, space: spa
     with pytest.raises(PolicyError) as caught:
         read(answer, space)
     message = str(caught.value)
-    wish = "[B, 3] of q-values or logits" if space is THREE else "[B, 2] of actions"
+    wish = (
+        "[B, 3] of q-values or logits or [B] of actions (integers from 0 to 2)"
+        if space is THREE
+        else "[B, 2] of actions"
+    )
     for fragment in ("The policy answered", described, "to 2 observations", str(space), wish, "PolicyStep"):
         assert fragment in message
 
