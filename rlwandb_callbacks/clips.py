@@ -14,6 +14,7 @@ from rlwandb_callbacks.core.canvas import Pixels, contact_sheet, enlarge, format
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.overlay import annotate
 from rlwandb_callbacks.core.values import Image, Value, Video
+from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.film import Film
 from rlwandb_callbacks.video import write_video
 
@@ -69,12 +70,14 @@ def make_clip(film: Film, episode: Episode, *, rank: str, text: str, stem: Path,
 
     Raises:
         OSError: If a file cannot be written.
+        RenderError: If the frames differ in size.
     """
     steps = film.steps
     kept: dict[int, Pixels] = {}
     video_path = stem.with_suffix(".mp4")
     with _closing(iter(film)) as frames:
-        pictures = annotate(frames, episode, style.actions, steps) if style.has_overlay else map(enlarge, frames)
+        same = _of_one_size(frames)
+        pictures = annotate(same, episode, style.actions, steps) if style.has_overlay else map(enlarge, same)
         keeping = _keeping(pictures, sheet_indices(len(steps)), kept)
         write_video(keeping, video_path, fps=style.fps, crf=style.crf)
     sheet = contact_sheet(list(kept.values()), [f"step {steps[index]}" for index in kept])
@@ -90,6 +93,19 @@ def _closing(frames: Iterator[Pixels]) -> Iterator[Iterator[Pixels]]:
     finally:
         if isinstance(frames, Generator):
             frames.close()
+
+
+def _of_one_size(frames: Iterable[Pixels]) -> Iterator[Pixels]:
+    """Refuses what an encoder would take for the wrong frames, as it sees nothing but a stream of pixels."""
+    size: tuple[int, ...] | None = None
+    for frame in frames:
+        size = size or frame.shape
+        if frame.shape != size:
+            raise RenderError(
+                f"The environment's render() gave pictures of {size[1]} × {size[0]} pixels and then one of "
+                f"{frame.shape[1]} × {frame.shape[0]}; in an episode all must have one size."
+            )
+        yield frame
 
 
 def _keeping(frames: Iterable[Pixels], indices: Iterable[int], kept: dict[int, Pixels]) -> Iterator[Pixels]:

@@ -14,6 +14,7 @@ from rlwandb_callbacks.core.canvas import BAR, CHOSEN
 from rlwandb_callbacks.core.episode import Episode, QValues
 from rlwandb_callbacks.core.panel_layout import Geometry
 from rlwandb_callbacks.core.values import Image, Video
+from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.film import GivenFilm
 
 MakeEpisode = Callable[..., Episode]
@@ -146,3 +147,11 @@ def test_an_episode_without_scores_has_a_panel_as_well(
 def test_where_no_file_can_be_written_there_is_an_os_error(make_episode: MakeEpisode, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         clip_of(make_episode(), tmp_path / "no_such_folder" / "clip")
+
+
+@pytest.mark.parametrize("has_overlay", [True, False])
+def test_pictures_of_different_sizes_are_refused(make_episode: MakeEpisode, tmp_path: Path, has_overlay: bool) -> None:
+    frames: Any = [np.zeros((size, 80, 3), np.uint8) for size in (60, 60, 64)]
+    with pytest.raises(RenderError, match="80 × 60 pixels and then one of 80 × 64"):
+        clip_of(make_episode([1.0, 1.0]), tmp_path / "clip", frames, has_overlay=has_overlay)
+    assert list(tmp_path.iterdir()) == []
