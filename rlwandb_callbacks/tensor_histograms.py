@@ -15,6 +15,7 @@ from rlwandb_callbacks.core.values import Histogram, Scalar, Value
 from rlwandb_callbacks.tensor_copies import HostArray, TensorCopies, stored_values
 
 GRADIENTS, PARAMETERS, NORMS = "gradients/", "parameters/", "norm/"
+TOTAL_NORM = "grad_norm/total"
 
 
 def gradient_copies(parameters: Mapping[str, torch.nn.Parameter], *, sample: int | None = None) -> TensorCopies:

@@ -12,7 +12,7 @@ from rlwandb_callbacks.callbacks.trained import trained_networks, trained_parame
 from rlwandb_callbacks.core.schedule import Every
 from rlwandb_callbacks.core.values import Value
 from rlwandb_callbacks.tensor_copies import HostCopies, TensorCopies
-from rlwandb_callbacks.tensor_histograms import gradient_copies, parameter_copies, tensor_row
+from rlwandb_callbacks.tensor_histograms import TOTAL_NORM, gradient_copies, parameter_copies, tensor_row
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -24,10 +24,12 @@ class GradientsCallback(RLCallback):
     """Logs ``gradients/<name>``, ``parameters/<name>`` and ``grad_norm/<module>`` of what the optimizers train.
 
     Right before an update whose row is due, gradients are copied as the optimizer finds them: accumulated, unscaled,
-    not clipped yet. The rest is done in a thread of its own, on the step that it belongs to. Keys and bins are those
-    of ``wandb.watch``, which ``gradients.method: watch`` calls instead. Of several updates in one batch the last one
-    counts; parameters are those after it. Frozen copies such as target networks are left out, as no optimizer holds
-    them. ``train/grad_nonfinite`` counts NaN and infinities, which histograms leave out.
+    not clipped yet. The rest is done in a thread of its own, on the step that it belongs to. Keys and bins are those of
+    ``wandb.watch``, which ``gradients.method: watch`` calls instead. Of several updates in one batch the last one
+    counts; parameters are those after it. An optimizer that does not step when a row is due, such as that of an actor
+    that is updated every second batch, has a row of its own when it steps next. Frozen copies such as target networks
+    are left out, as no optimizer holds them. ``train/grad_nonfinite`` counts NaN and infinities, which histograms leave
+    out.
 
     ``wandb.watch`` itself takes parameter histograms from the forward pass of the root module, which a LightningModule
     never has in ``training_step``; and its hooks for them keep the module from being pickled. So parameters come from
@@ -50,10 +52,11 @@ class GradientsCallback(RLCallback):
         self._watch: Watch | None = None
         self._has_graph_hooks = False
         self._taken: dict[int, TensorCopies] = {}
+        self._owed: set[int] = set()  # optimizers that have not stepped since the row in which they are missing
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves W&B's hooks, copies of gradients and the thread out."""
-        return {**super().__getstate__(), "_watch": None, "_taken": {}, "_background": Background()}
+        return {**super().__getstate__(), "_watch": None, "_taken": {}, "_owed": set(), "_background": Background()}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts to watch."""
@@ -91,7 +94,10 @@ class GradientsCallback(RLCallback):
             with self.session.guarded("Logging the graph"):
                 assert self._watch is not None
                 self._watch.finish_graph()
-        if self._takes_gradients and self._every.would_fire(self.session.counters.updates + 1 - self._first_update):
+        if not self._takes_gradients:
+            return
+        is_due = self._every.would_fire(self.session.counters.updates + 1 - self._first_update)
+        if is_due or id(optimizer) in self._owed:
             with self.session.guarded("Reading gradients"):
                 self._taken[id(optimizer)] = self._gradients([optimizer], pl_module)
 
@@ -103,16 +109,22 @@ class GradientsCallback(RLCallback):
     ) -> None:
         """Writes a row when one is due; that of ``wandb.watch`` takes up the histograms that W&B holds ready."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        updates_watched = self.session.counters.updates - self._first_update
-        if self.session.sink is not None and self._every.due(updates_watched):
+        if self.session.sink is None:
+            return
+        if self._every.due(self.session.counters.updates - self._first_update):
             with self.session.guarded("Logging gradients"):
                 self._write_row(trainer, pl_module)
+        elif not self._owed.isdisjoint(self._taken):
+            with self.session.guarded("Logging gradients"):
+                self._write_late_row(trainer, pl_module)
 
     def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
         cfg = self.cfg.gradients
+        self._owed = {id(optimizer) for optimizer in trainer.optimizers} - self._taken.keys()
         taken, self._taken = list(self._taken.values()), {}
-        if self._takes_gradients and not taken:  # the module steps optimizers behind Lightning's back
+        if self._takes_gradients and not taken:  # none steps now, or the module does it behind Lightning's back
             taken.append(self._gradients(trainer.optimizers, pl_module))
+            self._owed = set() if taken[0].flats else self._owed
         if cfg.log != "gradients":
             taken.append(parameter_copies(trained_parameters(trainer.optimizers, pl_module), sample=cfg.sample))
         copies = HostCopies(taken)
@@ -120,6 +132,13 @@ class GradientsCallback(RLCallback):
             self.session.write(trainer, pl_module, tensor_row(copies.arrays()))
             return
         self._background.submit(partial(write_row, self.session.row_writer(trainer, pl_module), copies))
+        self._report_errors()
+
+    def _write_late_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._owed -= self._taken.keys()
+        copies, self._taken = HostCopies(self._taken.values()), {}
+        write = partial(write_row, self.session.row_writer(trainer, pl_module), copies, is_whole=False)
+        self._background.submit(write)
         self._report_errors()
 
     def _report_errors(self) -> None:
@@ -141,9 +160,10 @@ class GradientsCallback(RLCallback):
         self._report_errors()
 
 
-def write_row(write: Callable[[Mapping[str, Value]], None], copies: HostCopies) -> None:
-    """Counts copies and writes their row."""
-    write(tensor_row(copies.arrays()))
+def write_row(write: Callable[[Mapping[str, Value]], None], copies: HostCopies, *, is_whole: bool = True) -> None:
+    """Counts copies and writes their row; one that is not whole has no total of all gradients."""
+    row = tensor_row(copies.arrays())
+    write(row if is_whole else {key: value for key, value in row.items() if key != TOTAL_NORM})
 
 
 def backward_passes_per_update(trainer: Any) -> int:

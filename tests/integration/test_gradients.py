@@ -237,6 +237,32 @@ def test_of_several_updates_in_a_batch_the_last_one_counts(fit: Any) -> None:
     assert bins_of(rows_of(fit, ManySteps()), "q_network.2.bias") == [[3.0], [3.0]]
 
 
+class Delayed(TinyActorCritic):
+    """Steps the actor in every second batch, and not in those in which a row is due."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        actor, critic = self.optimizers()  # type: ignore[misc, union-attr]  # a list of two
+        for optimizer, network in ((critic, self.critic), (actor, self.actor))[: 2 - batch_idx % 2]:
+            optimizer.zero_grad()
+            self.manual_backward(network(batch[0][:, :1]).square().mean() * (batch_idx + 1))
+            optimizer.step()
+
+
+@both_methods
+def test_an_actor_that_steps_between_rows_is_seen(fit: Any, method: str) -> None:
+    run = logged(fit, Delayed(batches=8), {"method": method, "log_freq": 4})
+    assert {name.split(".")[0] for name in keys_below(run, "gradients/")} == {"actor", "critic"}
+
+
+def test_an_optimizer_that_missed_a_row_has_one_of_its_own_at_its_next_step(fit: Any) -> None:
+    sink = rows_of(fit, Delayed(batches=9), {"log_freq": 4})
+    steps = {
+        key: [row["time/updates"] for row in sink.rows if key in row]
+        for key in ("gradients/critic.0.weight", "gradients/actor.weight", "grad_norm/actor", "grad_norm/total")
+    }
+    assert list(steps.values()) == [[4, 8], [5, 9], [5, 9], [4, 8]]
+
+
 def test_optimizers_that_are_stepped_behind_lightnings_back_are_seen(fit: Any) -> None:
     class Raw(TinyActorCritic):
         def optimizers(self, use_pl_optimizer: bool = True) -> Any:
