@@ -34,7 +34,8 @@ WORST = float(torch.finfo(torch.float32).min)
 class EvaluationCallback(RLCallback):
     """Plays complete episodes when validation ends, and logs them.
 
-    A module without a validation loop is evaluated every ``evaluation.every_n_steps`` updates and at the end of fit.
+    A module without a validation loop is evaluated every ``evaluation.every_n_steps`` updates and at the end of fit;
+    one whose validation did not come, as training stopped within an epoch, at the end of fit.
     The numbers (``eval/…``, ``q/…``, ``policy/…``) are put among the Trainer's metrics, so that
     ``ModelCheckpoint(monitor="eval/return_mean")`` and ``EarlyStopping`` see them. A module that brings no environment
     may return ``{"episodes": [Episode, …]}`` from ``validation_step`` instead.
@@ -119,9 +120,14 @@ class EvaluationCallback(RLCallback):
             self._evaluate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluates modules that have no validation loop a last time."""
-        if not trainer.enable_validation and self._evaluated_at_update != self.session.counters.updates:
+        """Evaluates modules that have no validation loop a last time, and those whose validation has not come."""
+        is_wanted = self._evaluated_at_update < 0 if trainer.enable_validation else self._is_behind
+        if is_wanted:
             self._evaluate(trainer, pl_module)
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._evaluated_at_update != self.session.counters.updates
 
     def on_validation_batch_end(
         self,

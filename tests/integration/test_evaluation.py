@@ -103,6 +103,16 @@ def test_a_module_with_validation_loop_is_evaluated_when_that_ends(fit: Any) -> 
     assert [row["trainer/global_step"] for row in sink.by_update()] == [3, 7]
 
 
+def test_a_training_that_stops_before_its_first_validation_is_evaluated_at_the_end(fit: Any) -> None:
+    sink = evaluated(fit, AlwaysRight(batches=8), max_steps=5)
+    assert [row["time/updates"] for row in sink.by_update()] == [5]
+
+
+def test_a_training_that_stops_after_a_validation_is_not_evaluated_again(fit: Any) -> None:
+    sink = evaluated(fit, AlwaysRight(batches=8), max_steps=5, val_check_interval=4)
+    assert [row["time/updates"] for row in sink.by_update()] == [4]
+
+
 def test_model_checkpoint_can_monitor_the_return(fit: Any) -> None:
     class Improves(TinyValidatedQ):
         def policy(self, observations: torch.Tensor) -> torch.Tensor:
