@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from collections import deque
@@ -163,6 +164,8 @@ class Jobs:
         """
         self.collect()
         if not self._pending:
+            if is_child():
+                self.close()
             return 0
         from tqdm import tqdm
 
@@ -203,7 +206,16 @@ class Jobs:
         if self._kind == "process" and given_up:
             executor.shutdown(wait=False, kill_workers=True)  # type: ignore[call-arg]  # of loky's executor
         else:
-            executor.shutdown(wait=False)
+            executor.shutdown(wait=is_child())
+
+
+def is_child() -> bool:
+    """Tells whether multiprocessing started this process, as for ``ddp_spawn``.
+
+    Such a process joins its own children when it ends, before it lets their executor tell them to leave: a worker that
+    is still there would be waited for, forever or until it has idled long enough.
+    """
+    return multiprocessing.parent_process() is not None
 
 
 def new_executor(kind: str | Executor) -> Executor:

@@ -14,6 +14,7 @@ from typing import Any
 
 NICENESS = 10
 PARENT_CHECK_SECONDS = 2.0
+SPAWNED_MAIN = "__mp_main__"  # the user's script in a process that was spawned, as by ddp_spawn; the worker has another
 LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
 # loky takes a worker that has grown by 300 MB for a leak, says so, and starts another; a map and videos may take more.
@@ -65,4 +66,11 @@ def pack(work: Any) -> bytes:
     """
     import cloudpickle
 
-    return bytes(cloudpickle.dumps(work))
+    script = sys.modules.get(SPAWNED_MAIN)
+    if script is None or SPAWNED_MAIN in cloudpickle.list_registry_pickle_by_value():
+        return bytes(cloudpickle.dumps(work))
+    cloudpickle.register_pickle_by_value(script)
+    try:
+        return bytes(cloudpickle.dumps(work))
+    finally:
+        cloudpickle.unregister_pickle_by_value(script)

@@ -207,6 +207,42 @@ def test_a_script_without_a_main_guard_runs_once_and_its_classes_reach_the_worke
     assert answer.stdout.split("\n") == ["script", "from the script", ""]
 
 
+SPAWNING = """
+import multiprocessing
+import os
+import sys
+import time
+
+from rlwandb_callbacks.jobs import Jobs
+
+class Work:
+    def __call__(self):
+        return os.getpid()
+
+def train():
+    jobs = Jobs("process", on_fallback=lambda reason: print("fallback", reason))
+    jobs.submit(Work(), lambda outcome: print("elsewhere", outcome.result not in (None, os.getpid())))
+    while sys.argv[1] == "late" and len(jobs):
+        jobs.collect()
+        time.sleep(0.01)
+    jobs.finish(60)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=train)
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.parametrize("moment", ["early", "late"])
+def test_a_process_that_was_spawned_sends_classes_of_its_script_and_ends(tmp_path: Path, moment: str) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(SPAWNING)
+    command = [sys.executable, str(script), moment]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=45)
+    assert answer.stdout == "elsewhere True\n", answer.stderr[-3000:]
+
+
 def test_a_worker_leaves_when_the_training_process_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(
