@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import gymnasium as gym
@@ -149,12 +148,7 @@ def test_episodes_that_ended_before_an_exception_are_written(fit: Any) -> None:
     assert sink.column("rollout/return_mean") == [5.0]
 
 
-def test_a_batch_in_which_nothing_ended_costs_next_to_nothing() -> None:
+def test_nothing_is_kept_of_a_batch_in_which_nothing_ended() -> None:
     callback = RolloutsCallback(sink=MemorySink())
-    outputs = {"loss": torch.zeros(()), "q_values": torch.zeros(4), "td_error": torch.zeros(4)}
-    callback._keep(outputs)
-    start = time.perf_counter()
-    for _ in range(10_000):
-        callback._keep(outputs)
-    assert (time.perf_counter() - start) / 10_000 < 20e-6
+    callback._keep({"loss": torch.zeros(()), "q_values": torch.zeros(4), "td_error": torch.zeros(4)})
     assert callback._kept == []

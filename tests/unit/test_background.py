@@ -28,7 +28,7 @@ def test_the_caller_goes_on_until_the_bound_is_reached() -> None:
     assert blocked.is_alive()
     assert begun == [1]
     gate.set()
-    blocked.join(timeout=5)
+    blocked.join(timeout=60)
     background.close()
     assert begun == [1, 2]
 
