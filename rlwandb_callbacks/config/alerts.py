@@ -17,7 +17,7 @@ class AlertsConfig:
         max_q_value: Largest size of a q-value, > 0, in the unit of returns; null leaves the rule out.
         min_entropy: Smallest entropy in nats of a policy that had more; null leaves the rule out. With a limit above
             zero negative entropies, which only densities have, pass; for those set a negative limit.
-        not_finite: Whether a loss or gradient norm that is NaN or infinite is told.
+        not_finite: Whether a loss or gradient norm that is NaN or infinite is told, or a q-value that is NaN.
         return_fall: Fall of the mean return from its best, as a share in (0, 1] of the best, or of what had been gained
             until then if that is more; null leaves the rule out.
         return_patience: How many evaluations in a row must have fallen so far, ≥ 1.

@@ -30,7 +30,7 @@ class Alert:
 
 
 def exploding_q_values(numbers: Mapping[str, float], *, limit: float) -> str | None:
-    """Says which q-value is beyond ±``limit``, or no number any more.
+    """Says which q-value is beyond ±``limit``; what is no number is left to :func:`not_finite`.
 
     Args:
         numbers: By key; q-values are ``train/q_value``, ``train/target_q_value`` and ``train/q1``, …, also with
@@ -42,7 +42,7 @@ def exploding_q_values(numbers: Mapping[str, float], *, limit: float) -> str | N
         'train/q_value_max is 2e+06; the limit is ±1e+06'
     """
     for key, value in numbers.items():
-        if Q_VALUE_KEY.fullmatch(key) and not abs(value) <= limit:
+        if Q_VALUE_KEY.fullmatch(key) and abs(value) > limit:
             return f"{key} is {value:.6g}; the limit is ±{limit:.6g}"
     return None
 
@@ -70,17 +70,19 @@ def collapsed_entropy(numbers: Mapping[str, float], *, limit: float) -> str | No
 
 
 def not_finite(numbers: Mapping[str, float]) -> str | None:
-    """Says which loss or gradient norm is NaN or infinite.
+    """Says which loss or gradient norm is NaN or infinite, or which q-value is NaN.
 
     Args:
-        numbers: By key; looked at are ``train/…loss…`` and ``train/grad_norm…``.
+        numbers: By key; looked at are ``train/…loss…`` and ``train/grad_norm…``, and the q-values of
+            :func:`exploding_q_values`, whose infinite values explode.
 
     Example:
         >>> not_finite({"train/loss": 0.1, "train/grad_norm": float("inf")})
         'train/grad_norm is inf'
     """
     for key, value in numbers.items():
-        if LOSS_OR_GRADIENT_KEY.fullmatch(key) and not math.isfinite(value):
+        is_nan_q_value = math.isnan(value) and Q_VALUE_KEY.fullmatch(key)
+        if is_nan_q_value or (LOSS_OR_GRADIENT_KEY.fullmatch(key) and not math.isfinite(value)):
             return f"{key} is {value}"
     return None
 
@@ -153,7 +155,7 @@ class AlertRules:
     Example:
         >>> rules = AlertRules()
         >>> [[alert.title for alert in rules.judge({"train/loss": float("nan")})] for _ in range(2)]
-        [['A loss or gradient is not finite'], []]
+        [['A loss, gradient or q-value is not finite'], []]
     """
 
     def __init__(
@@ -187,7 +189,7 @@ class AlertRules:
 
     def _found(self, numbers: Mapping[str, float]) -> Iterator[Alert]:
         if self._finite and (text := not_finite(numbers)):
-            yield Alert("not_finite", "A loss or gradient is not finite", text)
+            yield Alert("not_finite", "A loss, gradient or q-value is not finite", text)
         if self._max_q_value is not None and (text := exploding_q_values(numbers, limit=self._max_q_value)):
             yield Alert("q_values", "Q-values explode", text)
         if text := self._entropy(numbers):

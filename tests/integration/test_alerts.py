@@ -31,7 +31,7 @@ def test_an_offline_run_holds_one_alert_for_each_rule(fit: Any) -> None:
     alerts = read_offline_run("wandb").alerts
     assert [(alert.title, alert.level) for alert in alerts] == [
         ("Q-values explode", "ERROR"),
-        ("A loss or gradient is not finite", "ERROR"),
+        ("A loss, gradient or q-value is not finite", "ERROR"),
     ]
     assert alerts[0].text == "train/q_value is 1e+09; the limit is ±1e+06 (update 4)."
     assert alerts[1].text.endswith("is nan (update 6).")
@@ -40,7 +40,7 @@ def test_an_offline_run_holds_one_alert_for_each_rule(fit: Any) -> None:
 def test_the_rules_are_asked_where_metrics_are_not_logged_too(fit: Any) -> None:
     sink = MemorySink()
     fit(Explodes(), WandbRLCallback({**SETTINGS, "plot_logger": False}, sink=sink))
-    assert [title for title, _, _ in sink.alerts] == ["Q-values explode", "A loss or gradient is not finite"]
+    assert [title for title, _, _ in sink.alerts] == ["Q-values explode", "A loss, gradient or q-value is not finite"]
     assert [key for row in sink.by_update() for key in row if key.startswith("train/")] == []
 
 
@@ -55,7 +55,7 @@ def test_callbacks_that_stand_alone_are_heard_too(fit: Any) -> None:
     sink = MemorySink()
     settings = {name: value for name, value in SETTINGS.items() if name != "video_logger"}
     fit(Explodes(), AlertCallback(settings, sink=sink), MetricsCallback(settings, sink=MemorySink()))
-    assert [title for title, _, _ in sink.alerts] == ["Q-values explode", "A loss or gradient is not finite"]
+    assert [title for title, _, _ in sink.alerts] == ["Q-values explode", "A loss, gradient or q-value is not finite"]
 
 
 def test_evaluations_that_fall_are_told(fit: Any) -> None:

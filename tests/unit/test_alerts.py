@@ -20,7 +20,7 @@ def fired(rules: AlertRules, *rows: dict[str, float]) -> list[list[str]]:
         *("train/q1_value", "train/q_values_mean", "q/mean", "q/max"),
     ],
 )
-@pytest.mark.parametrize("value", [101.0, -101.0, math.inf, math.nan])
+@pytest.mark.parametrize("value", [101.0, -101.0, math.inf])
 def test_q_values_beyond_the_limit_explode(key: str, value: float) -> None:
     assert key in (exploding_q_values({key: value}, limit=100.0) or "")
     assert exploding_q_values({key: 100.0}, limit=100.0) is None
@@ -109,6 +109,14 @@ def test_each_rule_speaks_once_also_with_what_was_said_before() -> None:
     bad = {"train/q_value": 1e9, "train/loss": math.nan}
     assert fired(AlertRules(), bad, bad) == [["not_finite", "q_values"], []]
     assert fired(AlertRules(fired={"q_values": 1}), bad) == [["not_finite"]]
+
+
+@pytest.mark.parametrize("loss", [math.nan, 0.1])
+def test_q_values_that_are_nan_are_told_once(loss: float) -> None:
+    bad = {"train/q_value": math.nan, "q/mean": math.nan, "train/loss": loss}
+    (alert,) = AlertRules().judge(bad)
+    assert (alert.rule, alert.text) == ("not_finite", "train/q_value is nan")
+    assert fired(AlertRules(finite=False), bad) == [[]]
 
 
 def test_titles_fit_what_wandb_allows() -> None:
