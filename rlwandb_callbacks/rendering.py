@@ -12,6 +12,15 @@ from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.headless import HEADLESS_REMEDY
 
+NO_PICTURE = (
+    "a picture of shape [H, W, 3] is needed. A function that makes the environment must take render_mode and pass it "
+    "on."
+)
+WRONG_SHAPE = (
+    "allowed is a picture of shape [H, W, 3] (RGB), [H, W, 4] (RGBA), [H, W] or [H, W, 1] (grey). Let render() give "
+    "one of these, its colours on the last axis."
+)
+
 
 def render(env: gym.Env[Any, Any]) -> Pixels:
     """Takes a picture of the state that an environment is in.
@@ -54,6 +63,10 @@ def _in_words(frame: Any) -> str:
 def as_pixels(frame: Any, env: Any) -> Pixels:
     """Makes a picture of what an environment's ``render`` gave: RGB, RGBA or grey, alone or last in a list.
 
+    Args:
+        frame: Shape ``[H, W, 3]``, ``[H, W, 4]``, ``[H, W, 1]`` or ``[H, W]``.
+        env: Named in the message.
+
     Raises:
         RenderError: If it is no picture.
     """
@@ -61,11 +74,11 @@ def as_pixels(frame: Any, env: Any) -> Pixels:
         frame = frame[-1]
     pixels = np.asarray(frame) if frame is not None else np.empty(0)
     if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=-1)
-    if pixels.ndim != 3 or pixels.shape[-1] not in (3, 4) or 0 in pixels.shape:
-        answer = "nothing" if frame is None else f"{type(frame).__name__} of shape {pixels.shape}"
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or 0 in pixels.shape:
         raise RenderError(
-            f"{env} was made with render_mode={env.render_mode!r} and its render() gave {answer}; a picture of shape "
-            "[H, W, 3] is needed. A function that makes the environment must take render_mode and pass it on."
+            f"{env} was made with render_mode={env.render_mode!r} and its render() gave {_in_words(frame)}; "
+            f"{NO_PICTURE if frame is None else WRONG_SHAPE}"
         )
-    return np.ascontiguousarray(pixels[..., :3], dtype=np.uint8)
+    colours = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
+    return np.ascontiguousarray(colours, dtype=np.uint8)

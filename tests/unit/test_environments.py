@@ -314,11 +314,12 @@ COLOURS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
         (COLOURS, COLOURS),
         (np.concatenate([COLOURS, np.full((4, 6, 1), 9, np.uint8)], axis=-1), COLOURS),
         (COLOURS[..., 0], COLOURS[..., :1].repeat(3, axis=-1)),
+        (COLOURS[..., :1], COLOURS[..., :1].repeat(3, axis=-1)),
         ([COLOURS * 0, COLOURS], COLOURS),
         (COLOURS.astype(np.float32), COLOURS),
         (COLOURS[:, ::-1], COLOURS[:, ::-1]),
     ],
-    ids=["RGB", "RGBA", "grey", "list of frames", "floats", "view"],
+    ids=["RGB", "RGBA", "grey", "grey with an axis", "list of frames", "floats", "view"],
 )
 def test_pictures_of_any_kind_become_rgb(picture: Any, expected: np.ndarray) -> None:
     frame = render(Showing(picture))
@@ -335,6 +336,7 @@ def test_pictures_of_any_kind_become_rgb(picture: Any, expected: np.ndarray) -> 
         (np.zeros((4, 6, 2)), "ndarray of shape (4, 6, 2)"),
         (np.zeros((0, 6, 3)), "ndarray of shape (0, 6, 3)"),
         (np.zeros(3), "ndarray of shape (3,)"),
+        (np.zeros((3, 4, 6)), "ndarray of shape (3, 4, 6)"),
     ],
 )
 def test_what_is_no_picture_is_named_with_what_is_needed(picture: Any, answer: str) -> None:
@@ -343,6 +345,8 @@ def test_what_is_no_picture_is_named_with_what_is_needed(picture: Any, answer: s
     assert answer in str(caught.value)
     assert "render_mode='rgb_array'" in str(caught.value)
     assert "[H, W, 3]" in str(caught.value)
+    asks_for_the_mode, names_the_shapes = "must take render_mode" in str(caught.value), "[H, W, 1]" in str(caught.value)
+    assert (asks_for_the_mode, names_the_shapes) == ((True, False) if picture is None else (False, True))
 
 
 def test_an_env_that_fails_to_render_is_named_with_the_remedy() -> None:
