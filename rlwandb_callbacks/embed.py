@@ -17,6 +17,7 @@ from rlwandb_callbacks.core.figures import pixels_of
 from rlwandb_callbacks.dataset_maps import MapMaker
 from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
 from rlwandb_callbacks.errors import ConfigError
+from rlwandb_callbacks.places import check_writable
 
 PANELS = ("overview", *(f"{of}_by_{by}" for of in ("state", "state_action") for by in COLOURS))
 
@@ -76,6 +77,7 @@ def make_places(given: argparse.Namespace) -> None:
     """Makes the folders of what is written, and tells at once what could not be written after minutes of work.
 
     Raises:
+        ConfigError: If the folder for maps takes no files.
         ValueError: If no picture has such an ending, a folder has the name of the file, or both are to be one file.
         OSError: If a folder cannot be made, or a file not be written.
     """
@@ -89,6 +91,8 @@ def make_places(given: argparse.Namespace) -> None:
             raise ValueError(f"{file} is a folder; give the name of a file in it.")
         file.parent.mkdir(parents=True, exist_ok=True)
         require_writable(file)
+    if given.cache is not None:
+        check_writable(given.cache, setting="--cache")
     writable = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE}
     if given.out.suffix.lower() not in writable:
         raise ValueError(f"--out is {str(given.out)!r}; allowed is a name that ends as pictures do, such as .png.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.select import choose
 from rlwandb_callbacks.environments import EnvMaker
-from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError, ReplayDivergedError
+from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.film import Film, GivenFilm
 from rlwandb_callbacks.replay import ReplayFilm, check_replay
 from rlwandb_callbacks.reports import Clip, EvaluationReport
@@ -227,20 +226,3 @@ class Recorder:
             clips.append(Clip(rank, episode, film, text, shelf.stem(rank)))
         style = ClipStyle(evaluation.actions, self._cfg.action_logger is not False, fps, self._cfg.videos.crf)
         return EvaluationReport(lean, self._cfg.return_logger, clips, style)
-
-
-def check_writable(folder: str) -> None:
-    """Makes a folder and a file in it.
-
-    Raises:
-        ConfigError: If either cannot be made.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"record_path is {folder!r}, where no file can be written: {error}. Set it to a folder that you may "
-            "write to."
-        ) from error

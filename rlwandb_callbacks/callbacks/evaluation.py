@@ -20,7 +20,8 @@ from rlwandb_callbacks.core.values import Scalar, Value
 from rlwandb_callbacks.environments import DEFAULT_FPS
 from rlwandb_callbacks.evaluator import Evaluator
 from rlwandb_callbacks.isolation import undisturbed
-from rlwandb_callbacks.recorder import Recorder, Shelf, check_writable
+from rlwandb_callbacks.places import check_writable
+from rlwandb_callbacks.recorder import Recorder, Shelf
 from rlwandb_callbacks.reports import EvaluationReport, Together
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class EvaluationCallback(RLCallback):
         self._evaluator = None
         self._recorder = self._new_recorder()
         if self._makes_videos and self.cfg.evaluation.env is not None:
-            check_writable(self.cfg.record_path)
+            check_writable(self.cfg.record_path, setting="record_path")
 
     @property
     def _makes_videos(self) -> bool:

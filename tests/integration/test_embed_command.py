@@ -64,6 +64,15 @@ def test_a_cache_is_used_if_one_is_named() -> None:
     assert len(list(Path("maps").iterdir())) == 1
 
 
+@pytest.mark.parametrize("folder", ["few.npz", "few.npz/maps", "loop"])
+def test_a_cache_that_takes_no_maps_is_told_before_the_work(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("loop").symlink_to("loop")  # nobody, root included, can open it
+    assert embed.main([write_data(), "--method=pca", f"--cache={folder}"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"rlwandb embed: --cache is '{folder}', where no file can be written")
+    assert "Data set:" not in said.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

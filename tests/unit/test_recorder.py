@@ -17,9 +17,9 @@ from rlwandb_callbacks.core.actions import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.values import Image, Video
-from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError, ReplayDivergedError
+from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.evaluator import Evaluator
-from rlwandb_callbacks.recorder import Mode, Recorder, Shelf, check_writable
+from rlwandb_callbacks.recorder import Mode, Recorder, Shelf
 from rlwandb_callbacks.reports import Report
 from rlwandb_callbacks.testing import CorridorEnv
 
@@ -332,17 +332,6 @@ def test_clips_of_given_episodes_that_cannot_be_written_are_reported(
     report = recorder.report_of_given(given(make_episode), fps=7, shelf=shelf_in(tmp_path))
     assert learned(recorder, report()) == {}
     assert [what for what, _ in reporter.errors] == ["Drawing the evaluation"]
-
-
-def test_a_folder_is_made_where_files_can_be_written(tmp_path: Path) -> None:
-    check_writable(str(tmp_path / "a" / "b"))
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"record_path is '.*file/videos'.*Not a directory.*Set it to a folder"):
-        check_writable(str(tmp_path / "file" / "videos"))
 
 
 def test_a_shelf_names_files_by_step_and_rank_from_the_root(tmp_path: Path) -> None:
