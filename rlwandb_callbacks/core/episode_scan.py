@@ -144,9 +144,10 @@ def boundary_warnings(found: ScannedEpisodes, *, tells_timeouts: bool) -> tuple[
 def _none_ends(lengths: NDArray[np.int64], ended: NDArray[np.bool_]) -> str:
     if len(lengths) != 1 or ended.any():
         return ""
+    count = int(lengths[0])
+    counted = f"all {count:,} steps count" if count > 1 else "the only step counts"
     return (
-        f"No step is marked as the end of an episode: all {lengths[0]:,} steps count as one episode, and its return "
-        "and length mean little."
+        f"No step is marked as the end of an episode: {counted} as one episode, and its return and length mean little."
     )
 
 
@@ -183,4 +184,6 @@ def _limits_as_terminals(episodes: EpisodeSummaries, *, tells_timeouts: bool) ->
 def _marked_inside(count: int) -> str:
     if not count:
         return ""
-    return f"{count:,} steps are marked as the end of an episode although their episode goes on in the file."
+    marked = f"{count:,} steps are" if count > 1 else "1 step is"
+    their = "their" if count > 1 else "its"
+    return f"{marked} marked as the end of an episode although {their} episode goes on in the file."

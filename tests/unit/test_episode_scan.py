@@ -83,6 +83,13 @@ def test_ends_that_look_right_are_not(lengths: list[int], by: str, tells_timeout
 def test_no_end_and_ends_inside_are_reported() -> None:
     (none,) = boundary_warnings(scan_episodes([block([0] * 9, [0] * 9, [0] * 9)]), tells_timeouts=True)
     assert "all 9 steps count as one episode" in none
-    inside = scan_episodes([block([0] * 3, [1, 0, 0], [0, 0, 1], last=[0, 0, 1])])
-    assert inside.marks_inside == 1
-    assert "1 steps are marked" in boundary_warnings(inside, tells_timeouts=True)[0]
+    inside = scan_episodes([block([0] * 3, [1, 1, 0], [0, 0, 1], last=[0, 0, 1])])
+    assert inside.marks_inside == 2
+    assert "2 steps are marked" in boundary_warnings(inside, tells_timeouts=True)[0]
+
+
+def test_what_is_reported_of_one_step_speaks_of_one() -> None:
+    (none,) = boundary_warnings(scan_episodes([block([0], [0], [0])]), tells_timeouts=True)
+    assert "the only step counts as one episode" in none
+    (inside,) = boundary_warnings(scan_episodes([block([0] * 2, [1, 0], [0, 1], last=[0, 1])]), tells_timeouts=True)
+    assert inside == "1 step is marked as the end of an episode although its episode goes on in the file."
