@@ -105,7 +105,7 @@ def whole_episodes(size: int) -> int:
 def draw_map(engine: str) -> None:
     """All that is logged of a data set, from its file on, at default settings."""
     cfg = DatasetConfig(embedding=EmbeddingConfig(engine=engine))
-    values = DatasetReport(make=MapMaker(dataset=open_dataset(map_file()), embedding=cfg.embedding), cfg=cfg)()
+    values = DatasetReport(make=MapMaker(dataset=open_dataset(map_file()), embedding=cfg.embedding), cfg=cfg)().values
     if "dataset/overview" not in values:
         raise RuntimeError("There is no picture of the data set, so that there is nothing to compare.")
 

@@ -16,10 +16,12 @@ from rlwandb_callbacks.core.dataset_report import dataset_report
 from rlwandb_callbacks.core.figures import pixels_of
 from rlwandb_callbacks.core.policy_on_map import Visited, place
 from rlwandb_callbacks.core.sample_size import fitting_rows
+from rlwandb_callbacks.core.transitions import Transitions
 from rlwandb_callbacks.core.tsne import choose_engine
 from rlwandb_callbacks.core.values import Image, Scalar, Value
 from rlwandb_callbacks.datasets import OfflineDataset
 from rlwandb_callbacks.map_cache import cache_file, load_map, save_map
+from rlwandb_callbacks.reports import Report, Together, report_of
 
 _PACKAGES = {"opentsne": "openTSNE", "sklearn": "scikit-learn"}
 # What the latest maker made in this process, or why it could not: each evaluation asks for it.
@@ -87,6 +89,14 @@ class MapMaker:
         method, budget = self.embedding.method, self.embedding.max_seconds
         return fitting_rows(total, method=method, engine=self.engine, max_seconds=budget)
 
+    def sample(self) -> Transitions:
+        """Draws the transitions that the map is made of, and those that it leaves out as they are not finite.
+
+        Raises:
+            DatasetError: If the data cannot be read.
+        """
+        return self.dataset.sample(self.rows, self.embedding.seed)
+
     def _settings(self) -> dict[str, Any]:
         chosen = asdict(self.embedding) | {"engine": self.engine, "sample_size": self.rows, "max_seconds": None}
         version = importlib.metadata.version(_PACKAGES[self.engine])
@@ -94,7 +104,7 @@ class MapMaker:
 
     def _make(self, progress: StageProgress | None) -> DataMap:
         made = make_map(
-            self.dataset.sample(self.rows, self.embedding.seed),
+            self.sample(),
             total=self.dataset.num_transitions,
             name=self.dataset.name,
             method=self.embedding.method,
@@ -118,11 +128,22 @@ class DatasetReport:
     make: MapMaker
     cfg: DatasetConfig
 
-    def __call__(self) -> dict[str, Value]:
-        """Makes it."""
+    def __call__(self) -> Report:
+        """Makes it; the numbers are made also where there is no map."""
+        return Together(lambda: report_of(self._drawn), [self._numbers])()
+
+    def _numbers(self) -> dict[str, Value]:
+        return dataset_report(self.make.dataset.episodes(), self._rows())
+
+    def _rows(self) -> Transitions:
+        try:
+            return self.make().transitions
+        except Exception:  # noqa: BLE001  # the map's error is told by what draws it
+            return self.make.sample()
+
+    def _drawn(self) -> dict[str, Value]:
         data_map = self.make()
-        values = dataset_report(self.make.dataset.episodes(), data_map.transitions)
-        values |= pictures(data_map, self.cfg.pictures)
+        values = pictures(data_map, self.cfg.pictures)
         if self.cfg.table_rows:
             values["dataset/points"] = points_table(data_map, max_rows=self.cfg.table_rows)
             values["dataset/interactive"] = interactive_page(data_map, max_rows=self.cfg.table_rows)

@@ -145,6 +145,8 @@ def test_hopeless_data_do_not_end_a_training(observations: float, fit: Any) -> N
         with pytest.warns(UserWarning, match="only finite numbers"):
             fit(TinyValidatedQ(), callback)
         assert max(sink.column("logging/errors")) >= 1
+        assert sink.column("dataset/transitions") == [5.0]
+        assert sink.column("dataset/length_mean") == [5.0]
     else:
         fit(TinyValidatedQ(), callback)
         assert "all rows are equal" in sink.column("dataset/overview")[0].caption

@@ -285,7 +285,9 @@ def test_a_browser_draws_the_page_without_errors(
 
 def test_the_report_of_a_data_set_pickles_and_gives_numbers_pictures_table_and_page(tmp_path: Path) -> None:
     report = DatasetReport(make=maker(planted(), tmp_path), cfg=DatasetConfig(pictures=["state_by_reward"]))
-    values = pickle.loads(pickle.dumps(report))()
+    done = pickle.loads(pickle.dumps(report))()
+    values = done.values
+    assert done.error is None
     assert values["dataset/transitions"] == Scalar(80.0)
     assert values["dataset/episodes"] == Scalar(4.0)
     assert isinstance(values["dataset/state_by_reward"], Image)
@@ -295,8 +297,20 @@ def test_the_report_of_a_data_set_pickles_and_gives_numbers_pictures_table_and_p
 
 
 def test_the_table_and_the_page_can_be_left_out() -> None:
-    values = DatasetReport(make=maker(planted()), cfg=DatasetConfig(pictures=[], table_rows=0))()
+    values = DatasetReport(make=maker(planted()), cfg=DatasetConfig(pictures=[], table_rows=0))().values
     assert not {"dataset/points", "dataset/interactive"} & values.keys()
+
+
+def test_where_there_is_no_map_the_numbers_are_made_all_the_same() -> None:
+    nowhere = planted(observations=np.full((80, 3), np.nan))
+    report = DatasetReport(make=maker(nowhere), cfg=DatasetConfig())()
+    assert isinstance(report.error, ValueError)
+    assert report.values["dataset/transitions"] == Scalar(80.0)
+    assert report.values["dataset/length_mean"] == Scalar(20.0)
+    assert report.values["dataset/return_max"].value == pytest.approx(nowhere["rewards"].reshape(4, 20).sum(1).max())
+    assert report.values["dataset/reward_mean"].value == pytest.approx(nowhere["rewards"].mean())
+    assert report.values["dataset/action_distribution"].counts.tolist() == np.bincount(nowhere["actions"]).tolist()
+    assert not {"dataset/overview", "dataset/points", "dataset/interactive"} & report.values.keys()
 
 
 def test_the_report_of_a_policy_pickles_and_tells_how_far_it_is(tmp_path: Path) -> None:
