@@ -83,6 +83,8 @@ def _plain(column: NDArray[np.generic]) -> list[Any]:
 def interactive_page(data_map: DataMap, *, max_rows: int) -> Html:
     """A page that needs nothing but itself: the map on a canvas, to zoom, move, hover and recolour.
 
+    What looks wrong with the data stands at its top.
+
     Args:
         data_map: The map.
         max_rows: Evenly thinned to so many points.
@@ -95,6 +97,7 @@ def interactive_page(data_map: DataMap, *, max_rows: int) -> Html:
     content = {
         "title": data_map.name,
         "about": shown + subtitle(data_map),
+        "warnings": data_map.warnings,
         "count": len(keep),
         "layouts": [{"name": name, "at": packed.add(within_square(points))} for name, points in layouts.items()],
         "columns": [

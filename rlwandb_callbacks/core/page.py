@@ -13,6 +13,9 @@ PAGE = """<!doctype html>
   header { padding: 10px 14px 6px; display: flex; flex-wrap: wrap; gap: 6px 18px; align-items: baseline; }
   h1 { font-size: 17px; margin: 0; }
   #about { color: #5c6470; font-size: 13px; flex: 1 1 auto; }
+  #warnings { margin: 0; padding: 0 14px 4px; list-style: none; color: #b45309; font-size: 13px; flex: none;
+    max-height: 30%; overflow-y: auto; }
+  #warnings:empty { display: none; }
   label { color: #5c6470; font-size: 13px; }
   select, button { font: inherit; font-size: 13px; padding: 2px 6px; border: 1px solid #c3c7ce; border-radius: 5px;
     background: #fff; color: #222831; }
@@ -38,6 +41,7 @@ PAGE = """<!doctype html>
   <span><label for="colour">Colour</label> <select id="colour"></select></span>
   <button id="reset" type="button">Reset view</button><span id="hint">wheel: zoom · drag: move · hover: values</span>
 </header>
+<ul id="warnings"></ul>
 <div id="main">
   <div id="stage"><canvas id="points"></canvas><canvas id="mark"></canvas><div id="tip"></div></div>
   <div id="legend"></div>
@@ -64,6 +68,7 @@ const stage = $("stage"), canvas = $("points"), mark = $("mark"), tip = $("tip")
 const pen = canvas.getContext("2d"), over = mark.getContext("2d");
 $("title").textContent = data.title;
 $("about").textContent = data.about;
+data.warnings.forEach((text) => $("warnings").append(element("li", "", text)));
 layouts.forEach((l, i) => $("layout").add(new Option(l.name, i)));
 colourings.forEach((c, i) => $("colour").add(new Option(c.label, i, false, c === colouring)));
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import multiprocessing
 import pickle
@@ -221,12 +222,13 @@ def page_data(page: Html) -> dict[str, Any]:
 
 
 def test_the_page_holds_the_points_and_needs_no_network(make_data_map: MakeMap) -> None:
-    data_map = replace(make_data_map(), name="</script><b>odd")
+    data_map = replace(make_data_map(), name="</script><b>odd", warnings=("All <b>episodes</b> are odd.",))
     page = interactive_page(data_map, max_rows=1_000)
     assert not re.search(r"https?://|src=|@import|import ", page.text)
     assert page.text.count("</script>") == 1
     data = page_data(page)
     assert data["title"] == "</script><b>odd"
+    assert data["warnings"] == ["All <b>episodes</b> are odd."]
     assert "60 of 1,000 transitions" in data["about"]
     assert [colouring["label"] for colouring in data["colourings"]] == [
         "reward",
@@ -249,16 +251,8 @@ def test_of_a_large_map_the_page_shows_a_part_and_says_so(make_data_map: MakeMap
     assert data["about"].startswith("20 points of 60 of 1,000 transitions")
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="looks at the page in Chromium, which is not installed")
-def test_a_browser_draws_the_page_without_errors(
-    make_data_map: MakeMap, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    from PIL import Image as Pictures
-
-    states = np.concatenate([rng.normal(size=(30, 2)), rng.normal(size=(30, 2)) + 30])
-    page = interactive_page(make_data_map(states, rewards=np.repeat([0.0, 1.0], 30)), max_rows=100)
+def chromium(tmp_path: Path, page: Html, *arguments: str) -> subprocess.CompletedProcess[str]:
     (tmp_path / "page.html").write_text(page.text)
-    shot = tmp_path / "shot.png"
     command = [
         "chromium",
         "--headless",
@@ -268,16 +262,46 @@ def test_a_browser_draws_the_page_without_errors(
         f"--user-data-dir={tmp_path / 'profile'}",
         "--window-size=900,700",
         "--enable-logging=stderr",
-        f"--screenshot={shot}",
+        *arguments,
         (tmp_path / "page.html").as_uri(),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert "CONSOLE" not in done.stderr
+    return done
+
+
+IN_CHROMIUM = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="looks at the page in Chromium, which is not installed"
+)
+
+
+@IN_CHROMIUM
+def test_a_browser_draws_the_page_without_errors(
+    make_data_map: MakeMap, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    from PIL import Image as Pictures
+
+    states = np.concatenate([rng.normal(size=(30, 2)), rng.normal(size=(30, 2)) + 30])
+    page = interactive_page(make_data_map(states, rewards=np.repeat([0.0, 1.0], 30)), max_rows=100)
+    shot = tmp_path / "shot.png"
+    chromium(tmp_path, page, f"--screenshot={shot}")
     pixels = np.asarray(Pictures.open(shot).convert("RGB")).astype(int)[100:660, 20:700]
     dark = np.argwhere(np.abs(pixels - [68, 1, 84]).sum(axis=2) < 120)
     light = np.argwhere(np.abs(pixels - [189, 223, 38]).sum(axis=2) < 120)
     assert min(len(dark), len(light)) > 200
     assert np.linalg.norm(dark.mean(axis=0) - light.mean(axis=0)) > 200
+
+
+@IN_CHROMIUM
+@pytest.mark.parametrize("warnings", [(), ("All <b>episodes</b> are odd.", "So are the steps.")])
+def test_what_is_wrong_with_the_data_stands_at_the_top_of_the_page(
+    warnings: tuple[str, ...], make_data_map: MakeMap, tmp_path: Path
+) -> None:
+    page = interactive_page(replace(make_data_map(), warnings=warnings), max_rows=100)
+    shown = chromium(tmp_path, page, "--dump-dom").stdout
+    (listed,) = re.findall(r'</header>\s*<ul id="warnings">(.*?)</ul>\s*<div id="main">', shown)
+    texts = [html.unescape(text) for text in re.findall(r'<li class="">(.*?)</li>', listed)]
+    assert texts == list(warnings)
 
 
 # Reports
