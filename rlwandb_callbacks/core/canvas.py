@@ -24,6 +24,7 @@ BAR: Colour = (86, 142, 226)
 CHOSEN: Colour = (255, 172, 54)
 
 MIN_FRAME_HEIGHT = 256
+TEXT_HEIGHT = 1.25  # of a line with what hangs below it, in heights of the font
 THUMBNAIL_WIDTH = 420
 
 
@@ -36,7 +37,7 @@ def font(size_px: int) -> Font:
 @cache
 def _glyph(character: str, size_px: int) -> Pixels:
     width = max(1, round(font(size_px).getlength(character)))
-    cell = Image.new("L", (width, round(1.25 * size_px)))
+    cell = Image.new("L", (width, round(TEXT_HEIGHT * size_px)))
     ImageDraw.Draw(cell).text((0, cell.height // 2), character, fill=255, font=font(size_px), anchor="lm")
     return np.asarray(cell)
 
@@ -90,6 +91,34 @@ def shortened(text: str, width_px: int, size_px: int) -> str:
     return text + "…"
 
 
+@lru_cache(maxsize=4096)
+def fitted(text: str, width_px: int, size_px: int) -> tuple[str, int]:
+    """Makes text smaller, by a quarter at most, where it is wider than ``width_px``, and cuts what is wider still.
+
+    Returns:
+        The text, and its size in pixels.
+    """
+    least = min(size_px, max(10, round(0.75 * size_px)))
+    sizes = range(size_px, least - 1, -1)
+    size = next((size for size in sizes if text_width(text, size) <= width_px), least)
+    return shortened(text, width_px, size), size
+
+
+def text_width(text: str, size_px: int) -> int:
+    """How many pixels wide a line of text is."""
+    return math.ceil(font(size_px).getlength(text))
+
+
+def fixed(value: float, decimals: int) -> str:
+    """Writes a number with so many decimals; zero has no sign.
+
+    Example:
+        >>> fixed(-0.001, 2), fixed(-0.006, 2)
+        ('0.00', '-0.01')
+    """
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
+
+
 def format_number(value: float) -> str:
     """Writes a number in some seven characters, with as many decimals as its magnitude leaves room for.
 
@@ -106,7 +135,7 @@ def format_number(value: float) -> str:
         return f"{value:.2e}"
     if magnitude >= 1000:
         return f"{value:,.1f}" if magnitude < 10_000 else f"{value:,.0f}"
-    return f"{value:.2f}" if magnitude >= 1 else f"{value:.3f}"
+    return fixed(value, 2 if magnitude >= 1 else 3)
 
 
 def enlarge(frame: Pixels, min_height: int = MIN_FRAME_HEIGHT) -> Pixels:
@@ -122,6 +151,21 @@ def enlarge(frame: Pixels, min_height: int = MIN_FRAME_HEIGHT) -> Pixels:
     """
     factor = max(1, math.ceil(min_height / frame.shape[0]))
     return frame if factor == 1 else frame.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def centred(frame: Pixels, height: int) -> Pixels:
+    """Puts a frame in the middle of background that is ``height`` pixels high, or as high as the frame if that is more.
+
+    Example:
+        >>> centred(np.zeros((2, 5, 3), np.uint8), 7).shape
+        (7, 5, 3)
+    """
+    free = max(height - frame.shape[0], 0)
+    if not free:
+        return frame
+    canvas = np.full((height, *frame.shape[1:]), BACKGROUND, dtype=np.uint8)
+    canvas[free // 2 : free // 2 + frame.shape[0]] = frame
+    return canvas
 
 
 def pad_to_even(frame: Pixels) -> Pixels:

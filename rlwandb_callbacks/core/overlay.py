@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -22,18 +22,22 @@ from rlwandb_callbacks.core.canvas import (
     GRID,
     MUTED,
     TEXT,
+    TEXT_HEIGHT,
     TRACK,
     Colour,
     Pixels,
+    centred,
     enlarge,
+    fitted,
+    fixed,
     format_number,
     paste,
-    shortened,
     text_block,
+    text_width,
 )
 from rlwandb_callbacks.core.episode import Episode, Gaussian, Probabilities, QValues, groups_of, row_of
-from rlwandb_callbacks.core.panel_layout import Geometry, axis_of_actions, axis_of_q_values
-from rlwandb_callbacks.core.panel_rows import bars_of, row_count, written
+from rlwandb_callbacks.core.panel_layout import Geometry, axis_of_actions, axis_of_q_values, legible_height
+from rlwandb_callbacks.core.panel_rows import bars_of, labels_of, row_count, written
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,30 @@ class Overlay:
     Args:
         episode: With ``scores`` where the policy gives any.
         actions: Names or bounds of the environment's actions.
-        frame_height: Height in pixels of the frames that the panels will stand beside, after enlarging.
+        height: Of the panels, in pixels.
     """
 
     episode: Episode
     actions: ActionSpec
-    frame_height: int
+    height: int
+
+    @classmethod
+    def beside(cls, picture: Pixels, episode: Episode, actions: ActionSpec) -> Overlay:
+        """The panels of an episode as high as its pictures, or higher where their rows would be too small to read.
+
+        Args:
+            picture: Shape ``[H, W, 3]``, after enlarging.
+            episode: The one that is shown.
+            actions: Names or bounds of its actions.
+        """
+        overlay = cls(episode, actions, picture.shape[0])
+        return replace(overlay, height=legible_height(overlay.height, overlay._row_count))
 
     def panel(self, step: int) -> Pixels:
         """Draws the panel beside the state before action ``step``; ``step == episode.length`` is the last state.
 
         Returns:
-            Shape ``[frame_height, width, 3]``.
+            Shape ``[height, width, 3]``.
         """
         canvas: Pixels = self._background.copy()
         self._draw_numbers(canvas, step)
@@ -71,7 +87,12 @@ class Overlay:
 
     @cached_property
     def _at(self) -> Geometry:
-        return Geometry(self.frame_height, self._row_count, 0.35 if isinstance(self.episode.scores, Gaussian) else 0.25)
+        at = Geometry(self.height, self._row_count, 0.35 if isinstance(self.episode.scores, Gaussian) else 0.25)
+        return at.with_room_for_labels(max((text_width(name, at.row_text_size) for name in self._labels), default=0))
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        return labels_of(self.actions, self.episode.scores)
 
     @cached_property
     def _row_count(self) -> int:
@@ -124,24 +145,27 @@ class Overlay:
         if isinstance(self.actions, ContinuousActions):
             self._draw_action_axes(canvas)
         elif self.episode.scores is not None:
-            self._draw_score_axis(canvas)
+            self._draw_axis_below(canvas, *self._score_axis)
         return canvas
 
-    def _draw_score_axis(self, canvas: Pixels) -> None:
-        at, (low, high) = self._at, self._score_axis
+    def _draw_axis_below(self, canvas: Pixels, low: float, high: float) -> None:
+        at = self._at
         y = at.row_centre(self._row_count - 1) + at.pitch // 2 + at.line // 2
         size = max(11, round(0.7 * at.text_size))
         self._text(canvas, at.bar_left, y, format_number(low), MUTED, size, "centre" if low == 0 else "left")
         self._text(canvas, at.bar_right, y, format_number(high), MUTED, size, "centre" if high == 0 else "right")
 
     def _draw_action_axes(self, canvas: Pixels) -> None:
-        at, size = self._at, round(0.6 * self._at.text_size)
-        if at.pitch < 2 * at.text_size or size < 10:
-            return
-        for row, (low, high) in enumerate(self._action_axes[: self._row_count]):
-            y = at.row_centre(row) + at.bar_half + size // 2 + 4
-            self._text(canvas, at.bar_left, y, format_number(low), MUTED, size)
-            self._text(canvas, at.bar_right, y, format_number(high), MUTED, size, "right")
+        at, axes = self._at, self._action_axes[: self._row_count]
+        size = max(10, round(0.6 * at.text_size))
+        below = at.bar_half + 1 + round(TEXT_HEIGHT * size)
+        if below + at.bar_half <= at.pitch:
+            for row, (low, high) in enumerate(axes):
+                y = at.row_centre(row) + below - round(TEXT_HEIGHT * size) // 2
+                self._text(canvas, at.bar_left, y, format_number(low), MUTED, size)
+                self._text(canvas, at.bar_right, y, format_number(high), MUTED, size, "right")
+        elif len(set(axes)) == 1:
+            self._draw_axis_below(canvas, *axes[0])
 
     def _draw_numbers(self, canvas: Pixels, step: int) -> None:
         at = self._at
@@ -193,21 +217,17 @@ class Overlay:
         action = self.episode.actions[step].reshape(-1).astype(np.float64).tolist()
         scores = None if self.episode.scores is None else row_of(self.episode.scores, step)
         for row, (low, high) in enumerate(self._action_axes[: self._row_count]):
-            self._draw_label(canvas, row, self._dimension_name(row), marked=False)
+            self._draw_label(canvas, row, self._labels[row], marked=False)
             text = format_number(action[row])
             if isinstance(scores, Gaussian):
                 mean, std = float(scores.mean.reshape(-1)[row]), float(scores.std.reshape(-1)[row])
                 left, centre, right = (at.x(value, low, high) for value in (mean - std, mean, mean + std))
                 self._fill(canvas, row, left, right, BAR)
                 self._fill(canvas, row, centre - 1, centre + 1, TEXT)
-                text = f"{mean:.2f} ±{std:.2f}"
+                text = f"{fixed(mean, 2)} ±{fixed(std, 2)}"
             x = at.x(action[row], low, high)
-            self._fill(canvas, row, x - 2, x + 2, CHOSEN, overhang=3)
+            self._fill(canvas, row, x - 2, x + 2, CHOSEN, overhang=max(0, min(3, at.pitch // 2 - at.bar_half - 1)))
             self._draw_value(canvas, row, text, TEXT)
-
-    def _dimension_name(self, row: int) -> str:
-        names = self.actions.names if isinstance(self.actions, ContinuousActions) else ()
-        return names[row] if names else f"a[{row}]"
 
     def _draw_value(self, canvas: Pixels, row: int, text: str, colour: Colour) -> None:
         at = self._at
@@ -217,11 +237,11 @@ class Overlay:
 
     def _draw_label(self, canvas: Pixels, row: int, name: str, *, marked: bool) -> None:
         at = self._at
-        y, left = at.row_centre(row), at.margin + at.row_text_size
+        y = at.row_centre(row)
         if marked:
             paste(canvas, _marker(at.row_text_size), at.margin - 2, y)
-        text = shortened(name, at.bar_left - left - 4, at.row_text_size)
-        self._text(canvas, left, y, text, CHOSEN if marked else TEXT, at.row_text_size)
+        text, size = fitted(name, at.label_width, at.row_text_size)
+        self._text(canvas, at.label_left, y, text, CHOSEN if marked else TEXT, size)
 
     def _fill(self, canvas: Pixels, row: int, left: int, right: int, colour: Colour, overhang: int = 0) -> None:
         y, half = self._at.row_centre(row), self._at.bar_half + overhang
@@ -264,13 +284,14 @@ def annotate(
             the last.
 
     Yields:
-        Shape ``[H', W', 3]``, one size for all; small frames are enlarged by a whole factor.
+        Shape ``[H', W', 3]``, one size for all; small frames are enlarged by a whole factor, and stand in the middle
+        where many rows need a higher panel.
     """
     overlay: Overlay | None = None
     for step, frame in zip(itertools.count() if steps is None else steps, frames, strict=False):
         picture = enlarge(frame)
-        overlay = overlay or Overlay(episode, actions, picture.shape[0])
-        yield np.concatenate([picture, overlay.panel(step)], axis=1)
+        overlay = overlay or Overlay.beside(picture, episode, actions)
+        yield np.concatenate([centred(picture, overlay.height), overlay.panel(step)], axis=1)
 
 
 @cache

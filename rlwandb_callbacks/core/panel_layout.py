@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.actions import ContinuousActions
+from rlwandb_callbacks.core.canvas import TEXT_HEIGHT
 from rlwandb_callbacks.core.episode import Episode, Gaussian
+
+SMALLEST_TEXT = 13
+LEGIBLE_TEXT = 15
+LABEL_SHARE = 0.37
+LABEL_GAP = 4
+LINES_AROUND_ROWS = 6.7  # title, numbers, axis and margins, in heights of the font
 
 
 def axis_of_q_values(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -63,13 +71,36 @@ def axis_of_actions(spec: ContinuousActions, episode: Episode) -> tuple[NDArray[
     return lows, np.where(highs > lows, highs, lows + 1.0)
 
 
+def legible_height(least: int, rows: int) -> int:
+    """How high a panel must be so that rows are as large as the text above them, up to 15 pixels.
+
+    Args:
+        least: In pixels; the answer is more by an even number.
+        rows: Of the panel.
+
+    Example:
+        >>> legible_height(400, 2), legible_height(288, 18)
+        (400, 418)
+    """
+    wanted = min(max(least // 20, SMALLEST_TEXT), LEGIBLE_TEXT)
+    return next(height for height in itertools.count(least, 2) if Geometry(height, rows, 0.0).row_text_size >= wanted)
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """Where things stand on a panel of ``height`` pixels that has ``rows`` rows; all in pixels."""
+    """Where things stand on a panel of ``height`` pixels that has ``rows`` rows; all in pixels.
+
+    Args:
+        height: Of the panel.
+        rows: How many stand below each other.
+        value_share: Share of the width that the values take.
+        label_share: Share of the width that the labels take.
+    """
 
     height: int
     rows: int
     value_share: float
+    label_share: float = LABEL_SHARE
 
     @cached_property
     def width(self) -> int:
@@ -77,7 +108,8 @@ class Geometry:
 
     @cached_property
     def text_size(self) -> int:
-        return min(max(self.height // 20, 13), 40)
+        room_of_rows = int(self.height / (TEXT_HEIGHT * self.rows + LINES_AROUND_ROWS))
+        return min(max(min(self.height // 20, room_of_rows), SMALLEST_TEXT), 40)
 
     @cached_property
     def line(self) -> int:
@@ -98,11 +130,24 @@ class Geometry:
 
     @cached_property
     def row_text_size(self) -> int:
-        return min(max(self.pitch - 3, 6), self.text_size)
+        return min(max(int(self.pitch / TEXT_HEIGHT), 6), self.text_size)
+
+    @cached_property
+    def label_left(self) -> int:
+        return self.margin + self.row_text_size
+
+    @cached_property
+    def label_width(self) -> int:
+        return self.bar_left - self.label_left - LABEL_GAP
+
+    def with_room_for_labels(self, width: int) -> Geometry:
+        """The same with wider labels where the widest needs it, as far as bars keep a quarter of the panel."""
+        needed = (self.label_left + width + LABEL_GAP) / self.width
+        return replace(self, label_share=min(max(self.label_share, needed), 0.75 - self.value_share))
 
     @cached_property
     def bar_left(self) -> int:
-        return round(0.37 * self.width)
+        return round(self.label_share * self.width)
 
     @cached_property
     def bar_right(self) -> int:

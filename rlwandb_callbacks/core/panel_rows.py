@@ -15,6 +15,7 @@ from rlwandb_callbacks.core.actions import (
     ContinuousActions,
     DiscreteActions,
     GroupedActions,
+    OtherActions,
     choices_of,
 )
 from rlwandb_callbacks.core.episode import PolicyScores, QValues, groups_of
@@ -54,6 +55,30 @@ def row_count(actions: ActionSpec, scores: PolicyScores | None) -> int:
         case _:
             sizes = [len(choice.names) for choice in choices_of(actions)]
             return sum(shares(sizes, MAX_ROWS)) or 1
+
+
+def labels_of(actions: ActionSpec, scores: PolicyScores | None) -> list[str]:
+    """What all rows are called that the panel of an episode may show, also those that have no room on it at a time.
+
+    Example:
+        >>> labels_of(DiscreteActions(("left", "right")), None)
+        ['left', 'right']
+    """
+    match actions:
+        case ContinuousActions():
+            return list(actions.names) or [f"a[{i}]" for i in range(actions.low.size)]
+        case BinaryActions() if not _compares_q_values(scores):
+            return list(actions.names)
+        case OtherActions():
+            return []
+        case _:
+            choices = choices_of(actions)
+            titles = _titles(actions, len(choices))
+            return [_label(title, name) for title, choice in zip(titles, choices, strict=True) for name in choice.names]
+
+
+def _label(title: str, option: str) -> str:
+    return f"{title} {option}".strip()
 
 
 def shares(sizes: Sequence[int], room: int) -> list[int]:
@@ -136,7 +161,7 @@ def _rows_of_choice(
     shown = _shown_options(values, chosen, len(choice.names), room)
     return [
         BarRow(
-            f"{title} {choice.names[option]}".strip(),
+            _label(title, choice.names[option]),
             None if values is None else float(values[option]),
             option == chosen,
             begins_group=index > 0 and place == 0,

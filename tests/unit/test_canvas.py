@@ -10,8 +10,10 @@ from rlwandb_callbacks.core.canvas import (
     BACKGROUND,
     CHOSEN,
     TEXT,
+    centred,
     contact_sheet,
     enlarge,
+    fitted,
     font,
     format_number,
     pad_to_even,
@@ -19,6 +21,7 @@ from rlwandb_callbacks.core.canvas import (
     sheet_indices,
     shortened,
     text_block,
+    text_width,
     thumbnail,
 )
 
@@ -36,6 +39,7 @@ def noise(height: int, width: int) -> np.ndarray:
         (-0.5, "-0.500"),
         (1.0, "1.00"),
         (-3.5, "-3.50"),
+        (-0.0004, "0.000"),
         (99.99, "99.99"),
         (123.456, "123.46"),
         (-1234.56, "-1,234.6"),
@@ -60,6 +64,15 @@ def test_small_frames_are_enlarged_by_a_whole_factor(shape: tuple[int, int], fac
     assert enlarged.shape == (shape[0] * factor, shape[1] * factor, 3)
     for down in {0, factor // 2, factor - 1}:
         assert np.array_equal(enlarged[down::factor, down::factor], frame)
+
+
+@pytest.mark.parametrize(("height", "above", "whole"), [(11, 3, 11), (12, 4, 12), (4, 0, 4), (1, 0, 4)])
+def test_a_frame_stands_in_the_middle_of_a_higher_canvas(height: int, above: int, whole: int) -> None:
+    frame = noise(4, 6)
+    canvas = centred(frame, height)
+    assert canvas.shape == (whole, 6, 3)
+    assert np.array_equal(canvas[above : above + 4], frame)
+    assert (np.delete(canvas, np.s_[above : above + 4], axis=0) == BACKGROUND).all()
 
 
 @pytest.mark.parametrize(("shape", "even"), [((3, 4), (4, 4)), ((4, 3), (4, 4)), ((5, 7), (6, 8)), ((4, 6), (4, 6))])
@@ -176,3 +189,20 @@ def test_shortened_text_fits_and_says_that_it_was_cut() -> None:
     assert font(13).getlength(cut) <= 80
     assert shortened("short", 80, 13) == "short"
     assert shortened(name, 0, 13) == "…"
+
+
+def test_text_that_is_a_little_too_wide_is_made_smaller_and_only_wider_text_is_cut() -> None:
+    name = "RIGHTFIRE"
+    whole, tight = text_width(name, 20), text_width(name, 15)
+    assert fitted(name, whole, 20) == (name, 20)
+    assert fitted(name, whole - 1, 20) == (name, 19)
+    assert fitted(name, tight, 20) == (name, 15)
+    cut, size = fitted(name, tight - 1, 20)
+    assert (cut[-1], size) == ("…", 15)
+
+
+@pytest.mark.parametrize("size", range(10, 41))
+def test_what_hangs_below_a_line_of_text_is_in_its_block(size: int) -> None:
+    ink = (text_block("_", size) != BACKGROUND).any(axis=(1, 2))
+    assert ink.any()
+    assert np.nonzero(ink)[0][0] > 0.7 * len(ink)

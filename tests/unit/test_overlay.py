@@ -17,7 +17,7 @@ from rlwandb_callbacks.core.actions import (
     GroupedActions,
     OtherActions,
 )
-from rlwandb_callbacks.core.canvas import BACKGROUND, BAR, CHOSEN, GRID, TEXT, TRACK, Colour, text_block
+from rlwandb_callbacks.core.canvas import BACKGROUND, BAR, CHOSEN, GRID, MUTED, TEXT, TRACK, Colour, text_block
 from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, Probabilities, QValues
 from rlwandb_callbacks.core.overlay import Overlay, annotate
 from rlwandb_callbacks.core.panel_layout import Geometry
@@ -444,3 +444,73 @@ def test_parts_of_a_dict_are_written_below_each_other(make_episode: MakeEpisode)
     at = Geometry(HEIGHT, 2, 0.25)
     assert shows(panel, "steer: [0.5]", at.row_text_size, CHOSEN)
     assert shows(panel, "gear: 2", at.row_text_size, CHOSEN)
+
+
+ATARI = DiscreteActions(
+    (
+        *("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT", "DOWNLEFT", "UPFIRE"),
+        *("RIGHTFIRE", "LEFTFIRE", "DOWNFIRE", "UPRIGHTFIRE", "UPLEFTFIRE", "DOWNRIGHTFIRE", "DOWNLEFTFIRE"),
+    )
+)
+
+
+def sizes_of(panel: np.ndarray, text: str, colour: Colour = TEXT) -> list[int]:
+    """The sizes in which a text stands on a panel."""
+    return [size for size in range(8, 22) if shows(panel, text, size, colour)]
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((96, 128), 3), ((210, 160), 2), ((87, 64), 3)])
+def test_many_rows_beside_a_small_frame_are_read_and_the_frame_stands_in_the_middle(
+    shape: tuple[int, int], factor: int, make_episode: MakeEpisode
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, *shape, 3), dtype=np.uint8)
+    scores = QValues(np.array([np.arange(18.0), np.arange(18.0)[::-1]]))
+    pictures = list(annotate(frames, make_episode(actions=np.array([17, 0]), scores=scores), ATARI))
+    assert len({picture.shape for picture in pictures}) == 1
+    height, width = factor * shape[0], factor * shape[1]
+    above = (pictures[0].shape[0] - height) // 2
+    assert above > 0
+    for frame, picture in zip(frames, pictures, strict=True):
+        whole = frame.repeat(factor, axis=0).repeat(factor, axis=1)
+        assert np.array_equal(picture[above:-above, :width], whole)
+        assert (picture[:above, :width] == BACKGROUND).all()
+        assert (picture[-above:, :width] == BACKGROUND).all()
+    shown = [sizes_of(pictures[0][:, width:], name) for name in ATARI.names[:17]]
+    assert all(sizes and min(sizes) >= 11 for sizes in shown), "no name is cut"
+    assert min(shown[0]) >= 13
+
+
+@pytest.mark.parametrize("height", [256, 420])
+def test_names_of_pong_are_whole_and_of_one_size(height: int, make_episode: MakeEpisode) -> None:
+    names = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+    episode = make_episode([0.0], actions=np.array([0]), scores=QValues(np.ones((1, 6))))
+    panel = Overlay(episode, DiscreteActions(names), height).panel(0)
+    size = Geometry(height, 6, 0.25).row_text_size
+    assert all(shows(panel, name, size, TEXT if index else CHOSEN) for index, name in enumerate(names))
+
+
+def test_tight_rows_do_not_cut_what_hangs_below_a_name(make_episode: MakeEpisode) -> None:
+    names = tuple(f"lift_{letter}" for letter in "abcdefghijklmnopqr")
+    panel = Overlay(make_episode([0.0], actions=np.array([0])), DiscreteActions(names), 300).panel(0)
+    assert all(sizes_of(panel, name) for name in names[1:])
+
+
+def test_zero_has_no_sign(make_episode: MakeEpisode) -> None:
+    episode = make_episode([0.0], actions=np.zeros((1, 1)), scores=gaussian([-0.001], [0.2]))
+    panel = panel_of(episode, ContinuousActions(-np.ones(1), np.ones(1)))
+    assert sizes_of(panel, "0.00 ±0.20")
+    assert not sizes_of(panel, "-0.00 ±0.20")
+
+
+@pytest.mark.parametrize(("height", "dimensions"), [(256, 3), (288, 6), (400, 4), (480, 17)])
+def test_bounds_stand_below_the_bars(height: int, dimensions: int, make_episode: MakeEpisode) -> None:
+    bounds = ContinuousActions(np.full(dimensions, -0.4), np.full(dimensions, 0.4))
+    panel = Overlay(make_episode([0.0], actions=np.zeros((1, dimensions))), bounds, height).panel(0)
+    assert sizes_of(panel, "-0.400", MUTED)
+    assert sizes_of(panel, "0.400", MUTED)
+
+
+def test_where_rows_are_tight_bounds_that_differ_are_left_out(make_episode: MakeEpisode) -> None:
+    highs = np.arange(1.0, 18.0)
+    panel = panel_of(make_episode([0.0], actions=np.zeros((1, 17))), ContinuousActions(-highs, highs))
+    assert not is_colour(panel, MUTED).any()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from rlwandb_callbacks.core.actions import ContinuousActions
+from rlwandb_callbacks.core.canvas import TEXT_HEIGHT
 from rlwandb_callbacks.core.episode import Episode, Gaussian
-from rlwandb_callbacks.core.panel_layout import Geometry, axis_of_actions, axis_of_q_values
+from rlwandb_callbacks.core.panel_layout import Geometry, axis_of_actions, axis_of_q_values, legible_height
 
 MakeEpisode = Callable[..., Episode]
 
@@ -96,7 +97,27 @@ def test_everything_fits_on_the_panel_and_rows_do_not_touch(height: int, rows: i
     assert at.row_centre(0) - at.pitch // 2 >= at.margin + 3 * at.line, "title and numbers are above the rows"
     assert at.row_centre(rows - 1) + at.pitch // 2 + at.line <= height, "the axis is below them"
     assert 2 * at.bar_half + 1 < at.pitch
+    assert round(TEXT_HEIGHT * at.row_text_size) <= at.pitch
     assert 0 < at.margin < at.bar_left < at.bar_right < at.width
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 6, 9, 12, 18])
+@pytest.mark.parametrize("least", [256, 257, 288, 400, 420, 480, 720])
+def test_a_panel_is_as_high_as_its_rows_need_to_be_read(least: int, rows: int) -> None:
+    height = legible_height(least, rows)
+    assert Geometry(height, rows, 0.25).row_text_size >= (13 if least < 280 else 14 if least < 300 else 15)
+    assert (height - least) % 2 == 0
+    assert height >= least
+    assert (height == least) == (rows <= 9 or least >= 480 or (rows, least) in {(12, 400), (12, 420)})
+
+
+def test_wide_labels_get_room_until_bars_have_a_quarter_of_the_panel() -> None:
+    at = Geometry(420, 6, 0.25)
+    assert at.with_room_for_labels(at.label_width) == at
+    wider = at.with_room_for_labels(at.label_width + 20)
+    assert wider.label_width == at.label_width + 20
+    widest = at.with_room_for_labels(1_000)
+    assert widest.bar_right - widest.bar_left == pytest.approx(widest.width / 4, abs=1)
 
 
 def test_x_goes_from_the_left_to_the_right_end_and_stops_there() -> None:

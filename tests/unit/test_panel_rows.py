@@ -13,7 +13,7 @@ from rlwandb_callbacks.core.actions import (
     OtherActions,
 )
 from rlwandb_callbacks.core.episode import Grouped, Probabilities, QValues
-from rlwandb_callbacks.core.panel_rows import MAX_ROWS, bars_of, row_count, shares, written
+from rlwandb_callbacks.core.panel_rows import MAX_ROWS, bars_of, labels_of, row_count, shares, written
 
 MOVE = DiscreteActions(("stay", "go"))
 GEAR = DiscreteActions(("3", "4", "5"), first=3)
@@ -100,6 +100,22 @@ def test_rows_are_shared_evenly(sizes: list[int], room: int, expected: list[int]
 )
 def test_there_are_at_most_18_rows(actions: Any, expected: int) -> None:
     assert row_count(actions, None) == expected
+
+
+@pytest.mark.parametrize(
+    ("actions", "labels"),
+    [
+        (MOVE, ["stay", "go"]),
+        (GroupedActions((MOVE, GEAR)), ["a[0] stay", "a[0] go", "a[1] 3", "a[1] 4", "a[1] 5"]),
+        (choices(40), [str(i) for i in range(40)]),
+        (BinaryActions(("jump", "fire")), ["jump", "fire"]),
+        (ContinuousActions(-np.ones(2), np.ones(2)), ["a[0]", "a[1]"]),
+        (ContinuousActions(-np.ones(2), np.ones(2), ("hip", "knee")), ["hip", "knee"]),
+        (OtherActions(), []),
+    ],
+)
+def test_all_labels_are_known_beforehand(actions: Any, labels: list[str]) -> None:
+    assert labels_of(actions, None) == labels
 
 
 def test_other_actions_are_written_part_by_part() -> None:
