@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlwandb_callbacks.core.actions import DiscreteActions
+from rlwandb_callbacks.core.episode import Episode, QValues
+from rlwandb_callbacks.core.overlay import annotate
 from rlwandb_callbacks.video import write_video
 
 Decode = Callable[[Path], tuple[dict[str, Any], np.ndarray]]
@@ -55,6 +58,23 @@ def test_frames_come_in_their_order_and_look_as_they_did(tmp_path: Path, decode:
     write_video([grey(level) for level in levels], tmp_path / "clip.mp4", fps=10)
     _, decoded = decode(tmp_path / "clip.mp4")
     assert decoded.mean(axis=(1, 2, 3)) == pytest.approx(levels, abs=3)
+
+
+def test_text_that_was_orange_is_white_again(
+    tmp_path: Path, decode: Decode, make_episode: Callable[..., Episode]
+) -> None:
+    count = 18
+    scores = QValues(np.tile(np.linspace(1, 5, count), (count, 1)))
+    episode = make_episode([0.0] * count, actions=np.arange(count), scores=scores)
+    actions = DiscreteActions(tuple(f"RIGHTFIRE {index}" for index in range(count)))
+    drawn = list(annotate([np.full((96, 128, 3), 90, np.uint8)] * count, episode, actions))
+    write_video(drawn, tmp_path / "clip.mp4", fps=10)
+    _, decoded = decode(tmp_path / "clip.mp4")
+    height, width, _ = drawn[0].shape
+    for before, after in zip(drawn, decoded[:, :height, :width].astype(int), strict=True):
+        white = (before.min(axis=-1) > 150) & (np.ptp(before, axis=-1) < 25)
+        redder = after[white][:, 0] - after[white][:, 2]
+        assert np.mean(redder > 20) < 0.03
 
 
 def test_places_and_colours_are_kept(tmp_path: Path, decode: Decode) -> None:
