@@ -104,15 +104,15 @@ class Recorder:
         return self._cfg.videos.max_bytes // 2
 
     def choose(self, episodes: Sequence[Episode]) -> dict[str, int]:
-        """Indices of the episodes to show, by rank; none where no clips are made.
-
-        Raises:
-            Exception: Of any kind, from a function of the user's.
-        """
+        """Indices of the episodes to show, by rank; none where no clips are made, or a function of the user's fails."""
         if self.mode is Mode.NUMBERS:
             return {}
         videos = self._cfg.videos
-        return choose(episodes, videos.choices(), seed=self._cfg.evaluation.seed, at_most=videos.max_per_choice)
+        try:
+            return choose(episodes, videos.choices(), seed=self._cfg.evaluation.seed, at_most=videos.max_per_choice)
+        except Exception as error:  # noqa: BLE001  # a user's function may raise anything
+            self._reporter.report("Choosing episodes for videos", error)
+            return {}
 
     def consider(self, *, can_replay: bool, reuses_envs: bool) -> bool:
         """Takes what is known of the environments.

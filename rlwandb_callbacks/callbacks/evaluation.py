@@ -200,19 +200,21 @@ class EvaluationCallback(RLCallback):
         evaluation = Evaluation(played.episodes, gamma, actions)
         numbers = evaluation.numbers()
         values: dict[str, Value] = {key: Scalar(number) for key, number in numbers.items()}
-        if self.session.sink is not None:
+        report: EvaluationReport | None = None
+        if self.session.sink is not None:  # before the row, so that the row counts what goes wrong
             with self.session.guarded("Drawing the evaluation"):
                 values |= evaluation.distributions(with_returns=self.cfg.return_logger)
-        self.session.write(trainer, pl_module, values)
-        if self.session.sink is not None:
             with self.session.guarded("Drawing the evaluation"):
-                self._submit(trainer, pl_module, evaluation, played)
+                report = self._report(self._shelf(trainer, pl_module), evaluation, played)
+        self.session.write(trainer, pl_module, values)
+        if report is not None:
+            with self.session.guarded("Drawing the evaluation"):
+                self._submit(trainer, pl_module, evaluation, report)
         return numbers
 
     def _submit(
-        self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation, played: SharedEpisodes
+        self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation, report: EvaluationReport
     ) -> None:
-        report = self._report(self._shelf(trainer, pl_module), evaluation, played)
         parts = self.session.parts_for(evaluation)
         if parts or not report.is_empty:
             learn = functools.partial(self._recorder.learn, made_in=self._recorder.mode)

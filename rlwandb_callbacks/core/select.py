@@ -103,7 +103,7 @@ def _chosen(function: Chooser, episodes: Sequence[Episode], at_most: int) -> dic
             if isinstance(answer, Mapping)
             else _numbered("chosen", [int(index) for index in answer][:at_most])
         )
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         found = {"": -1}
     if any(not 0 <= index < len(episodes) for index in found.values()):
         name = getattr(function, "__name__", type(function).__name__)

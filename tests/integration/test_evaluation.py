@@ -163,6 +163,41 @@ def test_episodes_that_validation_step_returns_are_used(fit: Any) -> None:
     assert row["video/best"].caption.startswith("best of 3 · return 5.00")
 
 
+class Remembers(AlwaysRight):
+    """Brings the episodes that it is evaluated by."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        pixels = np.zeros((2, 40, 50, 3), np.uint8)
+        return {"episodes": [Episode(actions=np.zeros(1), rewards=np.ones(1), terminated=True, frames=pixels)]}
+
+
+def raises(episodes: Any) -> Any:
+    raise RuntimeError("no idea")
+
+
+@pytest.mark.parametrize("module", [AlwaysRight, Remembers])
+@pytest.mark.parametrize(
+    "select",
+    [lambda episodes: {"first": [0, 1]}, lambda episodes: [99], raises],
+    ids=["a list for an index", "an index too large", "an error"],
+)
+def test_a_choice_of_videos_that_fails_costs_the_videos_and_nothing_else(fit: Any, module: Any, select: Any) -> None:
+    sink = MemorySink()
+    evaluation = {"env": CorridorEnv, "policy": "policy", "episodes": 2}
+    with pytest.warns(UserWarning, match="Choosing episodes for videos failed"):
+        fit(module(), EvaluationCallback({"evaluation": evaluation, "videos": {"select": select}}, sink=sink))
+    numbers = next(row for row in sink.rows if "eval/return_mean" in row)
+    assert numbers["logging/errors"] == 1
+    (row,) = sink.by_update()
+    assert "eval/return_distribution" in row
+    assert not [key for key in row if key.startswith("video/")]
+    strict = EvaluationCallback(
+        {"on_error": "raise", "evaluation": evaluation, "videos": {"select": select}}, sink=sink
+    )
+    with pytest.raises((ValueError, RuntimeError)):
+        fit(module(), strict)
+
+
 def test_a_training_goes_on_after_a_checkpoint_on_the_same_axes(fit: Any) -> None:
     def callback(sink: MemorySink) -> EvaluationCallback:
         settings = {"env": CorridorEnv, "policy": "q_network", "every_n_steps": 3, "episodes": 2}

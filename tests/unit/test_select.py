@@ -139,7 +139,7 @@ def test_random_ones_are_distinct_and_the_same_for_the_same_seed() -> None:
     assert len(set(first.values())) == 3
 
 
-@pytest.mark.parametrize("answer", [[5], [-1], "no", 3, {"a": 9}, None, ["x"]])
+@pytest.mark.parametrize("answer", [[5], [-1], "no", 3, {"a": 9}, {"a": [0, 1]}, None, ["x"], [float("inf")]])
 def test_a_function_that_gives_no_indices_is_named(answer: Any) -> None:
     def pick(episodes: Any) -> Any:
         return answer
