@@ -13,7 +13,7 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 from torch.distributions import Distribution
 
-from rlwandb_callbacks.answers.actions import batch_of_actions
+from rlwandb_callbacks.answers.actions import batch_of_actions, first_outside
 from rlwandb_callbacks.answers.choices import Choices, shown_as_probabilities
 from rlwandb_callbacks.answers.tensors import mode_of, moments_of, softmax, to_numpy
 from rlwandb_callbacks.core.episode import Floats, Gaussian, PolicyStep, Probabilities, QValues, groups_of
@@ -45,13 +45,21 @@ class Reader:
         """Turns an answer for ``batch_size`` states into actions and scores.
 
         Raises:
-            PolicyError: If it cannot be read; the message says what it was and what would do.
+            PolicyError: If it cannot be read, or holds an action that the environment does not have; the message says
+                what it was and what would do.
         """
         step = self._step(answer, batch_size)
         if step is None:
             raise PolicyError(
                 f"The policy answered {describe(answer)} to {batch_size} observations, for {self.action_space}. "
                 f"{wish(self.action_space)}"
+            )
+        outside = first_outside(self.action_space, step.actions)
+        if outside is not None:
+            space, action = outside
+            raise PolicyError(
+                f"The policy answered {describe(answer)}, in which {action} is no action of {space}. "
+                f"{own_actions(space)} {wish(self.action_space)}"
             )
         has_q_values = any(isinstance(group, QValues) for group in groups_of(step.scores))
         if self.wants == "q_value" and self._choices is not None and not has_q_values:
@@ -235,6 +243,22 @@ def _per_state(answer: Mapping[Any, Any], keys: Sequence[str], batch_size: int) 
         if values is not None and values.size == batch_size:
             return values.astype(np.float64).reshape(batch_size)
     return None
+
+
+def own_actions(space: Space[Any]) -> str:
+    """Says which integers are the actions of a finite space, and how they differ from positions among scores."""
+    choices = Choices.of(space)
+    assert choices is not None, "only finite spaces have such actions"
+    ranges = dict.fromkeys(
+        f"{first} to {first + size - 1}" for first, size in zip(choices.firsts, choices.sizes, strict=True)
+    )
+    told = f"Integers are the environment's own actions, here from {', from '.join(ranges)}"
+    if not any(choices.firsts):
+        return f"{told}."
+    return (
+        f"{told}, and q-values or logits are told apart by their positions, from 0 on: answer those themselves rather "
+        "than their argmax, or add the start of the space to it."
+    )
 
 
 def wish(space: Space[Any]) -> str:

@@ -58,6 +58,34 @@ def _options(choices: Choices, array: Any, batch_size: int) -> Any:
     return array.astype(choices.dtype) if is_whole and array.shape == (batch_size, *choices.shape) else None
 
 
+def first_outside(space: Space[Any], actions: Any) -> tuple[Space[Any], Any] | None:
+    """Looks for an action that is none of a finite space's options, also where that is part of ``Dict`` or ``Tuple``.
+
+    Args:
+        space: Of one environment.
+        actions: A batch ``[B, ...]``; for ``Dict`` and ``Tuple`` spaces such arrays in a dict or tuple.
+
+    Returns:
+        The finite space and the first such action; None where there is none, or the actions have another form.
+
+    Example:
+        >>> space, action = first_outside(spaces.Discrete(3, start=5), np.array([5, 2]))
+        >>> print(space, action)
+        Discrete(3, start=5) 2
+    """
+    if isinstance(space, spaces.Dict) and isinstance(actions, Mapping):
+        parts = [first_outside(part, actions[key]) for key, part in space.spaces.items() if key in actions]
+        return next((found for found in parts if found is not None), None)
+    if isinstance(space, spaces.Tuple) and isinstance(actions, tuple | list):
+        parts = [first_outside(part, entry) for part, entry in zip(space, actions, strict=False)]
+        return next((found for found in parts if found is not None), None)
+    choices, array = Choices.of(space), np.asarray(actions)
+    if choices is None or array.dtype.kind not in "biuf" or array.size != len(array) * len(choices.sizes):
+        return None
+    lacking = ~choices.hold(array)
+    return (space, array[lacking.argmax()]) if lacking.any() else None
+
+
 def _parts(space: _Compound, given: Any, batch_size: int) -> Any:
     if isinstance(space, spaces.Dict):
         if not isinstance(given, Mapping) or any(key not in given for key in space.spaces):

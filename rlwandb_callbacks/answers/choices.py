@@ -129,6 +129,11 @@ class Choices:
         actions = options + np.asarray(self.firsts, dtype=np.int64)
         return actions.reshape(len(options), *self.shape).astype(self.dtype)
 
+    def hold(self, actions: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tells which of B actions consist of options: shape ``[B]``."""
+        options = np.asarray(actions).reshape(-1, len(self.sizes)) - np.asarray(self.firsts)
+        return np.asarray(np.all((options >= 0) & (options < np.asarray(self.sizes)), axis=1))
+
     def value_of(self, actions: NDArray[Any], columns: Sequence[Floats]) -> Floats | None:
         """Q(s, a) of actions, the mean over the choices where there are several.
 
@@ -139,9 +144,9 @@ class Choices:
         Returns:
             Shape ``[B]``; None where an action is none of the options.
         """
-        options = np.asarray(actions, dtype=np.int64).reshape(-1, len(self.sizes)) - np.asarray(self.firsts)
-        if np.any((options < 0) | (options >= np.asarray(self.sizes))):
+        if not self.hold(actions).all():
             return None
+        options = np.asarray(actions, dtype=np.int64).reshape(-1, len(self.sizes)) - np.asarray(self.firsts)
         taken = [
             np.take_along_axis(q, index[:, None], axis=1)[:, 0] for q, index in zip(columns, options.T, strict=True)
         ]

@@ -283,8 +283,31 @@ def test_q_of_another_number_is_left_out(q_values: torch.Tensor) -> None:
     assert read({"action": torch.zeros(2, 2), "q_value": q_values}, PLANE).chosen_q is None
 
 
-def test_an_action_beyond_the_space_has_no_q() -> None:
-    assert read({"action": torch.tensor([9, 0]), "q_values": Q}).chosen_q is None
+@pytest.mark.parametrize(
+    ("answer", "space", "told"),
+    [
+        (torch.tensor([6, 2]), FROM_FIVE, r"2 is no action of Discrete\(3, start=5\).* from 5 to 7, .*add the start"),
+        (Q.argmax(dim=1), FROM_FIVE, "1 is no action of .* than their argmax"),
+        (
+            {"action": torch.tensor([9, 0]), "q_values": Q},
+            THREE,
+            r"9 is no action of Discrete\(3\).* from 0 to 2\. What",
+        ),
+        (torch.tensor([0, -1]), THREE, "-1 is no action"),
+        (PolicyStep(np.array([0, 3])), THREE, "3 is no action"),
+        (
+            torch.tensor([[0, 5], [1, 2]]),
+            spaces.MultiDiscrete([2, 3], start=[0, 5]),
+            r"\[1 2\] is no .* 1, from 5 to 7",
+        ),
+        (torch.tensor([[0, 1], [2, 0]]), spaces.MultiBinary(2), r"\[2 0\] is no action of MultiBinary\(2\)"),
+        ({"gear": torch.tensor([1, 0])}, spaces.Dict(gear=spaces.Discrete(2, start=1)), "0 is no action of Discrete"),
+        ((torch.tensor([2, 0]),), spaces.Tuple([spaces.Discrete(2)]), "2 is no action of Discrete"),
+    ],
+)
+def test_an_action_that_the_space_does_not_have_is_refused(answer: Any, space: spaces.Space[Any], told: str) -> None:
+    with pytest.raises(PolicyError, match=told):
+        read(answer, space)
 
 
 def test_a_policy_step_is_handed_on() -> None:
@@ -720,7 +743,7 @@ def test_what_cannot_be_read_of_several_choices_is_named_with_what_would_do(answ
 
 def test_a_policy_step_of_several_choices_is_handed_on() -> None:
     scores = Grouped((QValues(np.zeros((2, 2))), QValues(np.zeros((2, 3)))))
-    step = PolicyStep(np.zeros((2, 2), int), scores)
+    step = PolicyStep(np.array([[0, 5], [1, 7]]), scores)
     assert read(step, SEVERAL) is step
 
 
