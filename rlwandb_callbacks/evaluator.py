@@ -12,6 +12,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
+from rlwandb_callbacks.action_masks import has_mask, has_own_masks, mask_of, masks_in, stacked
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.actions import ActionSpec
 from rlwandb_callbacks.environments import (
@@ -56,6 +57,11 @@ HIDDEN_STATISTICS = (
 BORROWED_STATISTICS = (
     "{env} normalises observations and evaluation.env does not, so its running statistics are applied to the "
     "observations of the evaluation, frozen. evaluation.use_training_statistics=False leaves observations as they are."
+)
+UNKNOWN_MASKS = (
+    "evaluation.policy takes action masks, and evaluation.env has no method action_masks, so it is given none and may "
+    "take actions that the environment does not allow. Give the environment of the evaluation that method, as that of "
+    "the training has it (sb3-contrib's ActionMasker adds it), or a policy that finds the masks in its observations."
 )
 
 
@@ -106,9 +112,12 @@ class Evaluator:
         """Asks the policy once; a network whose parameters do not exist yet is left to come into being in training."""
         observations, batch_size = self._first_observations(env)
         player = self._player()
+        self._asks_for_masks = player.takes_masks and self._has_masks(env)
         if any(torch.nn.parameter.is_lazy(parameter) for parameter in self._module.parameters()):
             return
         try:
+            if self._asks_for_masks:
+                player.allow(masks_in(env) if isinstance(env, VectorEnv) else stacked([mask_of(env)] * batch_size))
             player.rehearse(observations, side_by_side=1 < self._num_envs < self._cfg.evaluation.episodes)
         except PolicyError as error:
             raise PolicyError(
@@ -119,6 +128,17 @@ class Evaluator:
                 f"evaluation.policy {self._cfg.evaluation.policy!r} failed on a batch of {batch_size} "
                 f"observations of {_observation_space(env)}: {type(error).__name__}: {error}"
             ) from error
+
+    def _has_masks(self, env: Env | VectorEnv[Any, Any, Any]) -> bool:
+        """Tells whether environments say which actions they allow, and warns where they do not."""
+        found = has_own_masks(env) if isinstance(env, VectorEnv) else has_mask(env)
+        if not found and isinstance(env, VectorEnv) and has_singles(env):
+            single = self.make_env()  # as a vector in other processes ends when it is asked for what it does not have
+            found = has_mask(single)
+            single.close()
+        if not found:
+            self._warn_once(UNKNOWN_MASKS, kind="masks")
+        return found
 
     def _first_observations(self, env: Env | VectorEnv[Any, Any, Any]) -> tuple[Any, int]:
         seed = self._cfg.evaluation.seed
@@ -173,7 +193,11 @@ class Evaluator:
             fresh_envs=fresh_envs,
             trace_bytes=trace_bytes,
             on_begin=player.begin_episodes,
+            on_masks=self._masks_for(player),
         )
+
+    def _masks_for(self, player: Player) -> Callable[[Any], None] | None:
+        return player.allow if self._asks_for_masks else None
 
     @property
     def reuses_envs(self) -> bool:
@@ -189,7 +213,14 @@ class Evaluator:
         cfg = self._cfg.evaluation
         options = LogOptions(cfg.max_steps, film_bytes, cfg.info_keys, trace_bytes)
         try:
-            played = play_in_vector(envs, player, seeds=seeds, options=options, on_begin=player.begin_episodes)
+            played = play_in_vector(
+                envs,
+                player,
+                seeds=seeds,
+                options=options,
+                on_begin=player.begin_episodes,
+                on_masks=self._masks_for(player),
+            )
         finally:
             envs.close()
         self.can_replay = self.can_replay and all(each.episode.seed is not None for each in played)

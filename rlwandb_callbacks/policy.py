@@ -106,6 +106,20 @@ class Player:
         self._observation_space = observation_space
         self._adapter = adapter_for(policy, module, reader)
         self._begins: NDArray[np.bool_] | None = None
+        self._masks: NDArray[np.bool_] | None = None
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether the policy wants to be told which actions are allowed."""
+        return self._adapter.takes_masks
+
+    def allow(self, masks: NDArray[np.bool_]) -> None:
+        """Says which actions are allowed in the next batch, for a policy that takes masks.
+
+        Args:
+            masks: Shape ``[B, A]``.
+        """
+        self._masks = masks
 
     def begin_episodes(self, rows: NDArray[np.bool_]) -> None:
         """Says in which rows of the next batch an episode begins, for policies with memory.
@@ -126,7 +140,7 @@ class Player:
         if begins is None or begins.size != count:
             begins = np.ones(count, dtype=np.bool_)
         self._begins = np.zeros(count, dtype=np.bool_)
-        return self._adapter.act(observations, begins)
+        return self._adapter.act(observations, begins, self._masks)
 
     def rehearse(self, observations: Any, *, side_by_side: bool) -> None:
         """Asks for one step, and a policy with memory for two, so that what cannot be done shows.

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
+from rlwandb_callbacks.action_masks import mask_of, stacked
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.environments import Env
@@ -33,6 +34,7 @@ def play(
     fresh_envs: bool = False,
     trace_bytes: int = 0,
     on_begin: Callable[[NDArray[np.bool_]], None] = lambda _: None,
+    on_masks: Callable[[NDArray[np.bool_]], None] | None = None,
 ) -> list[Played]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
 
@@ -48,6 +50,7 @@ def play(
             beginning in everything.
         trace_bytes: Each episode brings along what was observed, thinned to so many bytes; 0 for nothing.
         on_begin: Told before a step in which rows of the batch an episode begins, for policies with memory.
+        on_masks: Told before each step which actions the environments allow; None where they are not to be asked.
 
     Returns:
         One entry per seed, in that order.
@@ -61,7 +64,7 @@ def play(
         envs = SyncVectorEnv([lane.itself for lane in lanes], autoreset_mode=AutoresetMode.DISABLED)
         opened.pop_all()  # from here on the vector closes them, and only once
         opened.callback(envs.close)
-        played = dict(_play_all(envs, lanes, act, iter(enumerate(seeds)), on_begin))
+        played = dict(_play_all(envs, lanes, act, iter(enumerate(seeds)), on_begin, on_masks))
     return [played[index] for index in range(len(seeds))]
 
 
@@ -71,12 +74,15 @@ def _play_all(
     act: Callable[[Any], PolicyStep],
     waiting: Iterator[tuple[int, int]],
     on_begin: Callable[[NDArray[np.bool_]], None],
+    on_masks: Callable[[NDArray[np.bool_]], None] | None,
 ) -> Iterator[tuple[int, Played]]:
     for lane in lanes:
         lane.log.begin(*next(waiting))
     observations, _ = envs.reset()
     on_begin(np.ones(len(lanes), dtype=np.bool_))
     while any(lane.log.playing for lane in lanes):
+        if on_masks is not None:
+            on_masks(stacked(lane.mask() for lane in lanes))
         step = act(observations)
         for row, lane in enumerate(lanes):
             lane.log.note(step, row)
@@ -105,9 +111,16 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
         self._makes_pictures = options.film_bytes is not None
         self._make_env, self._is_used = make_env, False
         self._observation: Any = None
+        self._mask: NDArray[np.bool_] | None = None
 
     def itself(self) -> _Lane:
         return self
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Of the actions that are allowed; while it rests, the last one, as few environments allow any at the end."""
+        if self.log.playing or self._mask is None:
+            self._mask = mask_of(self.env)
+        return self._mask
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if self.log.playing:

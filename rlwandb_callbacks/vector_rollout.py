@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
+from rlwandb_callbacks.action_masks import masks_in
 from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.core.infos import reward_of
@@ -31,6 +32,7 @@ def play_in_vector(
     seeds: Sequence[int],
     options: LogOptions,
     on_begin: Callable[[NDArray[np.bool_]], None] = lambda _: None,
+    on_masks: Callable[[NDArray[np.bool_]], None] | None = None,
 ) -> list[Played]:
     """Plays one episode per seed.
 
@@ -41,14 +43,21 @@ def play_in_vector(
             vector is reset with the first seed of each round, and the episodes have none.
         options: What is taken down, and for how long; with ``film_bytes``, the vector must render.
         on_begin: Told at the start of each round that in all rows an episode begins, for policies with memory.
+        on_masks: Told before each step which actions the environments allow; None where they are not to be asked.
 
     Returns:
         One entry per seed, in that order.
     """
     played: list[Played] = []
+
+    def act_as_allowed(observations: Any) -> PolicyStep:
+        if on_masks is not None:
+            on_masks(masks_in(envs))
+        return act(observations)
+
     for first in range(0, len(seeds), envs.num_envs):
         on_begin(np.ones(envs.num_envs, dtype=np.bool_))
-        played += _Round(envs, act, options).play(seeds[first : first + envs.num_envs])
+        played += _Round(envs, act_as_allowed, options).play(seeds[first : first + envs.num_envs])
     return played
 
 

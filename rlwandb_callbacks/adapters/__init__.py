@@ -22,12 +22,17 @@ class Adapter(Protocol):
     def has_memory(self) -> bool:
         """Whether the policy carries a state from step to step."""
 
-    def act(self, observations: Any, begins: NDArray[np.bool_]) -> PolicyStep:
+    @property
+    def takes_masks(self) -> bool:
+        """Whether the policy wants to be told which actions are allowed."""
+
+    def act(self, observations: Any, begins: NDArray[np.bool_], masks: NDArray[np.bool_] | None = None) -> PolicyStep:
         """Acts in a batch of B states.
 
         Args:
             observations: As ``gymnasium.vector`` batches them.
             begins: Shape ``[B]``: rows at which an episode begins.
+            masks: Shape ``[B, A]``: actions that are allowed, for a policy that takes masks; None for all.
 
         Raises:
             PolicyError: If the answer cannot be read.

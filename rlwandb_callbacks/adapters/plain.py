@@ -29,6 +29,8 @@ class PlainPolicy:
         reader: Reads the answers.
     """
 
+    takes_masks = False
+
     def __init__(self, policy: Callable[..., Any], module: nn.Module, reader: Reader) -> None:
         self._policy = policy
         self._network = network_of(policy)
@@ -42,7 +44,7 @@ class PlainPolicy:
         """Whether the last answer held a state."""
         return self._state is not None
 
-    def act(self, observations: Any, begins: NDArray[np.bool_]) -> PolicyStep:
+    def act(self, observations: Any, begins: NDArray[np.bool_], masks: NDArray[np.bool_] | None = None) -> PolicyStep:
         """Acts in B states; see :class:`rlwandb_callbacks.adapters.Adapter`."""
         count = begins.size
         batch = to_tensors(observations, parameter_like(self._network, self._module))

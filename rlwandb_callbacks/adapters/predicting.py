@@ -22,7 +22,8 @@ class PredictingPolicy:
     Scores are q-values (DQN, QR-DQN), the distribution of an actor-critic policy (A2C, PPO, TRPO) with its V(s), or
     that of a squashed Gaussian actor (SAC), or that of a recurrent actor (RecurrentPPO), whose critic has a memory that
     ``predict`` does not carry and so no V(s) here. A model whose environment is a ``VecNormalize`` has its observations
-    normalised by that one's statistics, which stay as they are.
+    normalised by that one's statistics, which stay as they are. One whose ``predict`` takes ``action_masks``
+    (MaskablePPO) is given those of the environments, and its distribution has them too.
 
     Args:
         policy: A model, its policy, or the method ``predict`` of either.
@@ -34,6 +35,7 @@ class PredictingPolicy:
         self._policy = getattr(self._model, "policy", self._model)
         self._reader = reader
         self._state: Any = None
+        self.takes_masks = _takes(self._model.predict, "action_masks")
 
     @staticmethod
     def fits(policy: Any) -> bool:
@@ -41,17 +43,14 @@ class PredictingPolicy:
         predictor = _predictor(policy)
         if not all(hasattr(predictor, name) for name in ("predict", "observation_space", "action_space")):
             return False
-        try:
-            return "deterministic" in inspect.signature(predictor.predict).parameters
-        except (TypeError, ValueError):
-            return False
+        return _takes(predictor.predict, "deterministic")
 
     @property
     def has_memory(self) -> bool:
         """Whether the last prediction came with a state."""
         return self._state is not None
 
-    def act(self, observations: Any, begins: NDArray[np.bool_]) -> PolicyStep:
+    def act(self, observations: Any, begins: NDArray[np.bool_], masks: NDArray[np.bool_] | None = None) -> PolicyStep:
         """Acts in B states; see :class:`rlwandb_callbacks.adapters.Adapter`."""
         count = begins.size
         normaliser = getattr(self._model, "get_vec_normalize_env", lambda: None)()
@@ -59,13 +58,16 @@ class PredictingPolicy:
             observations = normaliser.normalize_obs(observations)
         with evaluating(self._policy):
             carried = self._state
-            memory = {} if carried is None else {"state": carried, "episode_start": begins}
-            actions, self._state = self._model.predict(observations, deterministic=self._reader.deterministic, **memory)
-            has_memory = self._state is not None
-            scores = self._recurrent_scores(observations, carried, begins) if has_memory else self._scores(observations)
+            told = {} if carried is None else {"state": carried, "episode_start": begins}
+            told |= {} if masks is None else {"action_masks": masks}
+            actions, self._state = self._model.predict(observations, deterministic=self._reader.deterministic, **told)
+            if self._state is None:
+                scores = self._scores(observations, masks)
+            else:
+                scores = self._recurrent_scores(observations, carried, begins)
         return self._reader.read({"action": actions, **scores}, count)
 
-    def _scores(self, observations: Any) -> dict[str, Any]:
+    def _scores(self, observations: Any, masks: NDArray[np.bool_] | None) -> dict[str, Any]:
         policy = self._policy
         if not hasattr(policy, "obs_to_tensor"):
             return {}
@@ -75,7 +77,9 @@ class PredictingPolicy:
         if hasattr(policy, "quantile_net"):
             return {"q_values": policy.quantile_net(tensors).mean(dim=1)}
         if hasattr(policy, "get_distribution"):
-            found = _inside(policy.get_distribution(tensors))
+            is_masked = masks is not None and _takes(policy.get_distribution, "action_masks")
+            masked = {"action_masks": masks} if is_masked else {}
+            found = _inside(policy.get_distribution(tensors, **masked))
             return {"distribution": self._in_action_units(found), "value": policy.predict_values(tensors)}
         actor: Any = getattr(policy, "actor", None)
         if not hasattr(actor, "get_action_dist_params"):
@@ -88,7 +92,7 @@ class PredictingPolicy:
         """Of a policy as sb3-contrib's recurrent ones, in the state that the last prediction began with."""
         policy = self._policy
         ask = getattr(policy, "get_distribution", None)
-        if ask is None or "lstm_states" not in inspect.signature(ask).parameters:
+        if ask is None or not _takes(ask, "lstm_states"):
             return {}
         tensors, _ = policy.obs_to_tensor(observations)
         before = map(np.zeros_like, self._state) if carried is None else carried
@@ -119,6 +123,13 @@ def _inside(wrapper: Any) -> Any:
 
 def _squashed(distribution: Distribution, low: torch.Tensor, high: torch.Tensor) -> TransformedDistribution:
     return TransformedDistribution(distribution, [TanhTransform(), AffineTransform((low + high) / 2, (high - low) / 2)])
+
+
+def _takes(method: Any, parameter: str) -> bool:
+    try:
+        return parameter in inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _predictor(policy: Any) -> Any:

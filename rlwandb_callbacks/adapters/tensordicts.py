@@ -30,6 +30,8 @@ class TensorDictPolicy:
         reader: Reads the answers. Its ``deterministic`` becomes TorchRL's exploration type.
     """
 
+    takes_masks = False
+
     def __init__(self, policy: Callable[..., Any], module: nn.Module, reader: Reader) -> None:
         self._policy: Any = policy
         self._network = network_of(policy)
@@ -51,7 +53,7 @@ class TensorDictPolicy:
         """Whether the actor reads entries that it writes for the next step."""
         return bool(self._state_keys)
 
-    def act(self, observations: Any, begins: NDArray[np.bool_]) -> PolicyStep:
+    def act(self, observations: Any, begins: NDArray[np.bool_], masks: NDArray[np.bool_] | None = None) -> PolicyStep:
         """Acts in B states; see :class:`rlwandb_callbacks.adapters.Adapter`."""
         from tensordict.nn import InteractionType, set_interaction_type
 
