@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rlwandb_callbacks.core.behaviour import entropy
 from rlwandb_callbacks.core.episode import Floats, Gaussian, Grouped, PolicyScores, PolicyStep, groups_of
 from rlwandb_callbacks.errors import PolicyError
 from rlwandb_callbacks.policy_answer import Reader
@@ -45,7 +46,9 @@ def joined_scores(parts: Sequence[PolicyScores | None]) -> PolicyScores | None:
     """Scores of a team's action from those of its agents, each with a leading axis B; None where they do not match."""
     gaussians = [part for part in parts if isinstance(part, Gaussian)]
     if gaussians and len(gaussians) == len(parts):
-        return Gaussian(_flat([part.mean for part in gaussians]), _flat([part.std for part in gaussians]))
+        mean, std = _flat([part.mean for part in gaussians]), _flat([part.std for part in gaussians])
+        entropies = [told for part in gaussians if (told := entropy(part)) is not None]
+        return Gaussian(mean, std, np.asarray(np.sum(entropies, axis=0)))
     groups = [groups_of(part) for part in parts]
     choices = tuple(choice for group in groups for choice in group)
     is_complete = all(groups) and len({type(choice) for choice in choices}) == 1

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
-from rlwandb_callbacks.core.episode import Gaussian
+from rlwandb_callbacks.core.episode import Floats, Gaussian
 
 SAMPLES_FOR_MOMENTS = 64
 
@@ -56,12 +56,26 @@ def mode_of(distribution: Distribution) -> torch.Tensor:
 
 
 def moments_of(distribution: Distribution) -> Gaussian:
-    """Mean and standard deviation, from the distribution or, where it does not know them, from samples of it."""
+    """Mean and standard deviation, from the distribution or, where it does not know them, from samples of it.
+
+    Its entropy comes along where it knows that; squashed distributions and mixtures do not.
+    """
     mean, std = _known(distribution, "mean"), _known(distribution, "stddev")
     if mean is None or std is None:
         samples = distribution.sample(torch.Size([SAMPLES_FOR_MOMENTS])).float()
         mean, std = samples.mean(dim=0), samples.std(dim=0)
-    return Gaussian(to_numpy(mean).astype(np.float64), to_numpy(std).astype(np.float64))
+    return Gaussian(to_numpy(mean).astype(np.float64), to_numpy(std).astype(np.float64), _entropy_of(distribution))
+
+
+def _entropy_of(distribution: Distribution) -> Floats | None:
+    """Shape ``[B]``, that of independent dimensions summed; None where the distribution does not know it."""
+    try:
+        told: Any = distribution.entropy()
+    except Exception:  # noqa: BLE001  # what a distribution without an entropy raises is up to it
+        return None
+    if not isinstance(told, torch.Tensor) or told.ndim == 0:
+        return None
+    return np.asarray(to_numpy(told).astype(np.float64).reshape(len(told), -1).sum(axis=1))
 
 
 def _known(distribution: Distribution, name: str) -> torch.Tensor | None:

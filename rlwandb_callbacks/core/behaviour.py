@@ -17,8 +17,9 @@ def entropy(scores: PolicyScores) -> NDArray[np.float64] | None:
         scores: Leading axis T.
 
     Returns:
-        Shape ``[T]``. For a Gaussian the differential entropy, summed over the action's dimensions; for an action of
-        several choices, which are drawn independently, the sum of their entropies.
+        Shape ``[T]``. For a continuous action the differential entropy that its distribution tells; where it tells
+        none, that of a Gaussian with its mean and std, summed over the action's dimensions, above which no distribution
+        with these can lie. For an action of several choices, which are drawn independently, the sum of their entropies.
 
     Example:
         >>> entropy(Probabilities(np.array([[0.5, 0.5]]))).round(3)
@@ -32,8 +33,11 @@ def entropy(scores: PolicyScores) -> NDArray[np.float64] | None:
     if isinstance(scores, Probabilities):
         p = scores.values
         return np.asarray(-np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1))
+    if scores.entropy is not None:
+        return scores.entropy
     with np.errstate(divide="ignore"):
-        return np.asarray(np.sum(0.5 * np.log(2 * np.pi * np.e * scores.std**2), axis=-1))
+        per_dimension = 0.5 * np.log(2 * np.pi * np.e * scores.std**2)
+    return np.asarray(per_dimension.reshape(len(per_dimension), -1).sum(axis=1))
 
 
 def mean_entropy(episodes: Sequence[Episode]) -> float | None:

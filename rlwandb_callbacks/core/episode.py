@@ -45,10 +45,12 @@ class Gaussian:
     Args:
         mean: Shape ``[..., D]``, in action units.
         std: Shape ``[..., D]``, in action units, ≥ 0.
+        entropy: Shape ``[...]``, in nats, as the policy's distribution tells it; None where it does not.
     """
 
     mean: Floats
     std: Floats
+    entropy: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def row_of(scores: PolicyScores, index: int) -> PolicyScores:
     if isinstance(scores, Grouped):
         return Grouped(tuple(replace(group, values=group.values[index]) for group in scores.groups))
     if isinstance(scores, Gaussian):
-        return Gaussian(scores.mean[index], scores.std[index])
+        entropy = None if scores.entropy is None else scores.entropy[index]
+        return Gaussian(scores.mean[index], scores.std[index], entropy)
     return replace(scores, values=scores.values[index])
 
 
@@ -106,7 +109,9 @@ def stack_scores(rows: list[PolicyScores]) -> PolicyScores | None:
     first = rows[0]
     if isinstance(first, Gaussian):
         gaussians = [row for row in rows if isinstance(row, Gaussian)]
-        return Gaussian(np.stack([row.mean for row in gaussians]), np.stack([row.std for row in gaussians]))
+        mean, std = np.stack([row.mean for row in gaussians]), np.stack([row.std for row in gaussians])
+        known = [row.entropy for row in gaussians if row.entropy is not None]
+        return Gaussian(mean, std, np.stack(known) if len(known) == len(gaussians) else None)
     columns = [
         replace(column[0], values=np.stack([group.values for group in column]))
         for column in zip(*map(groups_of, rows), strict=True)

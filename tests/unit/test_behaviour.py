@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlwandb_callbacks.core.behaviour import chosen_q, entropy, mean_chosen_q, mean_entropy
-from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, Probabilities, QValues
+from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, Probabilities, QValues, row_of, stack_scores
 
 MakeEpisode = Callable[..., Episode]
 
@@ -26,6 +26,13 @@ def test_entropy_of_a_gaussian_is_that_of_torch_summed_over_dimensions() -> None
 
 def test_entropy_of_a_gaussian_without_spread_is_minus_infinity() -> None:
     assert entropy(Gaussian(np.zeros((1, 1)), np.zeros((1, 1)))).tolist() == [-math.inf]
+
+
+def test_a_distribution_that_tells_its_entropy_is_believed() -> None:
+    told = Gaussian(np.zeros((2, 2)), np.ones((2, 2)), np.array([0.5, -1.0]))
+    assert entropy(told).tolist() == [0.5, -1.0]
+    stacked = stack_scores([row_of(told, 1), row_of(told, 0)])
+    assert entropy(stacked).tolist() == [-1.0, 0.5]
 
 
 def test_q_values_have_no_entropy(make_episode: MakeEpisode) -> None:

@@ -211,6 +211,7 @@ def test_gaussians_of_agents_stand_one_after_the_other() -> None:
     assert isinstance(scores, Gaussian)
     assert scores.mean[0].tolist() == [0.5] * 4 + [2.0]
     assert scores.std[0].tolist() == pytest.approx([0.1] * 4 + [0.2])
+    assert scores.entropy == pytest.approx([sum(0.5 * np.log(2 * np.pi * np.e * s**2) for s in [0.1] * 4 + [0.2])] * 2)
     assert isinstance(evaluator.actions, ContinuousActions)
     assert evaluator.actions.names == ("a[0]", "a[1]", "a[2]", "a[3]", "b")
 

@@ -12,6 +12,8 @@ from torch.distributions import (
     Beta,
     Categorical,
     Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
     Normal,
     OneHotCategorical,
     TanhTransform,
@@ -19,6 +21,7 @@ from torch.distributions import (
 )
 
 from rlwandb_callbacks.answers.tensors import softmax, to_numpy
+from rlwandb_callbacks.core.behaviour import entropy
 from rlwandb_callbacks.core.episode import Gaussian, Grouped, PolicyStep, Probabilities, QValues
 from rlwandb_callbacks.errors import PolicyError
 from rlwandb_callbacks.policy_answer import Reader
@@ -392,6 +395,32 @@ def test_a_beta_policy_is_summed_up_by_its_moments() -> None:
     assert step.actions == pytest.approx(np.full((2, 2), 2 / 3))
     assert step.scores.mean == pytest.approx(np.full((2, 2), 0.6))
     assert step.scores.std == pytest.approx(np.full((2, 2), 0.2))
+
+
+@pytest.mark.parametrize(
+    ("distribution", "expected"),
+    [
+        (Beta(torch.ones(2, 2), torch.ones(2, 2)), 0.0),
+        (Independent(Beta(torch.ones(2, 2), torch.ones(2, 2)), 1), 0.0),
+        (Normal(torch.zeros(2, 2), 1.0), math.log(2 * math.pi * math.e)),
+        (MultivariateNormal(torch.zeros(2, 2), torch.tensor([[1.0, 0.8], [0.8, 1.0]])), 2.327052),
+    ],
+)
+def test_the_entropy_is_the_one_that_the_distribution_tells(distribution: Any, expected: float) -> None:
+    assert entropy(read(distribution, PLANE).scores) == pytest.approx([expected, expected], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        TransformedDistribution(Normal(torch.zeros(2, 2), 1.0), [TanhTransform()]),
+        MixtureSameFamily(Categorical(torch.ones(2, 3)), Independent(Normal(torch.zeros(2, 3, 2), 1.0), 1)),
+    ],
+)
+def test_without_it_the_entropy_is_that_of_a_gaussian_of_the_same_moments(distribution: Any) -> None:
+    scores = read(distribution, PLANE).scores
+    expected = Normal(torch.zeros(2, 2), torch.as_tensor(scores.std)).entropy().sum(dim=1)
+    assert entropy(scores) == pytest.approx(expected.numpy())
 
 
 def test_a_distribution_that_knows_how_to_be_deterministic_is_asked() -> None:
