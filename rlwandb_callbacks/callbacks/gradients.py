@@ -62,12 +62,13 @@ class GradientsCallback(RLCallback):
         """Starts to watch."""
         super().on_train_start(trainer, pl_module)
         self._clear()
-        self._first_update = self.session.counters.updates
-        cfg = self.cfg.gradients
+        cfg, updates = self.cfg.gradients, self.session.counters.updates
+        watches = cfg.method == "watch" and cfg.log != "parameters"
+        self._first_update = updates if watches else 0  # wandb.watch counts anew in a training that is resumed
+        self._every = Every(cfg.log_freq, last=updates - self._first_update)
         if self.session.sink is None:
             return
         self._takes_gradients = cfg.method == "fused" and cfg.log != "parameters"
-        watches = cfg.method == "watch" and cfg.log != "parameters"
         if self.session.run is not None and (watches or cfg.log_graph):
             with self.session.guarded("Watching gradients"):
                 self._start_watching(trainer, pl_module, gradients=watches)

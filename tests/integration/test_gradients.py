@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 import time
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import wandb
 from pytorch_lightning.plugins.precision import MixedPrecision
 
-from rlwandb_callbacks import ConfigError, GradientsCallback
-from rlwandb_callbacks.testing import MemorySink, OfflineRun, TinyActorCritic, TinyQ, read_offline_run
+from rlwandb_callbacks import ConfigError, GradientsCallback, WandbRLCallback
+from rlwandb_callbacks.testing import CorridorEnv, MemorySink, OfflineRun, TinyActorCritic, TinyQ, read_offline_run
 
 both_methods = pytest.mark.parametrize("method", ["fused", "watch"])
 
@@ -390,3 +392,45 @@ def test_a_training_on_a_gpu_waits_for_nothing(fit: Any, sample: int | None) -> 
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert [row["time/updates"] for row in sink.rows if "gradients/q_network.0.weight" in row] == [4, 8]
+
+
+class StopsAfter(pl.Callback):
+    """Saves a checkpoint in the middle of an epoch and stops there."""
+
+    def __init__(self, batches: int) -> None:
+        self._batches = batches
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx + 1 == self._batches:
+            trainer.save_checkpoint("middle.ckpt")
+            raise InterruptedError
+
+
+@pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch ended")
+@pytest.mark.parametrize("stops_after", [3, 4, 6])
+def test_a_training_resumed_within_an_epoch_has_the_rows_of_one_that_never_stopped(fit: Any, stops_after: int) -> None:
+    settings = {
+        "on_error": "raise",
+        "gradient_logger": True,
+        "gradients": {"log_freq": 2},
+        "metrics": {"every_n_steps": 2},
+        "executor": "inline",
+        "evaluation": {"env": CorridorEnv, "policy": "q_network", "episodes": 1, "every_n_steps": 3},
+    }
+
+    def rows(*others: Any, ckpt_path: str | None = None) -> set[tuple[Any, ...]]:
+        sink, options = MemorySink(), {"max_epochs": 2, "accumulate_grad_batches": 2}
+        with contextlib.suppress(InterruptedError):
+            fit(TinyQ(batches=9), WandbRLCallback(settings, sink=sink), *others, ckpt_path=ckpt_path, **options)
+        marks = {"train/loss", "eval/return_mean", "grad_norm/total"}
+        return {
+            (row["trainer/global_step"], row["time/updates"], mark) for row in sink.rows for mark in marks & row.keys()
+        }
+
+    whole, before = rows(), rows(StopsAfter(stops_after))
+    after = rows(ckpt_path="middle.ckpt")
+    assert {update for _, update, mark in whole if mark == "grad_norm/total"} == {2, 4, 6, 8, 10}
+    assert {update for _, update, mark in whole if mark == "eval/return_mean"} == {3, 6, 9, 10}
+    assert after <= whole
+    assert {row for row in whole if row[1] > stops_after // 2} <= after
+    assert {row for row in whole if row[1] <= stops_after // 2} <= before
