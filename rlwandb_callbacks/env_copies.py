@@ -11,7 +11,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from rlwandb_callbacks.errors import EnvError
+from rlwandb_callbacks.errors import EnvError, told
 
 NOT_REPEATED = ("RecordVideo", "HumanRendering")
 
@@ -37,7 +37,7 @@ def maker_like(env: Any) -> EnvSpec | Callable[..., Any]:
     except Exception as error:
         raise EnvError(
             f"evaluation.env is the environment {env!r}, which can neither be made again from its spec nor be copied: "
-            f"{type(error).__name__}: {error}. Give a function that makes it."
+            f"{told(error)} Give a function that makes it."
         ) from error
 
 

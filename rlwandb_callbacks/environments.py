@@ -26,8 +26,8 @@ from rlwandb_callbacks.core.actions import (
     OtherActions,
 )
 from rlwandb_callbacks.env_copies import maker_like
-from rlwandb_callbacks.errors import EnvError, nearest
-from rlwandb_callbacks.headless import choose_mujoco_backend, quiet_sdl
+from rlwandb_callbacks.errors import EnvError, nearest, told
+from rlwandb_callbacks.headless import HEADLESS_REMEDY, choose_mujoco_backend, quiet_sdl
 from rlwandb_callbacks.import_path import import_object
 from rlwandb_callbacks.normalisation import Statistics, normalisers, with_raw_rewards, with_statistics
 from rlwandb_callbacks.pettingzoo_env import TeamEnv, is_parallel
@@ -105,16 +105,18 @@ class EnvMaker:
                 choose_mujoco_backend()
             return gym.make(self.make, disable_env_checker=True, **{**self.kwargs, **mode})
         except Exception as error:
-            raise EnvError(self._complaint(error)) from error
+            raise EnvError(self._complaint(error, makes_pictures=bool(mode))) from error
 
-    def _complaint(self, error: Exception) -> str:
+    def _complaint(self, error: Exception, *, makes_pictures: bool) -> str:
+        what = f"evaluation.env {self.make!r} with env_kwargs {dict(self.kwargs)!r} cannot be made"
+        if makes_pictures:  # it was made without them before
+            return f"{what} with render_mode='rgb_array': {told(error)} {HEADLESS_REMEDY}"
         is_unknown = isinstance(self.make, str) and self.make not in gym.registry
         known = env_ids.advice(str(self.make)) or nearest(str(self.make), gym.registry) if is_unknown else ""
         return (
-            f"evaluation.env {self.make!r} with env_kwargs {dict(self.kwargs)!r} cannot be made: "
-            f"{type(error).__name__}: {error}.{known} Allowed are the id of a registered Gymnasium environment, a "
-            "function that makes one, the import path of such a function ('package.module:function'), and an attribute "
-            "of the module that holds one of these ('self.make_env')."
+            f"{what}: {told(error)}{known} Allowed are the id of a registered Gymnasium environment, a function that "
+            "makes one, the import path of such a function ('package.module:function'), and an attribute of the module "
+            "that holds one of these ('self.make_env')."
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -30,6 +30,28 @@ class ReplayDivergedError(RuntimeError):
     """Playing the same actions from the same seed gave other rewards or observations."""
 
 
+def sentence(text: object) -> str:
+    """Ends a text that somebody else wrote with a full stop, where it has no end of its own.
+
+    Example:
+        >>> sentence("no display"), sentence("No display was found.")
+        ('no display.', 'No display was found.')
+    """
+    told = str(text).rstrip()
+    return told if told.endswith((".", "!", "?")) else f"{told}."
+
+
+def told(error: BaseException) -> str:
+    """The kind of an error and what it says, as a sentence.
+
+    Example:
+        >>> told(RuntimeError("no display")), told(KeyError())
+        ('RuntimeError: no display.', 'KeyError.')
+    """
+    kind, text = type(error).__name__, str(error).strip()
+    return sentence(f"{kind}: {text}" if text else kind)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Suggests the known name that looks most like ``name``, as the end of a sentence; empty where none does.
 

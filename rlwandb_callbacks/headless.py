@@ -6,11 +6,25 @@ import ctypes.util
 import os
 import sys
 
+from rlwandb_callbacks.errors import RenderError, told
+
+WITHOUT_VIDEOS = "Numbers are logged all the same; video_logger=False ends this warning."
 HEADLESS_REMEDY = (
     "On a machine without a display MuJoCo needs libEGL or libOSMesa (apt-get install libegl1, or apt-get install "
     "libosmesa6); MUJOCO_GL=egl or MUJOCO_GL=osmesa, set before Python starts, tells it which. pygame environments "
-    "need SDL_VIDEODRIVER=dummy. Numbers are logged all the same; video_logger=False ends this warning."
+    f"need SDL_VIDEODRIVER=dummy. {WITHOUT_VIDEOS}"
 )
+
+
+def drawing_error(what: str, cause: Exception, *, has_drawn: bool) -> RenderError:
+    """Says that an environment failed to draw; with the remedy for a missing display where that may be why.
+
+    Args:
+        what: Failed, as the beginning of a sentence.
+        cause: What the environment raised.
+        has_drawn: It gave a picture before, so it has all that it needs in order to draw.
+    """
+    return RenderError(f"{what}: {told(cause)} {WITHOUT_VIDEOS if has_drawn else HEADLESS_REMEDY}")
 
 
 def has_display() -> bool:

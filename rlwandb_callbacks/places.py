@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from rlwandb_callbacks.errors import ConfigError
+from rlwandb_callbacks.errors import ConfigError, sentence
 
 
 def check_writable(folder: str, *, setting: str) -> None:
@@ -24,5 +24,6 @@ def check_writable(folder: str, *, setting: str) -> None:
             pass
     except OSError as error:
         raise ConfigError(
-            f"{setting} is {folder!r}, where no file can be written: {error}. Set it to a folder that you may write to."
+            f"{setting} is {folder!r}, where no file can be written: {sentence(error)} Set it to a folder that you "
+            "may write to."
         ) from error

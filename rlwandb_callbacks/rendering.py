@@ -10,7 +10,7 @@ from gymnasium.vector import VectorEnv
 
 from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.errors import RenderError
-from rlwandb_callbacks.headless import HEADLESS_REMEDY
+from rlwandb_callbacks.headless import drawing_error
 
 NO_PICTURE = (
     "a picture of shape [H, W, 3] is needed. A function that makes the environment must take render_mode and pass it "
@@ -22,8 +22,12 @@ WRONG_SHAPE = (
 )
 
 
-def render(env: gym.Env[Any, Any]) -> Pixels:
+def render(env: gym.Env[Any, Any], *, has_drawn: bool = False) -> Pixels:
     """Takes a picture of the state that an environment is in.
+
+    Args:
+        env: That renders.
+        has_drawn: It gave a picture before; where it fails now, a missing display is not why.
 
     Returns:
         Shape ``[H, W, 3]``, ``uint8``, contiguous.
@@ -31,16 +35,20 @@ def render(env: gym.Env[Any, Any]) -> Pixels:
     Raises:
         RenderError: If there is none; the message says what to do.
     """
-    return as_pixels(_rendered(env), env)
+    return as_pixels(_rendered(env, has_drawn=has_drawn), env)
 
 
-def render_each(envs: VectorEnv[Any, Any, Any]) -> list[Pixels]:
+def render_each(envs: VectorEnv[Any, Any, Any], *, has_drawn: bool = False) -> list[Pixels]:
     """Takes a picture of each environment of a vector.
+
+    Args:
+        envs: That render.
+        has_drawn: They gave pictures before; where they fail now, a missing display is not why.
 
     Raises:
         RenderError: If there is not one picture for each; the message says what to do.
     """
-    frames = _rendered(envs)
+    frames = _rendered(envs, has_drawn=has_drawn)
     if not isinstance(frames, list | tuple | np.ndarray) or len(frames) != envs.num_envs:
         raise RenderError(
             f"{envs} was made with render_mode={envs.render_mode!r} and its render() gave {_in_words(frames)}; one "
@@ -49,11 +57,11 @@ def render_each(envs: VectorEnv[Any, Any, Any]) -> list[Pixels]:
     return [as_pixels(frame, envs) for frame in frames]
 
 
-def _rendered(env: Any) -> Any:
+def _rendered(env: Any, *, has_drawn: bool) -> Any:
     try:
         return env.render()
     except Exception as error:
-        raise RenderError(f"{env} cannot render: {type(error).__name__}: {error}. {HEADLESS_REMEDY}") from error
+        raise drawing_error(f"{env} cannot render", error, has_drawn=has_drawn) from error
 
 
 def _in_words(frame: Any) -> str:

@@ -12,8 +12,8 @@ from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.environments import Env, EnvMaker
 from rlwandb_callbacks.episode_log import digest
-from rlwandb_callbacks.errors import RenderError, ReplayDivergedError
-from rlwandb_callbacks.headless import HEADLESS_REMEDY
+from rlwandb_callbacks.errors import ReplayDivergedError
+from rlwandb_callbacks.headless import drawing_error
 from rlwandb_callbacks.rendering import render
 
 
@@ -50,12 +50,23 @@ def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[Pixels]:
 
     Raises:
         ReplayDivergedError: At the first step whose observation or reward is not the recorded one.
-        RenderError: If the environment gives no picture.
+        RenderError: If the environment gives no picture, or fails as it did not when it was played without pictures.
     """
     env = make_env()
+    frames_made = 0
+
+    def attempt(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            what = f"The environment failed at step {frames_made} when the episode was played again with pictures"
+            raise drawing_error(what, error, has_drawn=frames_made > 0) from error
+
     try:
-        for _ in _retrace(env, episode, episode.length, _with_pictures):
-            yield render(env)
+        for _ in _retrace(env, episode, episode.length, attempt):
+            frame = render(env, has_drawn=frames_made > 0)
+            frames_made += 1
+            yield frame
     finally:
         env.close()
 
@@ -82,16 +93,6 @@ def _retrace(env: Env, episode: Episode, max_steps: int, attempt: Callable[[Any]
         observation, reward, *_ = attempt(partial(env.step, action))
         _check(episode, step, digest(observation, reward_of(reward)))
         yield
-
-
-def _with_pictures(call: Callable[[], Any]) -> Any:
-    """Tells trouble that an environment has only where it renders, as it was played without before."""
-    try:
-        return call()
-    except Exception as error:
-        raise RenderError(
-            f"The environment failed where it renders: {type(error).__name__}: {error}. {HEADLESS_REMEDY}"
-        ) from error
 
 
 def _check(episode: Episode, step: int, seen: int) -> None:

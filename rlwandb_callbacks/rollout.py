@@ -108,7 +108,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: Env, options: LogOptions, make_env: Callable[[], Env] | None) -> None:
         super().__init__(env)
         self.log = EpisodeLog(options)
-        self._makes_pictures = options.film_bytes is not None
+        self._makes_pictures, self._has_drawn = options.film_bytes is not None, False
         self._make_env, self._is_used = make_env, False
         self._observation: Any = None
         self._mask: NDArray[np.bool_] | None = None
@@ -145,4 +145,8 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
         return self._observation, reward, *ending, {}
 
     def _picture(self) -> Any:
-        return render(self.env) if self._makes_pictures else None
+        if not self._makes_pictures:
+            return None
+        picture = render(self.env, has_drawn=self._has_drawn)
+        self._has_drawn = True
+        return picture

@@ -68,7 +68,7 @@ class _Round:
         self._envs, self._act = envs, act
         self._logs = [EpisodeLog(options) for _ in range(envs.num_envs)]
         self._mode = autoreset_mode(envs)
-        self._makes_pictures = options.film_bytes is not None
+        self._makes_pictures, self._has_drawn = options.film_bytes is not None, False
 
     def play(self, seeds: Sequence[int]) -> list[Played]:
         batch = self._begin(seeds)
@@ -101,8 +101,14 @@ class _Round:
         return batch
 
     def _states(self, batch: Any) -> Iterator[tuple[Any, Pixels | None]]:
-        pictures = render_each(self._envs) if self._makes_pictures else [None] * self._envs.num_envs
-        return zip(iterate(self._envs.observation_space, batch), pictures, strict=True)
+        return zip(iterate(self._envs.observation_space, batch), self._pictures(), strict=True)
+
+    def _pictures(self) -> Sequence[Pixels | None]:
+        if not self._makes_pictures:
+            return [None] * self._envs.num_envs
+        pictures = render_each(self._envs, has_drawn=self._has_drawn)
+        self._has_drawn = True
+        return pictures
 
     def _outcome(self, observation: Any, info: Mapping[str, Any], *, has_ended: bool) -> tuple[Any, Mapping[str, Any]]:
         if not has_ended or self._mode is not AutoresetMode.SAME_STEP:

@@ -17,7 +17,7 @@ from rlwandb_callbacks.core.episode_scan import ScannedEpisodes, StepBlock, boun
 from rlwandb_callbacks.core.transitions import EpisodeSummaries, Transitions
 from rlwandb_callbacks.datasets.columns import Column, row_bytes, spans
 from rlwandb_callbacks.datasets.digests import digest_of
-from rlwandb_callbacks.errors import DatasetError
+from rlwandb_callbacks.errors import DatasetError, sentence
 
 MAX_SAMPLE_BYTES = 160 * 2**20
 
@@ -138,7 +138,9 @@ class OfflineDataset:
             with self._opener() as opened:
                 yield opened
         except OSError as error:
-            raise DatasetError(f"{self.name} cannot be read: {error}. Is it complete? Copy or make it anew.") from error
+            raise DatasetError(
+                f"{self.name} cannot be read: {sentence(error)} Is it complete? Copy or make it anew."
+            ) from error
 
     @property
     def num_transitions(self) -> int:

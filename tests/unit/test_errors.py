@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError, nearest
+from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError, nearest, told
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,19 @@ from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError, nearest
 )
 def test_the_nearest_name_is_suggested_where_one_is_near(name: str, known: list[str], expected: str) -> None:
     assert nearest(name, known) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("no display"), "RuntimeError: no display."),
+        (OSError("No video mode has been set. \n"), "OSError: No video mode has been set."),
+        (ValueError("Really?"), "ValueError: Really?"),
+        (KeyError(), "KeyError."),
+    ],
+)
+def test_what_an_error_says_is_told_as_one_sentence(error: Exception, expected: str) -> None:
+    assert told(error) == expected
 
 
 def test_errors_of_the_configuration_are_value_errors() -> None:

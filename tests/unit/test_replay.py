@@ -10,7 +10,7 @@ import pytest
 
 from rlwandb_callbacks.core.episode import Episode, PolicyStep
 from rlwandb_callbacks.environments import EnvMaker
-from rlwandb_callbacks.errors import RenderError, ReplayDivergedError
+from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.replay import replay
 from rlwandb_callbacks.rollout import play
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
@@ -132,6 +132,55 @@ def test_an_env_that_is_made_without_pictures_is_an_error_at_the_first_frame() -
     episode = record(maker, range(1))[0]
     with pytest.raises(RenderError, match="must take render_mode and pass it on"):
         next(replay(pictured(maker), episode))
+
+
+class Failing(CorridorEnv):
+    """Fails at one place of an episode that is rendered, and says so in a sentence."""
+
+    fails_in, fails_at = "render", 0
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        if self.fails_in == "make" and render_mode is not None:
+            raise RuntimeError("Planted.")
+        super().__init__(render_mode)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self._fail_in("reset", at=0)
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        self._fail_in("step", at=self._steps + 1)
+        return super().step(action)
+
+    def render(self) -> Any:
+        self._fail_in("render", at=self._steps)
+        return super().render()
+
+    def _fail_in(self, method: str, *, at: int) -> None:
+        if self.render_mode is not None and (method, at) == (self.fails_in, self.fails_at):
+            raise RuntimeError("Planted.")
+
+
+@pytest.mark.parametrize(
+    ("place", "at", "may_lack_a_display"),
+    [("make", 0, True), ("reset", 0, True), ("render", 0, True), ("step", 2, False), ("render", 2, False)],
+)
+def test_the_remedy_for_a_missing_display_is_told_until_there_was_a_picture(
+    monkeypatch: pytest.MonkeyPatch, place: str, at: int, may_lack_a_display: bool
+) -> None:
+    maker = EnvMaker(Failing)
+    monkeypatch.setattr(Failing, "fails_in", "nothing")
+    episode = record(maker, range(4, 5))[0]
+    assert episode.length > 2
+    monkeypatch.setattr(Failing, "fails_in", place)
+    monkeypatch.setattr(Failing, "fails_at", at)
+    with pytest.raises((EnvError, RenderError)) as caught:
+        list(replay(pictured(maker), episode))
+    told = str(caught.value)
+    assert ("MUJOCO_GL" in told) == may_lack_a_display
+    assert "RuntimeError: Planted. " in told
+    assert ".." not in told
+    assert "video_logger=False" in told
 
 
 @pytest.mark.parametrize("frames_taken", [1, 2, 99])
