@@ -15,7 +15,8 @@ from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.episode import Episode, PolicyScores, PolicyStep, row_of, stack_scores
 from rlwandb_callbacks.core.infos import InfoTally
 from rlwandb_callbacks.core.trace import ObservationTrace
-from rlwandb_callbacks.film import Camera, RecordedFilm
+from rlwandb_callbacks.errors import RenderError
+from rlwandb_callbacks.film import Camera, LostFilm, RecordedFilm
 from rlwandb_callbacks.pettingzoo_env import AGENT_REWARDS
 
 SUCCESS_KEYS = ("is_success", "success")
@@ -26,7 +27,7 @@ class Played:
     """An episode, and its frames when they were recorded while playing."""
 
     episode: Episode
-    film: RecordedFilm | None = None
+    film: RecordedFilm | LostFilm | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class EpisodeLog:
         self._digests: list[int] = []
         self._chosen_q: list[float] = []
         self._camera = None if self._options.film_bytes is None else Camera(self._options.film_bytes)
+        self._lost_film: LostFilm | None = None
         self._trace = ObservationTrace(self._options.trace_bytes) if self._options.trace_bytes else None
         self._infos = InfoTally(self._options.info_keys)
         self._agent_returns: dict[str, float] = {}
@@ -76,6 +78,15 @@ class EpisodeLog:
     def playing(self) -> bool:
         """Whether there is an episode."""
         return self.index >= 0
+
+    @property
+    def is_filmed(self) -> bool:
+        """Whether there is an episode of which frames are wanted."""
+        return self.playing and self._camera is not None
+
+    def lose_film(self, error: RenderError) -> None:
+        """Goes on without the frames of this episode, as the environment gave no picture."""
+        self._camera, self._lost_film = None, LostFilm(str(error))
 
     def note(self, step: PolicyStep, row: int) -> None:
         """Takes what the policy said of one state: a row of a batch."""
@@ -136,7 +147,7 @@ class EpisodeLog:
             agent_returns=self._agent_returns,
             **self._ending,
         )
-        return Played(episode, None if self._camera is None else self._camera.film())
+        return Played(episode, self._lost_film if self._camera is None else self._camera.film())
 
 
 def _kept(action: Any) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.canvas import Pixels
+from rlwandb_callbacks.errors import RenderError
 
 
 class Film(Protocol):
@@ -48,6 +49,25 @@ class RecordedFilm:
     def bytes(self) -> int:
         """What the compressed frames take."""
         return sum(map(len, self.packed))
+
+
+@dataclass(frozen=True)
+class LostFilm:
+    """Stands for the frames of an episode whose environment failed to render on the way.
+
+    Args:
+        reason: Told by whoever wants to see them.
+    """
+
+    reason: str
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """None."""
+        return ()
+
+    def __iter__(self) -> Iterator[Pixels]:
+        raise RenderError(self.reason)
 
 
 class Camera:

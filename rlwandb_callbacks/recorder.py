@@ -13,13 +13,15 @@ from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.select import choose
+from rlwandb_callbacks.core.values import Video
 from rlwandb_callbacks.environments import EnvMaker
 from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.film import Film, GivenFilm
 from rlwandb_callbacks.replay import ReplayFilm, check_replay
-from rlwandb_callbacks.reports import Clip, EvaluationReport
+from rlwandb_callbacks.reports import Clip, EvaluationReport, Report
 
 PROOF_STEPS = 1_000
+MAX_EVALUATIONS_WITHOUT_CLIP = 3
 
 
 class Reporter(Protocol):
@@ -75,7 +77,8 @@ class Shelf:
 class Recorder:
     """Remembers what the environment turned out not to do.
 
-    One that cannot render is only played from then on, one that does not repeat itself is recorded while playing.
+    One that cannot render is only played from then on, one that does not repeat itself is recorded while playing. One
+    that renders and fails now and then loses the clips that it fails in, and no more.
 
     Args:
         cfg: The settings.
@@ -91,6 +94,9 @@ class Recorder:
         self._reporter = reporter
         self._is_proven = False
         self._reuses_envs = True
+        self._has_made_clips = False
+        self._evaluations_without_clip = 0
+        self._interrupted: Mode | None = None
         self.mode = Mode.REPLAY if makes_clips else Mode.NUMBERS
 
     @property
@@ -102,6 +108,44 @@ class Recorder:
     def _budget(self) -> int:
         """Of one evaluation; the other half is for those under way."""
         return self._cfg.videos.max_bytes // 2
+
+    def begin(self) -> None:
+        """Starts an evaluation: takes up what the one before had to interrupt."""
+        if self._interrupted is not None:
+            self.mode, self._interrupted = self._interrupted, None
+
+    def interrupt(self, error: Exception) -> None:
+        """Does without clips until the next evaluation begins, as its environments cannot be made with pictures."""
+        self.learn(error)
+        self._interrupted, self.mode = self.mode, Mode.NUMBERS
+        self._count_failure()
+
+    def take(self, report: Report, *, made_in: Mode | None = None) -> None:
+        """Takes what came of an evaluation that was to be shown.
+
+        Args:
+            report: Of the clips, among other things.
+            made_in: The mode in which they were made, where it may have changed since.
+        """
+        if report.error is not None:
+            self.learn(report.error, made_in=made_in)
+        if any(isinstance(value, Video) for value in report.values.values()):
+            self._has_made_clips, self._evaluations_without_clip = True, 0
+        elif isinstance(report.error, RenderError | EnvError):
+            self._count_failure()
+
+    def _count_failure(self) -> None:
+        """Gives up an environment that never gave a clip at once, and others after some evaluations in a row."""
+        self._evaluations_without_clip += 1
+        if self._evaluations_without_clip < (MAX_EVALUATIONS_WITHOUT_CLIP if self._has_made_clips else 1):
+            return
+        self.mode, self._interrupted = Mode.NUMBERS, None
+        if self._has_made_clips:
+            self._reporter.warn_once(
+                f"{MAX_EVALUATIONS_WITHOUT_CLIP} evaluations in a row gave no video, so no more are made in this "
+                "training; numbers are logged all the same.",
+                kind="no more videos",
+            )
 
     def choose(self, episodes: Sequence[Episode]) -> dict[str, int]:
         """Indices of the episodes to show, by rank; none where no clips are made, or a function of the user's fails."""
@@ -158,15 +202,14 @@ class Recorder:
                     self.mode, self._is_proven = Mode.REPLAY_FRESH, False
                     if made_in is not None:
                         self._reporter.warn_once(
-                            f"{error} The videos of that evaluation are left out; from now on each episode is played "
-                            "in an environment of its own.",
+                            f"{error} Videos of that evaluation are left out; from now on each episode is played in "
+                            "an environment of its own.",
                             kind="replay",
                         )
                     return
                 self.mode = Mode.RECORD if self.mode.replays else self.mode
                 self._reporter.warn_once(f"{error} Episodes are recorded while playing from now on.", kind="record")
             case RenderError() | EnvError():
-                self.mode = Mode.NUMBERS
                 self._reporter.report("Making videos", error)
             case _:
                 self._reporter.report("Drawing the evaluation", error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rlwandb_callbacks.clips import ClipStyle, make_clip
@@ -34,6 +35,13 @@ def report_of(work: Callable[[], Mapping[str, Value]]) -> Report:
         return Report(error=error)
 
 
+def merged(reports: Sequence[Report]) -> Report:
+    """All that several pieces of work gave, and the first of their errors."""
+    errors = [report.error for report in reports if report.error is not None]
+    values = {key: value for report in reports for key, value in report.values.items()}
+    return Report(values, errors[0] if errors else None)
+
+
 @dataclass(frozen=True)
 class Together:
     """Several pieces of work as one.
@@ -48,10 +56,7 @@ class Together:
 
     def __call__(self) -> Report:
         """Does the work; what was made before or after something failed is kept."""
-        reports = [self.first(), *map(report_of, self.others)]
-        errors = [report.error for report in reports if report.error is not None]
-        values = {key: value for report in reports for key, value in report.values.items()}
-        return Report(values, errors[0] if errors else None)
+        return merged([self.first(), *map(report_of, self.others)])
 
 
 @dataclass(frozen=True)
@@ -95,15 +100,12 @@ class EvaluationReport:
         return not (self.clips or self.with_returns or self.evaluation.is_compared)
 
     def __call__(self) -> Report:
-        """Does the work; what was made before something failed is kept."""
-        values: dict[str, Value] = {}
-        try:
-            values |= self.evaluation.figures(with_returns=self.with_returns)
-            for clip in self.clips:
-                values |= self._made(clip)
-        except Exception as error:  # noqa: BLE001  # drawing, rendering and encoding run foreign code and programs
-            return Report(values, error)
-        return Report(values)
+        """Does the work; what fails, as drawing, rendering and encoding run foreign code and programs, fails alone."""
+        works: list[Callable[[], Mapping[str, Value]]] = [
+            partial(self.evaluation.figures, with_returns=self.with_returns),
+            *(partial(self._made, clip) for clip in self.clips),
+        ]
+        return merged([report_of(work) for work in works])
 
     def _made(self, clip: Clip) -> dict[str, Value]:
         clip.stem.parent.mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,12 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.action_masks import mask_of, stacked
+from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.environments import Env
 from rlwandb_callbacks.episode_log import EpisodeLog, LogOptions, Played
+from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.rendering import render
 
 
@@ -44,7 +46,7 @@ def play(
         seeds: One per episode.
         num_envs: Environments side by side; never more than episodes.
         max_steps: Longest episode; longer ones are cut and marked.
-        film_bytes: Record each episode, in at most so many bytes.
+        film_bytes: Record each episode, in at most so many bytes; where rendering fails, that one film is lost.
         info_keys: Keys of ``info`` to keep; None for all numeric ones.
         fresh_envs: Play each episode in an environment of its own, for those that a reset does not bring back to their
             beginning in everything.
@@ -108,7 +110,7 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: Env, options: LogOptions, make_env: Callable[[], Env] | None) -> None:
         super().__init__(env)
         self.log = EpisodeLog(options)
-        self._makes_pictures, self._has_drawn = options.film_bytes is not None, False
+        self._has_drawn = False
         self._make_env, self._is_used = make_env, False
         self._observation: Any = None
         self._mask: NDArray[np.bool_] | None = None
@@ -144,9 +146,13 @@ class _Lane(gym.Wrapper[Any, Any, Any, Any]):
         self.log.see(self._observation, self._picture(), reward)
         return self._observation, reward, *ending, {}
 
-    def _picture(self) -> Any:
-        if not self._makes_pictures:
+    def _picture(self) -> Pixels | None:
+        if not self.log.is_filmed:
             return None
-        picture = render(self.env, has_drawn=self._has_drawn)
+        try:
+            picture = render(self.env, has_drawn=self._has_drawn)
+        except RenderError as error:
+            self.log.lose_film(error)
+            return None
         self._has_drawn = True
         return picture

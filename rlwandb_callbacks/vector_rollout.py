@@ -20,6 +20,7 @@ from rlwandb_callbacks.core.canvas import Pixels
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.episode_log import EpisodeLog, LogOptions, Played
+from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.rendering import render_each
 
 FINAL_OBSERVATIONS = ("final_obs", "final_observation")
@@ -41,7 +42,8 @@ def play_in_vector(
         act: Acts in a batch of observations.
         seeds: One per episode. An episode is reset with its seed where the vector takes a list of seeds; else the
             vector is reset with the first seed of each round, and the episodes have none.
-        options: What is taken down, and for how long; with ``film_bytes``, the vector must render.
+        options: What is taken down, and for how long; with ``film_bytes``, the vector must render; where that fails,
+            the films of the episodes under way are lost.
         on_begin: Told at the start of each round that in all rows an episode begins, for policies with memory.
         on_masks: Told before each step which actions the environments allow; None where they are not to be asked.
 
@@ -68,7 +70,7 @@ class _Round:
         self._envs, self._act = envs, act
         self._logs = [EpisodeLog(options) for _ in range(envs.num_envs)]
         self._mode = autoreset_mode(envs)
-        self._makes_pictures, self._has_drawn = options.film_bytes is not None, False
+        self._has_drawn = False
 
     def play(self, seeds: Sequence[int]) -> list[Played]:
         batch = self._begin(seeds)
@@ -95,18 +97,26 @@ class _Round:
 
     def _begin(self, seeds: Sequence[int]) -> Any:
         batch, has_seeds = reset_each(self._envs, seeds)
-        for row, ((observation, frame), seed) in enumerate(zip(self._states(batch), seeds, strict=False)):
+        for row, seed in enumerate(seeds):
             self._logs[row].begin(row, seed if has_seeds else None)
-            self._logs[row].see(observation, frame)
+        for log, (observation, frame) in zip(self._logs, self._states(batch), strict=True):
+            if log.playing:
+                log.see(observation, frame)
         return batch
 
     def _states(self, batch: Any) -> Iterator[tuple[Any, Pixels | None]]:
         return zip(iterate(self._envs.observation_space, batch), self._pictures(), strict=True)
 
     def _pictures(self) -> Sequence[Pixels | None]:
-        if not self._makes_pictures:
-            return [None] * self._envs.num_envs
-        pictures = render_each(self._envs, has_drawn=self._has_drawn)
+        nothing = [None] * self._envs.num_envs
+        if not any(log.is_filmed for log in self._logs):
+            return nothing
+        try:
+            pictures = render_each(self._envs, has_drawn=self._has_drawn)
+        except RenderError as error:
+            for log in self._logs:
+                log.lose_film(error)
+            return nothing
         self._has_drawn = True
         return pictures
 

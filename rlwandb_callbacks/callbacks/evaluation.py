@@ -217,8 +217,8 @@ class EvaluationCallback(RLCallback):
     ) -> None:
         parts = self.session.parts_for(evaluation)
         if parts or not report.is_empty:
-            learn = functools.partial(self._recorder.learn, made_in=self._recorder.mode)
-            self.session.submit(trainer, pl_module, "Drawing the evaluation", Together(report, parts), on_error=learn)
+            take = functools.partial(self._recorder.take, made_in=self._recorder.mode)
+            self.session.submit(trainer, pl_module, "Drawing the evaluation", Together(report, parts), on_report=take)
 
     def _shelf(self, trainer: Trainer, pl_module: LightningModule) -> Shelf:
         axes = self.session.counters.axes(trainer, pl_module)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -172,7 +171,7 @@ class Session:
         what: str,
         work: Callable[[], Mapping[str, Value] | Report],
         *,
-        on_error: Callable[[Exception], None] | None = None,
+        on_report: Callable[[Report], None] | None = None,
         counts: bool = True,
     ) -> None:
         """Has slow work done, and writes what it gives on the step at which it was submitted.
@@ -182,13 +181,12 @@ class Session:
             module: For the axes.
             what: What is being done, as the subject of a warning ("Embedding the data set").
             work: Picklable, without a W&B run, a module or a trainer in it.
-            on_error: Takes what went wrong, rather than :meth:`report`.
+            on_report: Takes what came of it, and tells what went wrong.
             counts: Whether it takes a place in the queue; not so for what is done once.
         """
         if self.sink is None:
             return
         axes = self.counters.axes(trainer, module)
-        take_error = on_error or functools.partial(self.report, what)
 
         def take(outcome: Outcome) -> None:
             report = (
@@ -196,8 +194,10 @@ class Session:
             )
             if report.values and self.sink is not None:
                 self._write(axes, report.values)
-            if report.error is not None:
-                take_error(report.error)
+            if on_report is not None:
+                on_report(report)
+            elif report.error is not None:
+                self.report(what, report.error)
 
         with self.guarded(what):
             if not self._queue().submit(work, take, counts=counts):

@@ -11,7 +11,7 @@ from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.errors import EnvError, RenderError
 from rlwandb_callbacks.evaluator import Evaluator
-from rlwandb_callbacks.film import Film, RecordedFilm
+from rlwandb_callbacks.film import Film
 from rlwandb_callbacks.isolation import undisturbed
 from rlwandb_callbacks.normalisation import Statistics
 from rlwandb_callbacks.recorder import Mode, Recorder
@@ -88,7 +88,7 @@ class SharedPlay:
     ) -> None:
         self._evaluator, self._recorder, self._module = evaluator, recorder, module
         self._seed, self._ranks, self._keeps_observations = seed, ranks, keeps_observations
-        self._films: list[RecordedFilm | None] = []
+        self._films: list[Film | None] = []
 
     def __call__(self) -> SharedEpisodes:
         """Plays until rank zero is content with how clips can be made.
@@ -96,6 +96,7 @@ class SharedPlay:
         Raises:
             Exception: On all ranks alike, if no rank could play.
         """
+        self._recorder.begin()
         while True:
             self._recorder.consider(can_replay=self._evaluator.can_replay, reuses_envs=self._evaluator.reuses_envs)
             self._recorder.mode, statistics = self._ranks.from_zero((self._recorder.mode, self._statistics()))
@@ -149,7 +150,7 @@ class SharedPlay:
         recorder, evaluator = self._recorder, self._evaluator
         errors = [share.error for share in shares if isinstance(share.error, EnvError | RenderError)]
         if errors and recorder.mode is Mode.RECORD:
-            recorder.learn(errors[0])
+            recorder.interrupt(errors[0])
             return Verdict(is_final=False)
         if not recorder.consider(can_replay=evaluator.can_replay, reuses_envs=evaluator.reuses_envs):
             return Verdict(is_final=False)

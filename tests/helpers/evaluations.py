@@ -28,7 +28,6 @@ def attempt(recorder: Recorder, evaluator: Evaluator, shelf: Shelf) -> tuple[Eva
 
 
 def learned(recorder: Recorder, report: Report) -> dict[str, Any]:
-    """The values of a report; its error is told to the recorder."""
-    if report.error is not None:
-        recorder.learn(report.error)
+    """The values of a report, of which the recorder is told."""
+    recorder.take(report)
     return dict(report.values)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -194,6 +195,62 @@ def test_an_env_that_cannot_be_made_at_all_is_not_tried_for_ever(reporter: Any, 
     assert len(made) <= 4
 
 
+class Flickering(CorridorEnv):
+    """Renders, and fails at some of the calls of all its kind."""
+
+    calls = 0
+    fails_at: tuple[int, ...] | range = ()
+
+    def render(self) -> Any:
+        type(self).calls += 1
+        if self.calls in self.fails_at:
+            raise RuntimeError("out of video memory")
+        return super().render()
+
+
+@pytest.fixture
+def flicker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes a kind of environment fail at some calls of its ``render``, counted from now on."""
+
+    def plant(kind: type[Flickering], fails_at: tuple[int, ...] | range) -> None:
+        monkeypatch.setattr(kind, "calls", 0)
+        monkeypatch.setattr(kind, "fails_at", fails_at)
+
+    return plant
+
+
+def test_a_failure_to_render_costs_one_clip_and_the_next_evaluation_has_all(
+    reporter: Any, flicker: Callable[..., None], tmp_path: Path
+) -> None:
+    cfg = config(Flickering)
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
+    flicker(Flickering, (4,))
+    _, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
+    assert sorted(clips) == ["video/median", "video/median_sheet", "video/worst", "video/worst_sheet"]
+    assert [what for what, _ in reporter.errors] == ["Making videos"]
+    _, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
+    assert sorted(clips) == KEYS
+    assert len(reporter.errors) == 1
+
+
+def test_an_env_that_rendered_once_is_given_up_after_three_evaluations_without_a_clip(
+    reporter: Any, flicker: Callable[..., None], tmp_path: Path
+) -> None:
+    cfg = config(Flickering)
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
+    for fails_at, has_clips in [((), True), (range(99), False), (range(99), False), ((), True)]:
+        flicker(Flickering, fails_at)
+        assert bool(attempt(recorder, evaluator, shelf_in(tmp_path))[1]) == has_clips
+    assert reporter.warnings == []
+    for _ in range(5):
+        flicker(Flickering, range(99))
+        attempt(recorder, evaluator, shelf_in(tmp_path))
+    assert Flickering.calls == 0, "it is not tried any more"
+    assert len(reporter.errors) == 2 + 3
+    (warning,) = reporter.warnings
+    assert "3 evaluations in a row gave no video" in warning
+
+
 class Restless(CorridorEnv):
     """Ends by chance, and by the interpreter's own random numbers: it cannot be played again."""
 
@@ -233,6 +290,59 @@ def test_frames_that_are_recorded_while_playing_are_those_of_the_episode(
     assert len(frames) == 7
     columns = [np.nonzero(frame[100, :, 0] > 128)[0][0] for frame in frames]
     assert columns == pytest.approx([position * 61 // 8 * 6 for position in range(7)], abs=1)
+
+
+class FlickeringJitter(Flickering):
+    """Cannot be played again, and fails to render now and then."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *others = super().step(action)
+        return observation, reward + 1e-6 * random.random(), *others
+
+
+def in_vector(render_mode: str | None = None) -> gym.vector.VectorEnv[Any, Any, Any]:
+    return gym.vector.SyncVectorEnv([lambda: FlickeringJitter(render_mode)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("env", "fails_at", "missing"),
+    [(FlickeringJitter, 5, ["best"]), (FlickeringJitter, 4, []), (in_vector, 1, ["worst"])],
+    ids=["of a clip", "of no clip", "of a vector"],
+)
+def test_a_failure_to_render_while_playing_costs_the_films_under_way(
+    reporter: Any, flicker: Callable[..., None], tmp_path: Path, env: Any, fails_at: int, missing: list[str]
+) -> None:
+    cfg = config(env)
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
+    flicker(FlickeringJitter, ())
+    assert sorted(attempt(recorder, evaluator, shelf_in(tmp_path))[1]) == KEYS
+    assert recorder.mode is Mode.RECORD
+    flicker(FlickeringJitter, (fails_at,))
+    evaluation, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
+    assert lengths(evaluation) == [2, 3, 4, 5, 6]
+    assert sorted(clips) == [key for key in KEYS if not any(rank in key for rank in missing)]
+    assert len(reporter.errors) == bool(missing)
+    assert sorted(attempt(recorder, evaluator, shelf_in(tmp_path))[1]) == KEYS
+
+
+def test_an_env_that_cannot_be_made_with_pictures_once_is_recorded_the_next_time(reporter: Any, tmp_path: Path) -> None:
+    class Reluctant(Restless):
+        is_reluctant = False
+
+        def __init__(self, render_mode: str | None = None) -> None:
+            if self.is_reluctant and render_mode is not None:
+                raise RuntimeError("out of video memory")
+            super().__init__(render_mode)
+
+    cfg = config(Reluctant)
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
+    for is_reluctant in (False, True, False):
+        Reluctant.is_reluctant = is_reluctant
+        evaluation, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
+        assert len(evaluation.episodes) == 5
+        assert sorted(clips) == ([] if is_reluctant else KEYS)
+    assert [what for what, _ in reporter.errors] == ["Making videos"]
+    assert "render_mode='rgb_array'" in str(reporter.errors[0][1])
 
 
 def test_an_env_that_neither_repeats_itself_nor_renders_gives_numbers(reporter: Any, tmp_path: Path) -> None:
@@ -349,11 +459,11 @@ def test_a_report_can_be_sent_to_another_process(reporter: Any, make_episode: Ma
     assert done.error is None
 
 
-def test_what_was_made_before_a_failure_is_kept(reporter: Any, tmp_path: Path) -> None:
+def test_a_clip_that_cannot_be_written_costs_no_other_clip(reporter: Any, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "step_000001200_median.png").mkdir()  # a folder where the second sheet should be
     _, clips = played(config(), reporter, tmp_path)
-    assert sorted(clips) == ["video/best", "video/best_sheet"]
+    assert sorted(clips) == ["video/best", "video/best_sheet", "video/worst", "video/worst_sheet"]
     assert [what for what, _ in reporter.errors] == ["Drawing the evaluation"]
 
 
@@ -377,4 +487,4 @@ def test_two_reports_under_way_that_tell_the_same_change_the_mode_once(reporter:
         recorder.learn(ReplayDivergedError("It came out differently."), made_in=Mode.REPLAY)
     assert recorder.mode is Mode.REPLAY_FRESH
     (warning,) = reporter.warnings
-    assert "The videos of that evaluation are left out" in warning
+    assert "Videos of that evaluation are left out" in warning
