@@ -15,6 +15,7 @@ from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.overlay import annotate
 from rlwandb_callbacks.core.values import Image, Value, Video
 from rlwandb_callbacks.errors import RenderError
+from rlwandb_callbacks.files import whole_file
 from rlwandb_callbacks.film import Film
 from rlwandb_callbacks.video import write_video
 
@@ -81,7 +82,8 @@ def make_clip(film: Film, episode: Episode, *, rank: str, text: str, stem: Path,
         keeping = _keeping(pictures, sheet_indices(len(steps)), kept)
         write_video(keeping, video_path, fps=style.fps, crf=style.crf)
     sheet = contact_sheet(list(kept.values()), [f"step {steps[index]}" for index in kept])
-    PillowImage.fromarray(sheet).save(stem.with_suffix(".png"))
+    with whole_file(stem.with_suffix(".png")) as unfinished:
+        PillowImage.fromarray(sheet).save(unfinished)
     return {f"video/{rank}": Video(str(video_path), text), f"video/{rank}_sheet": Image(sheet, text)}
 
 

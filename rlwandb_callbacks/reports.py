@@ -11,6 +11,7 @@ from rlwandb_callbacks.clips import ClipStyle, make_clip
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.evaluation import Evaluation
 from rlwandb_callbacks.core.values import Value
+from rlwandb_callbacks.errors import sentence
 from rlwandb_callbacks.film import Film
 
 
@@ -108,5 +109,11 @@ class EvaluationReport:
         return merged([report_of(work) for work in works])
 
     def _made(self, clip: Clip) -> dict[str, Value]:
-        clip.stem.parent.mkdir(parents=True, exist_ok=True)
-        return make_clip(clip.film, clip.episode, rank=clip.rank, text=clip.text, stem=clip.stem, style=self.style)
+        try:
+            clip.stem.parent.mkdir(parents=True, exist_ok=True)
+            return make_clip(clip.film, clip.episode, rank=clip.rank, text=clip.text, stem=clip.stem, style=self.style)
+        except OSError as error:  # of what environments raise, none is left as it was
+            raise OSError(
+                f"{clip.stem}.mp4 and its contact sheet .png cannot be written: {sentence(error)} Free space on that "
+                "disk, or set record_path to a folder that has room and that you may write to."
+            ) from error

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from rlwandb_callbacks.core.canvas import Pixels, pad_to_even
+from rlwandb_callbacks.files import whole_file
 
 LOG_TAIL_CHARACTERS = 800
 # Fewer frames that x264 holds while it decides: a quarter less memory, and files between 4 % smaller and 5 % larger.
@@ -42,9 +46,8 @@ def write_video(frames: Iterable[Pixels], path: str | Path, *, fps: float, crf: 
         raise ValueError(f"There are no frames to write to {path}.")
     height, width = pad_to_even(first).shape[:2]
     target = Path(path)
-    unfinished = target.with_name(f".{target.stem}.part{target.suffix}")
     count = 0
-    with tempfile.TemporaryFile("w+") as log:
+    with whole_file(target) as unfinished, tempfile.TemporaryFile("w+") as log:
         writer = FFMPEG_VideoWriter(
             str(unfinished),
             (width, height),
@@ -56,19 +59,25 @@ def write_video(frames: Iterable[Pixels], path: str | Path, *, fps: float, crf: 
             ffmpeg_params=[
                 *("-crf", str(crf), "-x264-params", f"{FEW_FRAMES_HELD}:{COLOURS_RENEWED}"),
                 *("-vf", "format=yuv420p", "-movflags", "+faststart"),
+                *("-hide_banner", "-loglevel", "error"),  # else it says what went wrong among much else
             ],
         )
         process = writer.proc
-        try:
+        with contextlib.closing(writer):
             for frame in itertools.chain([first], remaining):
-                writer.write_frame(pad_to_even(frame))
+                try:
+                    writer.write_frame(pad_to_even(frame))
+                except OSError as error:  # ffmpeg has ended
+                    raise _error(target, process, log) from error
                 count += 1
             writer.close()
             if process.returncode != 0:
-                log.seek(0)
-                raise OSError(f"ffmpeg could not write {target}: {log.read()[-LOG_TAIL_CHARACTERS:]}")
-            unfinished.replace(target)
-        finally:
-            writer.close()
-            unfinished.unlink(missing_ok=True)
+                raise _error(target, process, log)
     return count
+
+
+def _error(target: Path, process: subprocess.Popen[bytes], log: IO[str]) -> OSError:
+    """What ffmpeg said last."""
+    log.seek(0)
+    said = log.read()[-LOG_TAIL_CHARACTERS:].strip() or f"it ended with status {process.wait()}"
+    return OSError(f"ffmpeg could not write {target}: {said}")

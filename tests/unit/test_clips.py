@@ -149,6 +149,17 @@ def test_where_no_file_can_be_written_there_is_an_os_error(make_episode: MakeEpi
         clip_of(make_episode(), tmp_path / "no_such_folder" / "clip")
 
 
+def test_a_contact_sheet_that_finds_no_room_leaves_no_half_file(
+    make_episode: MakeEpisode, rng: np.random.Generator, tmp_path: Path, little_room: None
+) -> None:
+    frames = rng.integers(0, 256, (4, 100, 141, 3), dtype=np.uint8)
+    (tmp_path / "clip.png").write_text("an older one")
+    with pytest.raises(OSError, match="File too large"):
+        clip_of(make_episode([1.0] * 3), tmp_path / "clip", frames, has_overlay=False, crf=51)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "clip.png"]
+    assert (tmp_path / "clip.png").read_text() == "an older one"
+
+
 @pytest.mark.parametrize("has_overlay", [True, False])
 def test_pictures_of_different_sizes_are_refused(make_episode: MakeEpisode, tmp_path: Path, has_overlay: bool) -> None:
     frames: Any = [np.zeros((size, 80, 3), np.uint8) for size in (60, 60, 64)]

@@ -381,6 +381,27 @@ def test_videos_that_cannot_be_written_are_raised_where_the_user_wants_that(
         played(config(), strict_reporter, tmp_path)
 
 
+@pytest.mark.parametrize("crf", [0, 51], ids=["video", "contact sheet"])
+def test_a_disk_that_is_full_is_told_with_the_file_and_the_remedy(
+    reporter: Any, tmp_path: Path, little_room: None, crf: int
+) -> None:
+    class Snow(CorridorEnv):
+        def render(self) -> Any:
+            return np.random.default_rng(self._steps).integers(0, 256, (100, 141, 3), dtype=np.uint8)
+
+    cfg = config(Snow, videos={"crf": crf})
+    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
+    for count in (1, 2):
+        evaluation, clips = attempt(recorder, evaluator, shelf_in(tmp_path))
+        assert (lengths(evaluation), clips) == ([2, 3, 4, 5, 6], {})
+        assert len(reporter.errors) == count
+    told = str(reporter.errors[0][1])
+    assert told.startswith(str(tmp_path / "run" / "step_000001200_best.mp4"))
+    assert ("ffmpeg could not write" if crf == 0 else "File too large") in told
+    assert "Free space on that disk, or set record_path to a folder that has room" in told
+    assert not [path for path in (tmp_path / "run").iterdir() if path.suffix != ".mp4" or path.name.startswith(".")]
+
+
 class Noisy(Restless):
     """Shows pictures that do not compress."""
 

@@ -140,6 +140,7 @@ def test_what_ffmpeg_cannot_write_is_an_os_error_and_no_file(tmp_path: Path, nam
     with pytest.raises(OSError, match=r"clip") as caught:
         write_video([noise()] * count, tmp_path / name, fps=10)
     assert "No such file" in str(caught.value) or "Unable to" in str(caught.value), "it says what ffmpeg said"
+    assert "configuration:" not in str(caught.value), "and nothing about ffmpeg itself"
     assert list(tmp_path.rglob("*")) == []
 
 
