@@ -55,7 +55,7 @@ class AlertCallback(RLCallback):
         self._rules = self._new_rules({key.removeprefix(COUNTER_PREFIX): count for key, count in told.items()})
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the run, and starts to listen to the rows of all callbacks of this package."""
+        """Takes part in the session, and starts to listen to the rows of all callbacks of this package."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._rules = self._new_rules({})

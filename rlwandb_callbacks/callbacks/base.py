@@ -60,11 +60,24 @@ class RLCallback(LightningCallback):
         return {**kept, "_is_open": False}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds or opens the run."""
+        """Finds or opens the run for ``trainer.validate``; that of a fit waits until the fit has started.
+
+        A search for a learning rate or a batch size begins like a fit and ends between the two.
+        """
         move_before_monitors(trainer)
         if not self._is_open and stage in ("fit", "validate"):
             self._is_open = True
-            self.session.open(trainer, pl_module, stage)
+            self.session.open(stage)
+            if stage == "validate":
+                self.connect(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds or opens the run."""
+        self.connect(trainer, pl_module, "fit")
+
+    def connect(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds or opens the run; to be extended by what depends on whether there is one."""
+        self.session.connect(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the counters as a checkpoint left them."""

@@ -38,6 +38,7 @@ class DatasetCallback(RLCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the data set, so that what is wrong with it shows before the first step, and on all ranks."""
+        super().on_fit_start(trainer, pl_module)
         ranks = Ranks(trainer)
         error: Exception | None = None
         for session in sessions_in(trainer, self.session):

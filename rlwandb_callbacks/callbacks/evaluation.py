@@ -59,9 +59,13 @@ class EvaluationCallback(RLCallback):
         return {**super().__getstate__(), "_evaluator": None, "_given": []}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the run, and checks that videos can be kept."""
-        super().setup(trainer, pl_module, stage)
+        """Forgets the environment of an earlier training."""
         self._evaluator = None
+        super().setup(trainer, pl_module, stage)
+
+    def connect(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the run, and checks that videos can be kept."""
+        super().connect(trainer, pl_module, stage)
         self._recorder = self._new_recorder()
         if self._makes_videos and self.cfg.evaluation.env is not None:
             check_writable(self.cfg.record_path, setting="record_path")
@@ -75,6 +79,7 @@ class EvaluationCallback(RLCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the environment and asks the policy once, so that what is wrong shows before the first step."""
+        super().on_fit_start(trainer, pl_module)
         self._evaluated_at_update = -1
         self._prepare(trainer, pl_module)
         if self.cfg.evaluation.env is None and self.cfg.evaluation.policy is not None:

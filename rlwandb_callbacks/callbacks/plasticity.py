@@ -56,6 +56,7 @@ class PlasticityCallback(RLCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks the networks up, so that a wrong name shows before the first step."""
+        super().on_fit_start(trainer, pl_module)
         self._networks(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -55,6 +55,7 @@ class Session:
         self.sink: Sink | None = None
         self._held: HeldRun | None = None
         self._users = 0
+        self._is_connected = False
         self.evaluation_parts: dict[str, EvaluationPart] = {}
         self.wants_observations = False
 
@@ -71,20 +72,32 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the open run out, so that callbacks can be pickled and deep-copied at any time."""
-        return {**vars(self), "sink": None, "_held": None, "_users": 0, "_jobs": None, "evaluation_parts": {}}
+        return {
+            **vars(self),
+            "sink": None,
+            "_held": None,
+            "_users": 0,
+            "_is_connected": False,
+            "_jobs": None,
+            "evaluation_parts": {},
+        }
 
     @property
     def run(self) -> Any:
         """The W&B run that is written to; None where there is none."""
         return None if self._held is None else self._held.run
 
-    def open(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Finds or opens the run, on rank zero only, once for all callbacks that share this session."""
+    def open(self, stage: str) -> None:
+        """Counts a callback that shares this session; the first one of a fit starts all counts anew."""
         self._users += 1
-        if self._users > 1:
-            return
-        if stage == "fit":
+        if self._users == 1 and stage == "fit":
             self._reset()
+
+    def connect(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Finds or opens the run, on rank zero only, once for all callbacks that share this session."""
+        if self._is_connected:
+            return
+        self._is_connected = True
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             self.sink = self._given_sink or self._wandb_sink(trainer, module, stage)
 

@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import wandb
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.tuner import Tuner
 
 from rlwandb_callbacks import EvaluationCallback, GradientsCallback, MetricsCallback, WandbRLCallback
 from rlwandb_callbacks.testing import CorridorEnv, TinyQ, TinyValidatedQ, read_offline_run
@@ -129,6 +130,30 @@ def test_fast_dev_run_opens_no_run_and_writes_no_file(fit: Any) -> None:
         fit(TinyValidatedQ(), make_callback(), fast_dev_run=True)
     assert not Path("wandb").exists()
     assert not Path("rl_videos").exists()
+
+
+class Tunable(TinyValidatedQ):
+    """Has a learning rate that a search may set."""
+
+    def __init__(self, batches: int = 8) -> None:
+        super().__init__(batches)
+        self.lr = 0.1
+
+
+@pytest.mark.parametrize("with_logger", [False, True])
+def test_a_search_for_a_learning_rate_leaves_no_run_of_its_own(with_logger: bool) -> None:
+    logger = WandbLogger() if with_logger else False
+    trainer = pl.Trainer(
+        callbacks=[make_callback()], logger=logger, enable_progress_bar=False, accelerator="cpu", max_epochs=1
+    )
+    module = Tunable()
+    Tuner(trainer).lr_find(module, num_training=3)
+    assert with_logger or not Path("wandb").exists()
+    trainer.fit(module)
+    wandb.finish()
+    run = read_offline_run("wandb")
+    assert len(run.column("video/best")) == len(run.column("eval/return_mean")) == 1
+    assert len(list(Path("wandb").glob("offline-run-*"))) == 1
 
 
 def test_sanity_checking_is_no_evaluation(fit: Any) -> None:
