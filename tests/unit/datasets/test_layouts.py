@@ -334,7 +334,7 @@ def test_marks_within_a_group_are_reported(write_hdf5: Any) -> None:
     marks = np.array([False, True, False, False])
     data = open_dataset(write_hdf5({"episode_0": group | {"terminations": marks, "truncations": ~marks & False}}))
     assert data.num_episodes == 1
-    assert any("1 steps are marked as the end of an episode although" in warning for warning in data.warnings)
+    assert any("1 step is marked as the end of an episode although" in warning for warning in data.warnings)
 
 
 def test_dict_observations_of_flat_layouts_are_one_vector(write_hdf5: Any, tmp_path: Path) -> None:
