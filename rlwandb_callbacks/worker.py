@@ -18,6 +18,7 @@ SPAWNED_MAIN = "__mp_main__"  # the user's script in a process that was spawned,
 LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
 # loky takes a worker that has grown by 300 MB for a leak, says so, and starts another; a map and videos may take more.
+# Versions before 3.7 have no such setting.
 ROOM_TO_GROW = {"LOKY_MAX_MEMORY_LEAK_SIZE": "2e9"}
 
 

@@ -18,6 +18,7 @@ from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode, Probabilities
 from rlwandb_callbacks.evaluator import Evaluator
 from rlwandb_callbacks.isolation import undisturbed
+from rlwandb_callbacks.normalisation import AnyVectorWrapper
 
 ACTIONS = 4
 
@@ -58,7 +59,7 @@ class LenientLock(Lock):
         return [action == self.allowed for action in range(ACTIONS)]
 
 
-class VectorWithMasks(gym.vector.VectorWrapper[Any, Any, Any]):
+class VectorWithMasks(AnyVectorWrapper):
     """Knows the masks of all its environments."""
 
     def action_masks(self) -> np.ndarray:
