@@ -182,8 +182,9 @@ LINES = [
         0.1,
         lambda _: compare_reading(large_file()),
         note="From opening to the rows with their returns and lengths, for which the rewards and ends of all episodes "
-        "are read. 17 features, D4RL's arrays, 12 million transitions. The first pair reads from disk, where little read "
-        "is much won; in later ones the system holds the file in memory, and reading all of it takes a third of a second.",
+        "are read. 17 features, D4RL's arrays, 12 million transitions. The first pair reads from disk, where little "
+        "read is much won; in later ones the system holds the file in memory, and reading all of it takes a third of "
+        "a second.",
         profile=whole(sample),
     ),
     Line(f"{SAMPLE}: peak memory", WHOLE, 0.1, lambda _: compare_reading_memory(large_file()), pairs=1, unit="B"),
