@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from pathlib import Path
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Puts a file in its place once it is written; if that fails, an older one of that name stays as it is.
+
+    Several processes may write the same file: who reads meanwhile sees the old one or a new one.
 
     Args:
         path: Of the file; its folder must exist.
@@ -20,7 +23,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be put in its place.
     """
-    unfinished = path.with_name(f".{path.stem}.part{path.suffix}")
+    unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
     try:
         yield unfinished
         unfinished.replace(path)

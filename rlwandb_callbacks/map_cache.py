@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rlwandb_callbacks.core.data_map import DataMap, arrays_of, map_of
+from rlwandb_callbacks.files import whole_file
 
 FORMAT = 1
 # What reading a damaged file may raise.
@@ -43,19 +42,12 @@ def load_map(file: Path) -> DataMap | None:
 
 
 def save_map(file: Path, data_map: DataMap) -> None:
-    """Writes a map, in one step: who reads meanwhile sees the old file or the new one.
+    """Writes a map, in one step.
 
     A folder that cannot be written to, or a full disk, costs the next run time and nothing else.
     """
+    arrays: dict[str, Any] = arrays_of(data_map)
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-        arrays: dict[str, Any] = arrays_of(data_map)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez_compressed(stream, **arrays)
-            Path(temporary).chmod(0o644)  # others may share the folder
-            Path(temporary).replace(file)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with whole_file(file) as unfinished, unfinished.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)

@@ -72,15 +72,8 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the open run out, so that callbacks can be pickled and deep-copied at any time."""
-        return {
-            **vars(self),
-            "sink": None,
-            "_held": None,
-            "_users": 0,
-            "_is_connected": False,
-            "_jobs": None,
-            "evaluation_parts": {},
-        }
+        closed: dict[str, Any] = {"sink": None, "_held": None, "_users": 0, "_is_connected": False, "_jobs": None}
+        return {**vars(self), **closed, "evaluation_parts": {}}
 
     @property
     def run(self) -> Any:
