@@ -16,9 +16,10 @@ from benchmarks.lines import Line, Pair, whole
 from benchmarks.memory import peak_bytes
 from benchmarks.videos import seconds
 from rlwandb_callbacks.config import DatasetConfig, EmbeddingConfig
-from rlwandb_callbacks.core.tsne import tsne
-from rlwandb_callbacks.dataset_maps import DatasetReport, MapMaker
 from rlwandb_callbacks.datasets import open_dataset
+from rlwandb_callbacks.maps.tsne import tsne
+from rlwandb_callbacks.maps.work import MapMaker, dataset_jobs
+from rlwandb_callbacks.tracking.result import run_all
 
 OBSERVED, ACTED, EPISODE_STEPS, LATENT = 17, 6, 1_000, 6
 MAP_ROWS, DRAWN_ROWS = 100_000, 10_000
@@ -105,7 +106,7 @@ def whole_episodes(size: int) -> int:
 def draw_map(engine: str) -> None:
     """All that is logged of a data set, from its file on, at default settings."""
     cfg = DatasetConfig(embedding=EmbeddingConfig(engine=engine))
-    values = DatasetReport(make=MapMaker(dataset=open_dataset(map_file()), embedding=cfg.embedding), cfg=cfg)().values
+    values = run_all(dataset_jobs(MapMaker(dataset=open_dataset(map_file()), embedding=cfg.embedding), cfg)).values
     if "dataset/overview" not in values:
         raise RuntimeError("There is no picture of the data set, so that there is nothing to compare.")
 

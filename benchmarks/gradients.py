@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from benchmarks.lines import Line, Pair
 from benchmarks.training import Clock, CpuSeconds, train
 from rlwandb_callbacks import GradientsCallback
-from rlwandb_callbacks.callbacks.gradients import write_row
-from rlwandb_callbacks.sinks.wandb_sink import WandbSink
-from rlwandb_callbacks.tensor_copies import HostCopies
-from rlwandb_callbacks.tensor_histograms import gradient_copies
+from rlwandb_callbacks.callbacks.gradients.callback import write_row
+from rlwandb_callbacks.callbacks.gradients.histograms import gradient_copies
+from rlwandb_callbacks.callbacks.gradients.tensor_copies import HostCopies
+from rlwandb_callbacks.tracking.wandb_tracker import WandbTracker
 
 
 def mlp() -> nn.Module:
@@ -148,12 +148,12 @@ def log_events(profiler: cProfile.Profile, *, network: str, sample: int | None =
         parameter.grad = given
     settings = wandb.Settings(silent=True, x_disable_stats=True, x_disable_meta=True)
     with wandb.init(mode="offline", dir=tempfile.mkdtemp(), settings=settings) as run:
-        sink = WandbSink(run, step_metric=STEP)
+        tracker = WandbTracker(run, step_metric=STEP)
         for step in range(21):
             if step == 1:
                 profiler.enable()
             copies = gradient_copies(dict(module.network.named_parameters()), sample=sample)
-            write_row(partial(sink.write, {STEP: step}), HostCopies([copies]))
+            write_row(partial(tracker.write, {STEP: step}), HostCopies([copies]))
         profiler.disable()
 
 

@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader
 from benchmarks.lines import Line, Pair, whole
 from benchmarks.memory import peak_bytes
 from rlwandb_callbacks import EvaluationCallback
-from rlwandb_callbacks.core.actions import DiscreteActions
+from rlwandb_callbacks.core.action_spec import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode, QValues
-from rlwandb_callbacks.core.overlay import annotate
-from rlwandb_callbacks.testing import MemorySink
-from rlwandb_callbacks.video import write_video
+from rlwandb_callbacks.media.mp4 import write_video
+from rlwandb_callbacks.media.panel import annotate
+from rlwandb_callbacks.testing import MemoryTracker
 
 QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 STEPS, EPISODES, ACTIONS = 300, 10, 6
@@ -145,12 +145,12 @@ def evaluate() -> None:
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        sink = MemorySink()
+        tracker = MemoryTracker()
         trainer = pl.Trainer(
-            accelerator="cpu", callbacks=[EvaluationCallback(settings_for(folder, "inline"), sink=sink)], **QUIET
+            accelerator="cpu", callbacks=[EvaluationCallback(settings_for(folder, "inline"), tracker=tracker)], **QUIET
         )
         trainer.validate(Balancing(), verbose=False)
-        if len(sink.column("video/best")) != 1:
+        if len(tracker.column("video/best")) != 1:
             raise RuntimeError("The evaluation made no videos, so that there is nothing to compare.")
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from benchmarks.lines import Line, Pair
 from benchmarks.videos import QUIET, RECORD, Balancing, record, seconds, settings_for
 from rlwandb_callbacks import EvaluationCallback
-from rlwandb_callbacks.testing import MemorySink
+from rlwandb_callbacks.testing import MemoryTracker
 
 EVALUATIONS = 2
 
@@ -72,11 +72,11 @@ def train_with_worker(profiler: cProfile.Profile | None = None) -> list[float]:
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        sink = MemorySink()
-        callback = TimedEvaluation(settings_for(folder, "process"), sink=sink, profiler=profiler)
+        tracker = MemoryTracker()
+        callback = TimedEvaluation(settings_for(folder, "process"), tracker=tracker, profiler=profiler)
         once = {"max_epochs": EVALUATIONS, "num_sanity_val_steps": 0, "enable_checkpointing": False}
         pl.Trainer(accelerator="cpu", callbacks=[callback], **once, **QUIET).fit(Training())
-        if len(sink.column("video/best")) != EVALUATIONS:
+        if len(tracker.column("video/best")) != EVALUATIONS:
             raise RuntimeError("The worker made no videos, so that there is nothing to compare.")
     return callback.held_up_seconds
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rlwandb_callbacks._version import __version__
 
 if TYPE_CHECKING:
-    from rlwandb_callbacks.callbacks.alerts import AlertCallback
+    from rlwandb_callbacks.callbacks.alerts.callback import AlertCallback
     from rlwandb_callbacks.callbacks.dataset import DatasetCallback
-    from rlwandb_callbacks.callbacks.evaluation import EvaluationCallback
-    from rlwandb_callbacks.callbacks.gradients import GradientsCallback
-    from rlwandb_callbacks.callbacks.metrics import MetricsCallback
-    from rlwandb_callbacks.callbacks.plasticity import PlasticityCallback
-    from rlwandb_callbacks.callbacks.rollouts import RolloutsCallback
+    from rlwandb_callbacks.callbacks.evaluation.callback import EvaluationCallback
+    from rlwandb_callbacks.callbacks.gradients.callback import GradientsCallback
+    from rlwandb_callbacks.callbacks.metrics.callback import MetricsCallback
+    from rlwandb_callbacks.callbacks.plasticity.callback import PlasticityCallback
+    from rlwandb_callbacks.callbacks.rollouts.callback import RolloutsCallback
     from rlwandb_callbacks.callbacks.wandb_rl import CallbackGroup, WandbRLCallback, build_callbacks
     from rlwandb_callbacks.config import (
         AlertsConfig,
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from rlwandb_callbacks.errors import ConfigError, DatasetError, EnvError, PolicyError
 
 _HOMES = {
-    "callbacks.alerts": ("AlertCallback",),
+    "callbacks.alerts.callback": ("AlertCallback",),
     "callbacks.dataset": ("DatasetCallback",),
-    "callbacks.evaluation": ("EvaluationCallback",),
-    "callbacks.gradients": ("GradientsCallback",),
-    "callbacks.metrics": ("MetricsCallback",),
-    "callbacks.plasticity": ("PlasticityCallback",),
-    "callbacks.rollouts": ("RolloutsCallback",),
+    "callbacks.evaluation.callback": ("EvaluationCallback",),
+    "callbacks.gradients.callback": ("GradientsCallback",),
+    "callbacks.metrics.callback": ("MetricsCallback",),
+    "callbacks.plasticity.callback": ("PlasticityCallback",),
+    "callbacks.rollouts.callback": ("RolloutsCallback",),
     "callbacks.wandb_rl": ("CallbackGroup", "WandbRLCallback", "build_callbacks"),
     "config": (
         "AlertsConfig",

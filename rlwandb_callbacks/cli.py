@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_demo(given[1:])
     elif command == "embed":
-        from rlwandb_callbacks.embed import main as embed
+        from rlwandb_callbacks.maps.command import main as embed
 
         return embed(given[1:])
     else:

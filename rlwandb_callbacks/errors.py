@@ -41,11 +41,11 @@ def sentence(text: object) -> str:
     return told if told.endswith((".", "!", "?")) else f"{told}."
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The kind of an error and what it says, as a sentence.
 
     Example:
-        >>> told(RuntimeError("no display")), told(KeyError())
+        >>> describe_error(RuntimeError("no display")), describe_error(KeyError())
         ('RuntimeError: no display.', 'KeyError.')
     """
     kind, text = type(error).__name__, str(error).strip()

@@ -11,7 +11,7 @@ from rlwandb_callbacks.config import WandbRLConfig, as_config
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-    from rlwandb_callbacks.sinks.base import Sink
+    from rlwandb_callbacks.tracking.tracker import Tracker
 
 
 RUNTIME_ATTRIBUTES = ("log", "log_dict")
@@ -22,7 +22,7 @@ class RLCallback(LightningCallback):
 
     Args:
         cfg: A :class:`rlwandb_callbacks.WandbRLConfig`, or a mapping with its keys.
-        sink: Where to write instead of a W&B run.
+        tracker: Where to write instead of a W&B run.
         keywords: Keys of the config that win over ``cfg``; ``env`` and ``policy`` are short for those of
             ``evaluation``.
 
@@ -30,11 +30,11 @@ class RLCallback(LightningCallback):
         rlwandb_callbacks.ConfigError: For an unknown key or a wrong value.
     """
 
-    def __init__(self, cfg: WandbRLConfig | None = None, *, sink: Sink | None = None, **keywords: Any) -> None:
+    def __init__(self, cfg: WandbRLConfig | None = None, *, tracker: Tracker | None = None, **keywords: Any) -> None:
         adopt_loaded_namespaces()
         super().__init__()
         self.cfg = as_config(cfg, **keywords)
-        self.session = Session(self.cfg, sink)
+        self.session = Session(self.cfg, tracker)
         self._is_open = False
 
     def share(self, session: Session) -> None:

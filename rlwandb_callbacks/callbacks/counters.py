@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rlwandb_callbacks.core.metric_names import ENV_STEP_NAMES
+from rlwandb_callbacks.callbacks.metric_names import ENV_STEP_NAMES
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -50,7 +50,7 @@ class Counters:
         """Counts a training batch, once, whichever callback comes first.
 
         An update is a batch after which an optimizer has stepped: a batch that only accumulates gradients is none, and
-        one that steps several optimizers is one. Under manual optimisation every batch counts.
+        one that steps several optimizers is one. Under manual optimization every batch counts.
         """
         epoch_loop = trainer.fit_loop.epoch_loop
         batch = epoch_loop.total_batch_idx

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.ranks import Ranks
 from rlwandb_callbacks.callbacks.session import sessions_in
-from rlwandb_callbacks.core.evaluation import Evaluation
-from rlwandb_callbacks.core.policy_on_map import visited_states
-from rlwandb_callbacks.dataset_maps import DatasetReport, MapMaker, PolicyReport, cache_folder
 from rlwandb_callbacks.datasets import open_dataset
 from rlwandb_callbacks.errors import ConfigError
+from rlwandb_callbacks.evaluation.summary import Evaluation
+from rlwandb_callbacks.maps.policy_on_map import visited_states
+from rlwandb_callbacks.maps.work import DatasetJob, MapMaker, PolicyOnMapJob, cache_folder
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -66,10 +66,10 @@ class DatasetCallback(RLCallback):
         """Has the map made."""
         super().on_train_start(trainer, pl_module)
         if self._make is not None:
-            report = DatasetReport(make=self._make, cfg=self.cfg.dataset)
+            report = DatasetJob(make=self._make, cfg=self.cfg.dataset)
             self.session.submit(trainer, pl_module, "Drawing the data set", report, counts=False)
 
-    def _placing(self, evaluation: Evaluation) -> PolicyReport | None:
+    def _placing(self, evaluation: Evaluation) -> PolicyOnMapJob | None:
         if self._make is None:
             return None
         visited = visited_states(evaluation.episodes)
@@ -80,7 +80,7 @@ class DatasetCallback(RLCallback):
                 kind="no states to place",
             )
             return None
-        return PolicyReport(make=self._make, visited=visited)
+        return PolicyOnMapJob(make=self._make, visited=visited)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets go of the data."""

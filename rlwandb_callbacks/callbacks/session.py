@@ -10,19 +10,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.counters import Counters
-from rlwandb_callbacks.callbacks.stopwatch import Stopwatch
+from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
 from rlwandb_callbacks.config import WandbRLConfig
-from rlwandb_callbacks.core.evaluation import Evaluation
-from rlwandb_callbacks.core.naming import Naming
+from rlwandb_callbacks.core.key_names import Naming
 from rlwandb_callbacks.core.values import Scalar, Value
-from rlwandb_callbacks.jobs import Jobs, Outcome
-from rlwandb_callbacks.reports import Report
-from rlwandb_callbacks.sinks.base import AlertingSink, Sink
+from rlwandb_callbacks.evaluation.report import Report
+from rlwandb_callbacks.evaluation.summary import Evaluation
+from rlwandb_callbacks.tracking.job_queue import JobQueue, Result
+from rlwandb_callbacks.tracking.tracker import AlertingTracker, Tracker
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-    from rlwandb_callbacks.sinks.wandb_run import HeldRun
+    from rlwandb_callbacks.tracking.wandb_run import HeldRun
 
     Listener = Callable[[Mapping[str, float], Mapping[str, float]], None]
     EvaluationPart = Callable[[Evaluation], Callable[[], Mapping[str, Value]] | None]
@@ -35,15 +35,15 @@ class Session:
 
     Args:
         cfg: The settings of the callbacks that share it.
-        sink: Where to write instead of a W&B run, for tests and other trackers.
+        tracker: Where to write instead of a W&B run, for tests and other trackers.
     """
 
-    def __init__(self, cfg: WandbRLConfig, sink: Sink | None = None) -> None:
+    def __init__(self, cfg: WandbRLConfig, tracker: Tracker | None = None) -> None:
         self.cfg = cfg
         self.counters = Counters()
         self.shares_rows_with_lightning = False
-        self._given_sink = sink
-        self._jobs: Jobs | None = None
+        self._given_tracker = tracker
+        self._jobs: JobQueue | None = None
         self._naming = Naming(cfg.naming)
         self._listeners: list[Listener] = []
         self._last_run_id: str | None = None
@@ -52,7 +52,7 @@ class Session:
         self._reset()
 
     def _forget_run(self) -> None:
-        self.sink: Sink | None = None
+        self.tracker: Tracker | None = None
         self._held: HeldRun | None = None
         self._users = 0
         self._is_connected = False
@@ -61,7 +61,7 @@ class Session:
 
     def _reset(self) -> None:
         self.counters = Counters()
-        self.stopwatch = Stopwatch()
+        self.logging_timer = LoggingTimer()
         self.written_at_update = -1
         self.errors = 0
         self.skipped = 0
@@ -72,7 +72,7 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the open run out, so that callbacks can be pickled and deep-copied at any time."""
-        closed: dict[str, Any] = {"sink": None, "_held": None, "_users": 0, "_is_connected": False, "_jobs": None}
+        closed: dict[str, Any] = {"tracker": None, "_held": None, "_users": 0, "_is_connected": False, "_jobs": None}
         return {**vars(self), **closed, "evaluation_parts": {}}
 
     @property
@@ -92,11 +92,11 @@ class Session:
             return
         self._is_connected = True
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-            self.sink = self._given_sink or self._wandb_sink(trainer, module, stage)
+            self.tracker = self._given_tracker or self._wandb_tracker(trainer, module, stage)
 
-    def _wandb_sink(self, trainer: Trainer, module: LightningModule, stage: str) -> Sink | None:
-        from rlwandb_callbacks.sinks import wandb_run
-        from rlwandb_callbacks.sinks.wandb_sink import WandbSink
+    def _wandb_tracker(self, trainer: Trainer, module: LightningModule, stage: str) -> Tracker | None:
+        from rlwandb_callbacks.tracking import wandb_run
+        from rlwandb_callbacks.tracking.wandb_tracker import WandbTracker
 
         logger = find_wandb_logger(trainer)
         self.shares_rows_with_lightning = logger is not None
@@ -111,7 +111,7 @@ class Session:
         hyper_parameters = {} if logger else wandb_run.without_secrets(dict(module.hparams))
         config = {**hyper_parameters, "rlwandb": wandb_run.without_secrets(self.cfg)}
         held.run.config.update(config, allow_val_change=True)
-        return WandbSink(held.run, step_metric=self.shown_as(self.cfg.run.step_metric))
+        return WandbTracker(held.run, step_metric=self.shown_as(self.cfg.run.step_metric))
 
     def close(self, exit_code: int = 0) -> None:
         """Lets go of the run once the last of the callbacks that share it has closed."""
@@ -132,10 +132,10 @@ class Session:
                     held.release(exit_code)
 
     def _flush(self) -> None:
-        if self.sink is not None:
+        if self.tracker is not None:
             if (self.errors, self.skipped) != tuple(self._counts_written.values()):
                 self._write(self._axes, {})
-            self.sink.flush()
+            self.tracker.flush()
 
     def write(
         self,
@@ -153,20 +153,20 @@ class Session:
             values: What to write.
             elsewhere: What somebody else writes on this step, for listeners only.
         """
-        if self.sink is None:
+        if self.tracker is None:
             return
         self._axes = self.counters.axes(trainer, module)
-        self._write(self._axes, {**values, **self.stopwatch.values()}, elsewhere)
+        self._write(self._axes, {**values, **self.logging_timer.values()}, elsewhere)
         self.written_at_update = self.counters.updates
 
     def row_writer(self, trainer: Trainer, module: LightningModule) -> Callable[[Mapping[str, Value]], None]:
         """Writes one row at the present step, whenever it is called; may be called on another thread."""
         self._axes = self.counters.axes(trainer, module)
-        sink, axes = self.sink, self._naming.row(self._axes)
+        tracker, axes = self.tracker, self._naming.row(self._axes)
 
         def write(values: Mapping[str, Value]) -> None:
-            if sink is not None:
-                sink.write(axes, self._naming.row(values))
+            if tracker is not None:
+                tracker.write(axes, self._naming.row(values))
 
         return write
 
@@ -190,15 +190,15 @@ class Session:
             on_report: Takes what came of it, and tells what went wrong.
             counts: Whether it takes a place in the queue; not so for what is done once.
         """
-        if self.sink is None:
+        if self.tracker is None:
             return
         axes = self.counters.axes(trainer, module)
 
-        def take(outcome: Outcome) -> None:
+        def take(outcome: Result) -> None:
             report = (
                 outcome.result if isinstance(outcome.result, Report) else Report(outcome.result or {}, outcome.error)
             )
-            if report.values and self.sink is not None:
+            if report.values and self.tracker is not None:
                 self._write(axes, report.values)
             if on_report is not None:
                 on_report(report)
@@ -214,9 +214,9 @@ class Session:
                     kind="skipped",
                 )
 
-    def _queue(self) -> Jobs:
+    def _queue(self) -> JobQueue:
         if self._jobs is None:
-            self._jobs = Jobs.from_config(self.cfg, self._warn_of_fallback)
+            self._jobs = JobQueue.from_config(self.cfg, self._warn_of_fallback)
         return self._jobs
 
     def _warn_of_fallback(self, reason: Exception) -> None:
@@ -257,11 +257,11 @@ class Session:
     def _write(
         self, axes: Mapping[str, float], values: Mapping[str, Value], elsewhere: Mapping[str, Value] = NOTHING
     ) -> None:
-        assert self.sink is not None
+        assert self.tracker is not None
         counts = {"logging/errors": self.errors, "logging/skipped": self.skipped}
         news = {key: Scalar(count) for key, count in counts.items() if count > self._counts_written[key]}
         row = {**values, **news}
-        self.sink.write(self._naming.row(axes), self._naming.row(row))
+        self.tracker.write(self._naming.row(axes), self._naming.row(row))
         self._counts_written = counts
         self._tell(axes, {**elsewhere, **row})
 
@@ -299,10 +299,10 @@ class Session:
             text: What was seen.
             level: ``INFO``, ``WARN`` or ``ERROR``.
         """
-        sink: object = self.sink
-        if isinstance(sink, AlertingSink):
-            sink.alert(title, text, level)
-        elif sink is not None:
+        tracker: object = self.tracker
+        if isinstance(tracker, AlertingTracker):
+            tracker.alert(title, text, level)
+        elif tracker is not None:
             self.warn_once(f"{title}: {text}. (This tracker has no alerts of its own.)", kind=f"alert {title}")
 
     @contextlib.contextmanager
@@ -313,7 +313,7 @@ class Session:
             what: What is being done, as the subject of the warning ("The evaluation").
         """
         try:
-            with self.stopwatch.running():
+            with self.logging_timer.running():
                 yield
         except Exception as error:  # noqa: BLE001  # whatever fails in logging must not end a training
             self.report(what, error)

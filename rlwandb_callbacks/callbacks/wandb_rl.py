@@ -8,27 +8,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlwandb_callbacks.callbacks.alerts import AlertCallback
+from rlwandb_callbacks.callbacks.alerts.callback import AlertCallback
 from rlwandb_callbacks.callbacks.base import RUNTIME_ATTRIBUTES, RLCallback
 from rlwandb_callbacks.callbacks.dataset import DatasetCallback
-from rlwandb_callbacks.callbacks.evaluation import EvaluationCallback
-from rlwandb_callbacks.callbacks.gradients import GradientsCallback
+from rlwandb_callbacks.callbacks.evaluation.callback import EvaluationCallback
+from rlwandb_callbacks.callbacks.gradients.callback import GradientsCallback
 from rlwandb_callbacks.callbacks.lightning import LightningCallback, adopt_loaded_namespaces
-from rlwandb_callbacks.callbacks.metrics import MetricsCallback
-from rlwandb_callbacks.callbacks.plasticity import PlasticityCallback
-from rlwandb_callbacks.callbacks.rollouts import RolloutsCallback
+from rlwandb_callbacks.callbacks.metrics.callback import MetricsCallback
+from rlwandb_callbacks.callbacks.plasticity.callback import PlasticityCallback
+from rlwandb_callbacks.callbacks.rollouts.callback import RolloutsCallback
 from rlwandb_callbacks.config import WandbRLConfig, as_config
-from rlwandb_callbacks.sinks.base import Sink
+from rlwandb_callbacks.tracking.tracker import Tracker
 
 LAST_HOOKS = ("on_exception", "teardown")
 
 
-def build_callbacks(cfg: WandbRLConfig | None = None, *, sink: Sink | None = None, **keywords: Any) -> list[RLCallback]:
+def build_callbacks(
+    cfg: WandbRLConfig | None = None, *, tracker: Tracker | None = None, **keywords: Any
+) -> list[RLCallback]:
     """Makes the callbacks that a config asks for; they share one session.
 
     Args:
         cfg: A config, or a mapping with its keys.
-        sink: Where to write instead of a W&B run.
+        tracker: Where to write instead of a W&B run.
         keywords: Keys of the config that win over ``cfg``.
 
     Example:
@@ -50,7 +52,7 @@ def build_callbacks(cfg: WandbRLConfig | None = None, *, sink: Sink | None = Non
     wanted.append(EvaluationCallback)
     if config.alerts.enabled:
         wanted.append(AlertCallback)
-    callbacks = [kind(config, sink=sink) for kind in wanted]
+    callbacks = [kind(config, tracker=tracker) for kind in wanted]
     for callback in callbacks:
         callback.share(callbacks[0].session)
     return callbacks
@@ -125,7 +127,7 @@ class WandbRLCallback(CallbackGroup):
         cfg: A :class:`rlwandb_callbacks.WandbRLConfig`, or a mapping with its keys: dict, EasyDict, OmegaConf.
         env: Short for ``evaluation.env``.
         policy: Short for ``evaluation.policy``.
-        sink: Where to write instead of a W&B run, for tests and other trackers.
+        tracker: Where to write instead of a W&B run, for tests and other trackers.
         keywords: Further keys of the config; they win over ``cfg``.
 
     Raises:
@@ -143,11 +145,11 @@ class WandbRLCallback(CallbackGroup):
         *,
         env: str | Callable[..., Any] | None = None,
         policy: str | Callable[..., Any] | None = None,
-        sink: Any = None,
+        tracker: Any = None,
         **keywords: Any,
     ) -> None:
         self.cfg = as_config(cfg, env=env, policy=policy, **keywords)
-        super().__init__(build_callbacks(self.cfg, sink=sink))
+        super().__init__(build_callbacks(self.cfg, tracker=tracker))
 
     @property
     def run_folder(self) -> Path | None:

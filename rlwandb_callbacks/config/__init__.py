@@ -13,16 +13,16 @@ Example:
 """
 
 from rlwandb_callbacks.config.alerts import AlertsConfig
-from rlwandb_callbacks.config.checks import check_types
 from rlwandb_callbacks.config.dataset import DatasetConfig, EmbeddingConfig
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
+from rlwandb_callbacks.config.from_mapping import as_config
 from rlwandb_callbacks.config.gradients import GradientsConfig
 from rlwandb_callbacks.config.metrics import MetricsConfig
 from rlwandb_callbacks.config.plasticity import PlasticityConfig
-from rlwandb_callbacks.config.reading import as_config
+from rlwandb_callbacks.config.root import ACTION_LOGGERS, DATASET_FORMATS, WandbRLConfig
 from rlwandb_callbacks.config.run import STEP_METRICS, RunConfig
+from rlwandb_callbacks.config.validation import check_types
 from rlwandb_callbacks.config.videos import VideosConfig
-from rlwandb_callbacks.config.whole import ACTION_LOGGERS, DATASET_FORMATS, WandbRLConfig
 
 __all__ = [
     "ACTION_LOGGERS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rlwandb_callbacks.config.checks import check_types, require, require_one_of
+from rlwandb_callbacks.config.validation import check_types, require, require_one_of
 
 PICTURES = (
     "overview",
@@ -26,7 +26,7 @@ class EmbeddingConfig:
         sample_size: How many transitions are drawn from the data set, ≥ 1; by default as many as ``max_seconds`` allow,
             and at most 10,000, which show what all would.
         max_seconds: Time that the map may take, by which the default sample is chosen, > 0.
-        perplexity: How many neighbours count for t-SNE, ≥ 1; kept below a third of the number of rows.
+        perplexity: How many neighbors count for t-SNE, ≥ 1; kept below a third of the number of rows.
         seed: Of the sample and of t-SNE, ≥ 0.
     """
 

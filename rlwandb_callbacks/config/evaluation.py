@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlwandb_callbacks.config.checks import check_types, require
+from rlwandb_callbacks.config.validation import check_types, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class EvaluationConfig:
             episode, and ``_sum`` where the key has ``reward`` or ``cost`` in it); by default the first 32 numeric ones,
             none with an empty list.
         use_training_statistics: Where the environment that a module trains with (an attribute such as ``self.envs``)
-            normalises observations by running statistics, evaluate with these statistics, frozen.
+            normalizes observations by running statistics, evaluate with these statistics, frozen.
         shared_policy: With several agents, call the policy for each agent with the batch of its observations, and not
             once with a dict of batches by agent.
     """

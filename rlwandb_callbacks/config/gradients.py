@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlwandb_callbacks.config.checks import check_types, require, require_one_of
+from rlwandb_callbacks.config.validation import check_types, require, require_one_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlwandb_callbacks.config.checks import check_types, require
+from rlwandb_callbacks.config.validation import check_types, require
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlwandb_callbacks.config.checks import check_types, require
+from rlwandb_callbacks.config.validation import check_types, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class PlasticityConfig:
         every_n_steps: Updates (batches after which an optimizer stepped) between two rows, ≥ 1.
         networks: Dotted attributes of the module (``q_network``, ``agent.critic``); by default every direct child of
             the module that an optimizer trains.
-        dormant_threshold: τ ≥ 0, at or below which a neuron's normalised activation counts as dormant.
+        dormant_threshold: τ ≥ 0, at or below which a neuron's normalized activation counts as dormant.
         effective_rank_delta: δ in (0, 1): the share of the singular values' sum that may be left out.
         batch_size: Most rows of a batch that the effective rank is taken of, ≥ 1; it cannot exceed them.
     """

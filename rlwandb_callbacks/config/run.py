@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlwandb_callbacks.config.checks import check_types, require_one_of
+from rlwandb_callbacks.config.validation import check_types, require_one_of
 
 STEP_METRICS = ("trainer/global_step", "time/env_steps", "time/updates")
 

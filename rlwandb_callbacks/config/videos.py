@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlwandb_callbacks.config.checks import check_types, require
-from rlwandb_callbacks.core.select import CHOICES, DEFAULT_AT_MOST, RANKS
+from rlwandb_callbacks.config.validation import check_types, require
+from rlwandb_callbacks.core.episode_choice import CHOICES, DEFAULT_AT_MOST, RANKS
+from rlwandb_callbacks.core.import_string import import_object
 from rlwandb_callbacks.errors import ConfigError, nearest
-from rlwandb_callbacks.import_path import import_object
 
 
 @dataclass(frozen=True, kw_only=True)

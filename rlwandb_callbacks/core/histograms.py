@@ -40,7 +40,7 @@ def histogram(samples: NDArray[np.generic], *, bins: int | None = None) -> Histo
 
 
 def count_actions(actions: NDArray[np.generic], *, first: int, n: int) -> Histogram:
-    """Counts discrete actions, one bin per action and centred on it.
+    """Counts discrete actions, one bin per action and centered on it.
 
     Args:
         actions: Shape ``[T]``, integers in ``first … first + n - 1``.

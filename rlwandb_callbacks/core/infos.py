@@ -101,7 +101,7 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def summarise_infos(of_episodes: Sequence[Mapping[str, InfoNumbers]]) -> dict[str, float]:
+def summarize_infos(of_episodes: Sequence[Mapping[str, InfoNumbers]]) -> dict[str, float]:
     """Means over the episodes that had a key.
 
     Args:
@@ -112,7 +112,7 @@ def summarise_infos(of_episodes: Sequence[Mapping[str, InfoNumbers]]) -> dict[st
         or ``cost`` in their name, as the parts of a reward add up to the return.
 
     Example:
-        >>> summarise_infos([{"reward_ctrl": InfoNumbers(-0.5, -1.0, -10.0)}])
+        >>> summarize_infos([{"reward_ctrl": InfoNumbers(-0.5, -1.0, -10.0)}])
         {'info_reward_ctrl_mean': -0.5, 'info_reward_ctrl_last': -1.0, 'info_reward_ctrl_sum': -10.0}
     """
     summary: dict[str, float] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.actions import ActionSpec
+from rlwandb_callbacks.core.action_spec import ActionSpec
 from rlwandb_callbacks.core.episode import Floats
 
 

@@ -1,4 +1,4 @@
-"""What can be logged: a closed union, so that mypy proves that every sink handles every kind."""
+"""What can be logged: a closed union, so that mypy proves that every tracker handles every kind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""A picture: ``[H, W, 3]``, ``uint8``, RGB."""
+
+DEFAULT_FPS = 30.0
+"""Frames per second of a video whose environment names no ``render_fps``."""
 
 
 @dataclass(frozen=True)

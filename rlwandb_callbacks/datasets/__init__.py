@@ -10,7 +10,7 @@ Example:
     (6, 2, array([3., 3.]))
 """
 
-from rlwandb_callbacks.datasets.base import OfflineDataset
-from rlwandb_callbacks.datasets.opening import open_dataset
+from rlwandb_callbacks.datasets.dataset import OfflineDataset
+from rlwandb_callbacks.datasets.open import open_dataset
 
 __all__ = ["OfflineDataset", "open_dataset"]

@@ -42,7 +42,7 @@ def generalised_advantages(
 
 
 def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:
-    """Share of the variance of `target` that `predicted` holds: 1 at best, 0 for a constant, negative for worse; [].
+    """Fraction of the variance of `target` that `predicted` holds: 1 at best, 0 for a constant, negative for worse; [].
 
     Example:
         >>> explained_variance(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0]))

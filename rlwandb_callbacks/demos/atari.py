@@ -1,4 +1,4 @@
-"""Atari games as DQN learns them: small grey pictures for the network, the game's own colours for people."""
+"""Atari games as DQN learns them: small gray pictures for the network, the game's own colors for people."""
 
 from __future__ import annotations
 

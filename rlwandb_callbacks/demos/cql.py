@@ -96,7 +96,7 @@ class CQL(pl.LightningModule):
         batch_size: Transitions per update.
         penalty_weight: Of CQL's penalty, against the temporal-difference loss.
         penalty_actions: Random actions per state, and as many of the policy, whose values are pushed down.
-        target_update_rate: Share of the way that the target networks move after each update.
+        target_update_rate: RankResult of the way that the target networks move after each update.
         reward_scale: The critics learn rewards times this; what is logged and answered is in the rewards' own unit.
         seed: Seeds weights and sampling; the actions that the losses draw come from torch's own generator.
 

@@ -74,7 +74,7 @@ class DQN(PlayingModule):
         epsilon_start: Probability of a random action in the beginning.
         epsilon_end: The same from `epsilon_env_steps` on.
         epsilon_env_steps: Steps over which epsilon falls linearly.
-        target_update_rate: Share of the way that the target network moves to the trained one after each update.
+        target_update_rate: RankResult of the way that the target network moves to the trained one after each update.
         seed: Seeds weights, env, exploration and sampling.
 
     Attributes:

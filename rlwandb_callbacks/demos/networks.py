@@ -57,7 +57,7 @@ def make_cnn(shape: Sequence[int], hidden_size: int, num_outputs: int) -> nn.Seq
     The layers are those of Mnih et al. 2015, "Human-level control through deep reinforcement learning".
 
     Args:
-        shape: C, H, W; H and W ≥ 36. Of grey pictures, C is the number of stacked frames.
+        shape: C, H, W; H and W ≥ 36. Of gray pictures, C is the number of stacked frames.
         hidden_size: Units in the layer before the last.
         num_outputs: Such as the number of actions.
 

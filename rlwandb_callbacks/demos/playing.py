@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from rlwandb_callbacks.demos.replay_buffer import ReplayBuffer
-from rlwandb_callbacks.environments import env_maker
+from rlwandb_callbacks.environments.factory import env_maker
 from rlwandb_callbacks.errors import EnvError
 
 EXTRAS = ("box2d", "mujoco")  # of ours and of Gymnasium's alike

@@ -1,10 +1,10 @@
-"""Proximal policy optimisation as a LightningModule, with an optimizer for the actor and one for the critic.
+"""Proximal policy optimization as a LightningModule, with an optimizer for the actor and one for the critic.
 
     trainer = pl.Trainer(max_epochs=1, val_check_interval=5, logger=False)
     trainer.fit(PPO("LunarLander-v3"))
 
 Each training batch plays a while in several envs, then goes over what was played a few times in small batches (Schulman
-et al. 2017, "Proximal policy optimization algorithms"). Under Lightning's manual optimisation, as there are many steps
+et al. 2017, "Proximal policy optimization algorithms"). Under Lightning's manual optimization, as there are many steps
 of two optimizers in a batch. Gradients are clipped by hand too, so that their norm before that can be returned.
 
 In shapes, T is the number of steps, N of envs, B of transitions in a small batch, and O the size of an observation.
@@ -214,7 +214,7 @@ def flat_size(space: gym.Space[Any]) -> int:
 
 
 def clipped_loss(log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
-    """PPO's objective for the actor, to be minimised, over standardised advantages; [].
+    """PPO's objective for the actor, to be minimised, over standardized advantages; [].
 
     Args:
         log_ratio: [B], log-probability of each action now, minus what it was when it was taken.

@@ -4,7 +4,7 @@
     trainer.fit(SAC("HalfCheetah-v5"))
 
 Each training batch plays an env step, then learns from a sample of all that was played (Haarnoja et al. 2018, "Soft
-actor-critic algorithms and applications"). Under Lightning's manual optimisation, as there are three optimizers.
+actor-critic algorithms and applications"). Under Lightning's manual optimization, as there are three optimizers.
 
 In shapes, B is the number of transitions in a batch, O the size of an observation and D that of an action.
 """
@@ -62,7 +62,7 @@ class SAC(PlayingModule):
         warmup_env_steps: Uniformly random steps before the first update.
         env_steps_per_update: Steps played before each update.
         total_env_steps: Length of the training, warm-up included.
-        target_update_rate: Share of the way that the target critic moves to the trained one after each update.
+        target_update_rate: RankResult of the way that the target critic moves to the trained one after each update.
         start_temperature: Weight of the entropy in the beginning, > 0.
         target_entropy: In nats, to which the temperature is tuned; by default -D.
         seed: Seeds weights, env, warm-up and sampling.

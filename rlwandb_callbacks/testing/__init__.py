@@ -1,9 +1,9 @@
-"""What tests of users' own modules need: a reader of offline runs, a sink in memory, tiny environments and modules.
+"""What tests of users' own modules need: a reader of offline runs, a tracker in memory, tiny environments and modules.
 
 Example:
-    >>> sink = MemorySink()
-    >>> sink.write({"trainer/global_step": 7}, {})
-    >>> sink.rows
+    >>> tracker = MemoryTracker()
+    >>> tracker.write({"trainer/global_step": 7}, {})
+    >>> tracker.rows
     [{'trainer/global_step': 7}]
 """
 
@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.testing.envs import CorridorEnv, PointEnv
-from rlwandb_callbacks.testing.sinks import MemorySink
+from rlwandb_callbacks.testing.trackers import MemoryTracker
 
 if TYPE_CHECKING:
     from rlwandb_callbacks.testing.modules import TinyActorCritic, TinyQ, TinyValidatedQ
@@ -33,7 +33,7 @@ _HOME_OF = {
 __all__ = [
     "AlertRecord",
     "CorridorEnv",
-    "MemorySink",
+    "MemoryTracker",
     "MetricDefinition",
     "OfflineRun",
     "PointEnv",

@@ -100,5 +100,5 @@ class PointEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         return np.array([self._x], np.float32), -abs(self._x), False, self._steps >= 10, {}
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Draws a grey square."""
+        """Draws a gray square."""
         return np.full((64, 64, 3), 90, np.uint8) if self.render_mode == "rgb_array" else None

@@ -1,4 +1,4 @@
-"""Tiny LightningModules: one with automatic, one with manual optimisation."""
+"""Tiny LightningModules: one with automatic, one with manual optimization."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _batches(count: int) -> DataLoader[Any]:
 
 
 class TinyQ(pl.LightningModule):
-    """A q-network that learns by automatic optimisation, with a target copy; its ``forward`` is never called.
+    """A q-network that learns by automatic optimization, with a target copy; its ``forward`` is never called.
 
     It has no validation loop; :class:`TinyValidatedQ` does.
 
@@ -60,7 +60,7 @@ class TinyValidatedQ(TinyQ):
 
 
 class TinyActorCritic(pl.LightningModule):
-    """An actor and a critic, each with its own optimizer, under manual optimisation.
+    """An actor and a critic, each with its own optimizer, under manual optimization.
 
     Args:
         batches: Training batches per epoch.

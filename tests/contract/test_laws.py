@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import rlwandb_callbacks
 from rlwandb_callbacks import CallbackGroup
 from rlwandb_callbacks.callbacks.wandb_rl import HOOKS
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyQ, TinyValidatedQ, read_offline_run
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, TinyValidatedQ, read_offline_run
 
 EVERYTHING = {
     "gradient_logger": True,
@@ -184,13 +184,13 @@ def test_memory_and_open_files_are_flat_over_a_thousand_evaluations(fit: Any) ->
             if trainer.global_step in (300, 1_000):
                 marks.append((resident_bytes(), open_files()))
 
-    sink = MemorySink()
-    sink.write = lambda axes, values: None  # type: ignore[method-assign]  # rows are what may grow here
+    tracker = MemoryTracker()
+    tracker.write = lambda axes, values: None  # type: ignore[method-assign]  # rows are what may grow here
     callback = rlwandb_callbacks.EvaluationCallback(
         {"video_logger": False, "return_logger": False, "evaluation": {"episodes": 2}},
         env=CorridorEnv,
         policy="q_network",
-        sink=sink,
+        tracker=tracker,
     )
     fit(TinyValidatedQ(batches=1_000), callback, Watcher(), val_check_interval=1, num_sanity_val_steps=0)
     (bytes_early, files_early), (bytes_late, files_late) = marks
@@ -206,7 +206,7 @@ def test_open_files_are_flat_over_evaluations_with_videos(fit: Any) -> None:
         def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
             counts.append(open_files())
 
-    callback = rlwandb_callbacks.EvaluationCallback(EVERYTHING, sink=MemorySink())
+    callback = rlwandb_callbacks.EvaluationCallback(EVERYTHING, tracker=MemoryTracker())
     fit(TinyValidatedQ(batches=6), callback, Watcher(), val_check_interval=1, num_sanity_val_steps=0)
     assert counts[1:] == [counts[1]] * 5
 

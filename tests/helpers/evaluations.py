@@ -7,18 +7,18 @@ from typing import Any
 
 from torch import nn
 
+from rlwandb_callbacks.callbacks.evaluation.distributed import DistributedEvaluation
 from rlwandb_callbacks.callbacks.ranks import Ranks
-from rlwandb_callbacks.callbacks.shares import SharedPlay
-from rlwandb_callbacks.core.evaluation import Evaluation
-from rlwandb_callbacks.evaluator import Evaluator
-from rlwandb_callbacks.recorder import Recorder, Shelf
-from rlwandb_callbacks.reports import Report
+from rlwandb_callbacks.evaluation.evaluator import Evaluator
+from rlwandb_callbacks.evaluation.report import Report
+from rlwandb_callbacks.evaluation.summary import Evaluation
+from rlwandb_callbacks.evaluation.video_mode import ClipPaths, Recorder
 
 
-def attempt(recorder: Recorder, evaluator: Evaluator, shelf: Shelf) -> tuple[Evaluation, dict[str, Any]]:
+def attempt(recorder: Recorder, evaluator: Evaluator, shelf: ClipPaths) -> tuple[Evaluation, dict[str, Any]]:
     """Plays an evaluation and makes its clips."""
     alone = Ranks(SimpleNamespace(world_size=1, global_rank=0))
-    played = SharedPlay(evaluator, recorder, nn.Module(), 0, alone)()
+    played = DistributedEvaluation(evaluator, recorder, nn.Module(), 0, alone)()
     evaluation = Evaluation(played.episodes, 1.0, evaluator.actions)
     assert played.errors == []
     report = recorder.report(

@@ -17,13 +17,13 @@ import pytest
 from nbclient import NotebookClient
 
 from rlwandb_callbacks.cli import main
-from rlwandb_callbacks.core.actions import ActionSpec, DiscreteActions
-from rlwandb_callbacks.core.canvas import enlarge
+from rlwandb_callbacks.core.action_spec import ActionSpec, DiscreteActions
 from rlwandb_callbacks.core.episode import Episode, QValues
-from rlwandb_callbacks.core.overlay import annotate
 from rlwandb_callbacks.demos.atari import make_qbert
-from rlwandb_callbacks.environments import describe_actions
-from rlwandb_callbacks.headless import loads
+from rlwandb_callbacks.environments.factory import describe_actions
+from rlwandb_callbacks.environments.headless import loads
+from rlwandb_callbacks.media.drawing import enlarge
+from rlwandb_callbacks.media.panel import annotate
 from rlwandb_callbacks.testing import OfflineRun, read_offline_run
 
 ROOT = Path(__file__).parents[2]

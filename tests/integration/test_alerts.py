@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from rlwandb_callbacks import AlertCallback, EvaluationCallback, MetricsCallback, WandbRLCallback
 from rlwandb_callbacks.core.values import Value
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyQ, TinyValidatedQ, read_offline_run
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, TinyValidatedQ, read_offline_run
 
 SETTINGS = {"on_error": "raise", "metrics": {"every_n_steps": 1}, "alerts": {"enabled": True}, "video_logger": False}
 
@@ -38,24 +38,30 @@ def test_an_offline_run_holds_one_alert_for_each_rule(fit: Any) -> None:
 
 
 def test_the_rules_are_asked_where_metrics_are_not_logged_too(fit: Any) -> None:
-    sink = MemorySink()
-    fit(Explodes(), WandbRLCallback({**SETTINGS, "plot_logger": False}, sink=sink))
-    assert [title for title, _, _ in sink.alerts] == ["Q-values explode", "A loss, gradient or q-value is not finite"]
-    assert [key for row in sink.by_update() for key in row if key.startswith("train/")] == []
+    tracker = MemoryTracker()
+    fit(Explodes(), WandbRLCallback({**SETTINGS, "plot_logger": False}, tracker=tracker))
+    assert [title for title, _, _ in tracker.alerts] == [
+        "Q-values explode",
+        "A loss, gradient or q-value is not finite",
+    ]
+    assert [key for row in tracker.by_update() for key in row if key.startswith("train/")] == []
 
 
 def test_nothing_is_said_of_a_healthy_training_or_when_switched_off(fit: Any) -> None:
-    healthy, silent = MemorySink(), MemorySink()
-    fit(TinyValidatedQ(), WandbRLCallback(SETTINGS, env=CorridorEnv, policy="q_network", sink=healthy))
-    fit(Explodes(), WandbRLCallback({"on_error": "raise"}, sink=silent))
+    healthy, silent = MemoryTracker(), MemoryTracker()
+    fit(TinyValidatedQ(), WandbRLCallback(SETTINGS, env=CorridorEnv, policy="q_network", tracker=healthy))
+    fit(Explodes(), WandbRLCallback({"on_error": "raise"}, tracker=silent))
     assert (healthy.alerts, silent.alerts) == ([], [])
 
 
 def test_callbacks_that_stand_alone_are_heard_too(fit: Any) -> None:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     settings = {name: value for name, value in SETTINGS.items() if name != "video_logger"}
-    fit(Explodes(), AlertCallback(settings, sink=sink), MetricsCallback(settings, sink=MemorySink()))
-    assert [title for title, _, _ in sink.alerts] == ["Q-values explode", "A loss, gradient or q-value is not finite"]
+    fit(Explodes(), AlertCallback(settings, tracker=tracker), MetricsCallback(settings, tracker=MemoryTracker()))
+    assert [title for title, _, _ in tracker.alerts] == [
+        "Q-values explode",
+        "A loss, gradient or q-value is not finite",
+    ]
 
 
 def test_evaluations_that_fall_are_told(fit: Any) -> None:
@@ -66,11 +72,13 @@ def test_evaluations_that_fall_are_told(fit: Any) -> None:
             right = 1.0 if self.current_epoch < 2 else -1.0
             return torch.tensor([[0.0, right]]).expand(len(observations), 2)
 
-    sink = MemorySink()
-    callback = WandbRLCallback({**SETTINGS, "evaluation": {"episodes": 2}}, env=CorridorEnv, policy="policy", sink=sink)
+    tracker = MemoryTracker()
+    callback = WandbRLCallback(
+        {**SETTINGS, "evaluation": {"episodes": 2}}, env=CorridorEnv, policy="policy", tracker=tracker
+    )
     fit(Forgets(batches=1), callback, max_epochs=5)
-    assert [row["eval/return_mean"] for row in sink.rows if "eval/return_mean" in row] == [2.5, 2.5, -20, -20, -20]
-    ((title, text, level),) = sink.alerts
+    assert [row["eval/return_mean"] for row in tracker.rows if "eval/return_mean" in row] == [2.5, 2.5, -20, -20, -20]
+    ((title, text, level),) = tracker.alerts
     assert (title, level) == ("Returns have fallen from their best", "WARN")
     assert text == (
         "eval/return_mean is -20, and was 2.5 at its best; the limit is a fall by 50%, 2 times in a row (update 4)."
@@ -78,17 +86,17 @@ def test_evaluations_that_fall_are_told(fit: Any) -> None:
 
 
 def test_what_was_said_before_a_checkpoint_is_not_said_again(fit: Any) -> None:
-    first, second, anew = MemorySink(), MemorySink(), MemorySink()
-    trainer = fit(Explodes(), WandbRLCallback({**SETTINGS, "video_logger": None}, sink=first))
+    first, second, anew = MemoryTracker(), MemoryTracker(), MemoryTracker()
+    trainer = fit(Explodes(), WandbRLCallback({**SETTINGS, "video_logger": None}, tracker=first))
     trainer.save_checkpoint("first.ckpt")
-    resumed = WandbRLCallback({**SETTINGS, "video_logger": None}, sink=second)
+    resumed = WandbRLCallback({**SETTINGS, "video_logger": None}, tracker=second)
     fit(Explodes(), resumed, max_epochs=2, ckpt_path="first.ckpt")
     assert len(first.alerts) == 2
     assert len(second.column("train/loss")) == 8
     assert second.alerts == []
-    again = AlertCallback(SETTINGS | {"video_logger": None}, sink=anew)
+    again = AlertCallback(SETTINGS | {"video_logger": None}, tracker=anew)
     for _ in range(2):
-        fit(Explodes(), again, MetricsCallback({"metrics": {"every_n_steps": 1}}, sink=MemorySink()))
+        fit(Explodes(), again, MetricsCallback({"metrics": {"every_n_steps": 1}}, tracker=MemoryTracker()))
     assert len(anew.alerts) == 4  # a second fit is a second training
 
 
@@ -104,31 +112,31 @@ class Mute:
 
 def test_a_tracker_without_alerts_makes_warnings_of_them(fit: Any) -> None:
     with pytest.warns(UserWarning, match="Q-values explode: train/q_value is"):
-        fit(Explodes(batches=5), WandbRLCallback({**SETTINGS, "video_logger": None}, sink=Mute()))
+        fit(Explodes(batches=5), WandbRLCallback({**SETTINGS, "video_logger": None}, tracker=Mute()))
 
 
 def test_an_alert_that_cannot_be_sent_ends_no_training(fit: Any) -> None:
-    class Broken(MemorySink):
+    class Broken(MemoryTracker):
         def alert(self, title: str, text: str, level: str) -> None:
             raise OSError("no network")
 
-    sink = Broken()
+    tracker = Broken()
     with pytest.warns(UserWarning, match="no network"):
-        fit(Explodes(), WandbRLCallback({**SETTINGS, "video_logger": None, "on_error": "warn"}, sink=sink))
-    assert max(sink.column("logging/errors")) == 2
+        fit(Explodes(), WandbRLCallback({**SETTINGS, "video_logger": None, "on_error": "warn"}, tracker=tracker))
+    assert max(tracker.column("logging/errors")) == 2
 
 
 def test_it_stops_listening_after_training(fit: Any) -> None:
-    metrics, alerts = MetricsCallback(sink=MemorySink()), AlertCallback(sink=MemorySink())
+    metrics, alerts = MetricsCallback(tracker=MemoryTracker()), AlertCallback(tracker=MemoryTracker())
     fit(TinyQ(), metrics, alerts)
     assert metrics.session._listeners == alerts.session._listeners == []
 
 
 def test_evaluation_alone_is_heard(fit: Any) -> None:
-    sink = MemorySink()
-    alone = EvaluationCallback({"video_logger": False}, env=CorridorEnv, policy="q_network", sink=MemorySink())
-    fit(TinyValidatedQ(), AlertCallback({"alerts": {"max_q_value": 1e-9}}, sink=sink), alone)
-    assert [title for title, _, _ in sink.alerts] == ["Q-values explode"]
+    tracker = MemoryTracker()
+    alone = EvaluationCallback({"video_logger": False}, env=CorridorEnv, policy="q_network", tracker=MemoryTracker())
+    fit(TinyValidatedQ(), AlertCallback({"alerts": {"max_q_value": 1e-9}}, tracker=tracker), alone)
+    assert [title for title, _, _ in tracker.alerts] == ["Q-values explode"]
 
 
 def test_what_the_module_logs_itself_beside_a_wandb_logger_is_heard(fit: Any) -> None:

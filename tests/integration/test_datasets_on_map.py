@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from rlwandb_callbacks import ConfigError, WandbRLCallback
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyQ, TinyValidatedQ, read_offline_run
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, TinyValidatedQ, read_offline_run
 
 SHARED = {"evaluation": {"env": CorridorEnv, "policy": "q_network", "episodes": 3}, "video_logger": False}
 MAP_KEYS = {
@@ -74,21 +74,28 @@ def test_a_run_has_the_map_the_table_the_page_and_the_policy_on_the_data(fit: An
 
 
 def test_a_module_without_validation_has_the_policy_on_the_data_too(fit: Any) -> None:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     callback = WandbRLCallback(
-        SHARED, vis_dataset=True, dataset_path=write_corridors(), on_error="raise", sink=sink, dataset={"pictures": []}
+        SHARED,
+        vis_dataset=True,
+        dataset_path=write_corridors(),
+        on_error="raise",
+        tracker=tracker,
+        dataset={"pictures": []},
     )
     fit(TinyQ(), callback)
-    assert len(sink.column("dataset/ood_ratio")) == 1
-    assert len(sink.column("dataset/points")) == 1
+    assert len(tracker.column("dataset/ood_ratio")) == 1
+    assert len(tracker.column("dataset/points")) == 1
 
 
 def test_policy_on_data_can_be_left_out(fit: Any) -> None:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     chosen = {"policy_on_data": False, "pictures": ["state_by_time"], "table_rows": 0}
-    callback = WandbRLCallback(SHARED, vis_dataset=True, dataset_path=write_corridors(), sink=sink, dataset=chosen)
+    callback = WandbRLCallback(
+        SHARED, vis_dataset=True, dataset_path=write_corridors(), tracker=tracker, dataset=chosen
+    )
     fit(TinyValidatedQ(), callback)
-    keys = {key for row in sink.rows for key in row}
+    keys = {key for row in tracker.rows for key in row}
     assert keys & (MAP_KEYS | {"dataset/policy_on_data", "dataset/ood_ratio"}) == {
         "dataset/state_by_time",
         "dataset/episodes",
@@ -101,9 +108,9 @@ def test_a_second_run_uses_the_map_of_the_first(fit: Any) -> None:
     chosen = {"pictures": [], "table_rows": 10}
     tables = []
     for _ in range(2):
-        sink = MemorySink()
-        fit(TinyQ(), WandbRLCallback(vis_dataset=True, dataset_path=path, sink=sink, dataset=chosen))
-        tables += sink.column("dataset/points")
+        tracker = MemoryTracker()
+        fit(TinyQ(), WandbRLCallback(vis_dataset=True, dataset_path=path, tracker=tracker, dataset=chosen))
+        tables += tracker.column("dataset/points")
         (file,) = (Path("rl_videos") / "cache").iterdir()
         if len(tables) == 1:
             with np.load(file) as kept:
@@ -126,32 +133,32 @@ def test_data_that_cannot_be_read_are_an_error_before_the_first_step(path: str, 
     write_corridors("short.npz", rewards=np.ones(3))
     module = TinyQ()
     with pytest.raises(ConfigError) as caught:
-        fit(module, WandbRLCallback(vis_dataset=True, dataset_path=path, sink=MemorySink()))
+        fit(module, WandbRLCallback(vis_dataset=True, dataset_path=path, tracker=MemoryTracker()))
     assert all(word in str(caught.value) for word in words)
     assert module.env_steps == 0
 
 
 @pytest.mark.parametrize("observations", [np.nan, 1.0], ids=["NaN only", "all equal"])
 def test_hopeless_data_do_not_end_a_training(observations: float, fit: Any) -> None:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     path = "hopeless.npz"
     np.savez(
         path, observations=np.full((5, 2), observations, np.float32), actions=np.zeros(5, int), rewards=np.zeros(5)
     )
     callback = WandbRLCallback(
-        SHARED, vis_dataset=True, dataset_path=path, sink=sink, dataset={"pictures": ["overview"]}
+        SHARED, vis_dataset=True, dataset_path=path, tracker=tracker, dataset={"pictures": ["overview"]}
     )
     if np.isnan(observations):
         with pytest.warns(UserWarning, match="only finite numbers"):
             fit(TinyValidatedQ(), callback)
-        assert max(sink.column("logging/errors")) >= 1
-        assert sink.column("dataset/transitions") == [5.0]
-        assert sink.column("dataset/length_mean") == [5.0]
+        assert max(tracker.column("logging/errors")) >= 1
+        assert tracker.column("dataset/transitions") == [5.0]
+        assert tracker.column("dataset/length_mean") == [5.0]
     else:
         fit(TinyValidatedQ(), callback)
-        assert "all rows are equal" in sink.column("dataset/overview")[0].caption
-        assert len(sink.column("dataset/ood_ratio")) == 1
-    assert len(sink.column("eval/return_mean")) == 1
+        assert "all rows are equal" in tracker.column("dataset/overview")[0].caption
+        assert len(tracker.column("dataset/ood_ratio")) == 1
+    assert len(tracker.column("eval/return_mean")) == 1
 
 
 def test_observations_that_do_not_fit_the_data_warn_once(fit: Any) -> None:
@@ -161,12 +168,14 @@ def test_observations_that_do_not_fit_the_data_warn_once(fit: Any) -> None:
         actions=np.zeros(50),
         rewards=np.ones(50),
     )
-    sink = MemorySink()
-    callback = WandbRLCallback(SHARED, vis_dataset=True, dataset_path="wide.npz", sink=sink, dataset={"pictures": []})
+    tracker = MemoryTracker()
+    callback = WandbRLCallback(
+        SHARED, vis_dataset=True, dataset_path="wide.npz", tracker=tracker, dataset={"pictures": []}
+    )
     with pytest.warns(UserWarning, match="has 2 numbers .* have 5"):
         fit(TinyValidatedQ(), callback, max_epochs=3)
-    assert len(sink.column("eval/return_mean")) == 3
-    assert len(sink.column("dataset/points")) == 1
+    assert len(tracker.column("eval/return_mean")) == 3
+    assert len(tracker.column("dataset/points")) == 1
 
 
 def test_a_worker_process_makes_the_map_and_places_the_policy(fit: Any) -> None:

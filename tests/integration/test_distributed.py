@@ -106,7 +106,7 @@ def test_environments_that_break_on_all_ranks_end_no_training() -> None:
 
 def test_an_environment_that_cannot_be_made_on_one_rank_stops_all_before_the_first_step() -> None:
     output = output_of(start(PROGRAM, "ddp", 2, 1, "unmade"), status=1)
-    assert output.count("no licence for rank one") >= 2
+    assert output.count("no license for rank one") >= 2
     assert "ends with" not in output
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlwandb_callbacks import embed
+from rlwandb_callbacks.maps import command
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -53,21 +53,21 @@ def write_data() -> str:
 
 
 def test_the_picture_is_named_after_the_data(capsys: pytest.CaptureFixture[str]) -> None:
-    assert embed.main([write_data(), "--method=pca", "--panel=state_action_by_time"]) == 0
+    assert command.main([write_data(), "--method=pca", "--panel=state_action_by_time"]) == 0
     assert Path("few.png").stat().st_size > 1_000
     assert "30 of 30 transitions" in capsys.readouterr().out
 
 
 def test_a_cache_is_used_if_one_is_named() -> None:
     for _ in range(2):
-        assert embed.main([write_data(), "--method=pca", "--cache=maps"]) == 0
+        assert command.main([write_data(), "--method=pca", "--cache=maps"]) == 0
     assert len(list(Path("maps").iterdir())) == 1
 
 
 @pytest.mark.parametrize("folder", ["few.npz", "few.npz/maps", "loop"])
 def test_a_cache_that_takes_no_maps_is_told_before_the_work(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("loop").symlink_to("loop")  # nobody, root included, can open it
-    assert embed.main([write_data(), "--method=pca", f"--cache={folder}"]) == 2
+    assert command.main([write_data(), "--method=pca", f"--cache={folder}"]) == 2
     said = capsys.readouterr()
     assert said.err.startswith(f"rlwandb embed: --cache is '{folder}', where no file can be written")
     assert "Data set:" not in said.out
@@ -88,7 +88,7 @@ def test_a_cache_that_takes_no_maps_is_told_before_the_work(folder: str, capsys:
 )
 def test_what_is_wrong_is_one_line(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     write_data()
-    assert embed.main(arguments) == 2
+    assert command.main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("rlwandb embed: ")
     assert all(word in said for word in words)
@@ -99,7 +99,7 @@ def test_a_place_that_cannot_be_written_to_is_told_before_the_work(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("loop.png").symlink_to("loop.png")  # nobody, root included, can open it
-    assert embed.main([write_data(), "--method=pca", f"{option}=loop.png"]) == 2
+    assert command.main([write_data(), "--method=pca", f"{option}=loop.png"]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("rlwandb embed: ")
     assert "loop.png" in said.err
@@ -108,13 +108,13 @@ def test_a_place_that_cannot_be_written_to_is_told_before_the_work(
 
 def test_a_file_that_is_there_is_kept_where_the_data_are_wrong() -> None:
     Path("map.png").write_bytes(b"precious")
-    assert embed.main(["nowhere.npz", "--out=map.png", "--html=map.html"]) == 2
+    assert command.main(["nowhere.npz", "--out=map.png", "--html=map.html"]) == 2
     assert Path("map.png").read_bytes() == b"precious"
     assert not Path("map.html").exists()
 
 
 def test_lightning_is_not_needed_for_a_picture() -> None:
     loaded = "any('lightning' in name or name == 'wandb' for name in sys.modules)"
-    code = f"import sys, rlwandb_callbacks.embed; print({loaded})"
+    code = f"import sys, rlwandb_callbacks.maps.command; print({loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import vector as vector_wrappers
 
 from rlwandb_callbacks import EvaluationCallback, WandbRLCallback
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, PointEnv, TinyValidatedQ, read_offline_run
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, PointEnv, TinyValidatedQ, read_offline_run
 
 CLIPS = {"video/best", "video/best_sheet", "video/worst", "video/worst_sheet"}
 
@@ -23,11 +23,11 @@ def evaluated(
     fit: Any, policy: Any, module: Any = None, *, videos: dict[str, Any] | None = None, **evaluation: Any
 ) -> dict[str, Any]:
     """Trains a little and gives the row of the evaluation; any trouble is an error."""
-    sink = MemorySink()
+    tracker = MemoryTracker()
     settings = {"policy": policy, "episodes": 2, "max_steps": 6, **evaluation}
     cfg = {"on_error": "raise", "action_logger": True, "evaluation": settings, "videos": videos or {}}
-    fit(module or TinyValidatedQ(batches=1), EvaluationCallback(cfg, sink=sink), num_sanity_val_steps=0)
-    (row,) = sink.by_update()
+    fit(module or TinyValidatedQ(batches=1), EvaluationCallback(cfg, tracker=tracker), num_sanity_val_steps=0)
+    (row,) = tracker.by_update()
     return row
 
 
@@ -175,7 +175,7 @@ def test_an_attribute_that_the_module_lacks_ends_it_before_training(fit: Any) ->
 
 
 class Walker(TinyValidatedQ):
-    """Trains in a normalised vector, as PPO on continuous control does."""
+    """Trains in a normalized vector, as PPO on continuous control does."""
 
     def __init__(self) -> None:
         super().__init__(batches=1)
@@ -192,17 +192,17 @@ class Walker(TinyValidatedQ):
         return torch.distributions.Normal(-seen[:, :1] * 0, 0.3)
 
 
-def normalised(render_mode: str | None = None) -> gym.Env[Any, Any]:
+def normalized(render_mode: str | None = None) -> gym.Env[Any, Any]:
     inner = gym.make("Pendulum-v1", render_mode=render_mode)
     return gym.wrappers.NormalizeReward(gym.wrappers.NormalizeObservation(inner))
 
 
-@pytest.mark.parametrize("env", [normalised, "Pendulum-v1"])
+@pytest.mark.parametrize("env", [normalized, "Pendulum-v1"])
 def test_observations_are_normalised_as_in_training_and_returns_are_not(fit: Any, env: Any) -> None:
     module = Walker()
     rms = module.envs.env.obs_rms
     mean, variance, count = rms.mean.copy(), rms.var.copy(), rms.count
-    expectation = pytest.warns(UserWarning, match=r"self\.envs normalises observations and evaluation\.env does not")
+    expectation = pytest.warns(UserWarning, match=r"self\.envs normalizes observations and evaluation\.env does not")
     if env == "Pendulum-v1":
         with expectation:
             row = evaluated(fit, "policy", module, env=env)
@@ -236,19 +236,19 @@ def test_a_normalised_vector_of_the_module_is_played_frozen_and_its_videos_come_
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_statistics_in_other_processes_are_warned_of_and_played_all_the_same(fit: Any) -> None:
     def make() -> Any:
-        return gym.vector.AsyncVectorEnv([normalised] * 2)
+        return gym.vector.AsyncVectorEnv([normalized] * 2)
 
-    sink = MemorySink()
+    tracker = MemoryTracker()
     cfg = {"video_logger": False, "evaluation": {"env": make, "policy": steering, "episodes": 2, "max_steps": 3}}
-    with pytest.warns(UserWarning, match="normalise by running statistics in processes of their own"):
-        fit(Walker(), EvaluationCallback(cfg, sink=sink), num_sanity_val_steps=0)
-    assert [row["eval/length_mean"] for row in sink.by_update()] == [3.0]
+    with pytest.warns(UserWarning, match="normalize by running statistics in processes of their own"):
+        fit(Walker(), EvaluationCallback(cfg, tracker=tracker), num_sanity_val_steps=0)
+    assert [row["eval/length_mean"] for row in tracker.by_update()] == [3.0]
 
 
 def test_statistics_that_are_nowhere_to_be_found_are_warned_of_and_played_all_the_same(fit: Any) -> None:
     warning = "no attribute of TinyValidatedQ is a training environment"
     with pytest.warns(UserWarning, match=warning) as caught:
-        row = evaluated(fit, steering, env=normalised)
+        row = evaluated(fit, steering, env=normalized)
     assert sum(warning in str(each.message) for each in caught) == 1
     assert np.isfinite(row["eval/return_mean"])
 

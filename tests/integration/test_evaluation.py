@@ -16,7 +16,7 @@ from rlwandb_callbacks import Episode, EvaluationCallback, PolicyError, PolicySt
 from rlwandb_callbacks.core.values import Histogram, Table
 from rlwandb_callbacks.testing import (
     CorridorEnv,
-    MemorySink,
+    MemoryTracker,
     PointEnv,
     TinyActorCritic,
     TinyQ,
@@ -33,11 +33,13 @@ class AlwaysRight(TinyValidatedQ):
         return {"q_values": torch.tensor([[0.0, 1.5]]).expand(batch, 2), "value": torch.full((batch,), 4.0)}
 
 
-def evaluated(fit: Any, module: Any, *others: Any, options: dict[str, Any] | None = None, **trainer: Any) -> MemorySink:
-    sink = MemorySink()
+def evaluated(
+    fit: Any, module: Any, *others: Any, options: dict[str, Any] | None = None, **trainer: Any
+) -> MemoryTracker:
+    tracker = MemoryTracker()
     settings = {"env": CorridorEnv, "policy": "policy", "episodes": 5, "gamma": 0.5, **(options or {})}
-    fit(module, EvaluationCallback({"on_error": "raise", "evaluation": settings}, sink=sink), *others, **trainer)
-    return sink
+    fit(module, EvaluationCallback({"on_error": "raise", "evaluation": settings}, tracker=tracker), *others, **trainer)
+    return tracker
 
 
 def test_numbers_of_an_evaluation_by_hand(fit: Any) -> None:
@@ -78,8 +80,8 @@ def test_videos_are_of_the_best_median_and_worst_episode_and_their_captions_say_
 
 
 def test_a_continuous_policy_gives_entropy_and_action_histogram(fit: Any) -> None:
-    sink = evaluated(fit, TinyActorCritic(), options={"env": PointEnv, "deterministic": False})
-    row = sink.by_update()[-1]
+    tracker = evaluated(fit, TinyActorCritic(), options={"env": PointEnv, "deterministic": False})
+    row = tracker.by_update()[-1]
     assert row["policy/entropy"] == pytest.approx(0.5 * np.log(2 * np.pi * np.e * 0.25), rel=1e-6)
     assert row["policy/action_histogram"].counts.sum() == 50
     assert "q/mean" not in row
@@ -87,30 +89,30 @@ def test_a_continuous_policy_gives_entropy_and_action_histogram(fit: Any) -> Non
 
 def test_a_module_without_validation_loop_is_evaluated_on_schedule_and_at_the_end(fit: Any) -> None:
     options = {"every_n_steps": 3, "policy": "q_network"}
-    sink = evaluated(fit, TinyQ(batches=8), options=options)
-    assert [row["time/updates"] for row in sink.by_update()] == [3, 6, 8]
-    assert [row["trainer/global_step"] for row in sink.by_update()] == [2, 5, 7]
+    tracker = evaluated(fit, TinyQ(batches=8), options=options)
+    assert [row["time/updates"] for row in tracker.by_update()] == [3, 6, 8]
+    assert [row["trainer/global_step"] for row in tracker.by_update()] == [2, 5, 7]
 
 
 def test_the_end_of_fit_does_not_evaluate_twice(fit: Any) -> None:
-    sink = evaluated(fit, TinyQ(batches=6), options={"every_n_steps": 3, "policy": "q_network"})
-    assert [row["time/updates"] for row in sink.by_update()] == [3, 6]
+    tracker = evaluated(fit, TinyQ(batches=6), options={"every_n_steps": 3, "policy": "q_network"})
+    assert [row["time/updates"] for row in tracker.by_update()] == [3, 6]
 
 
 def test_a_module_with_validation_loop_is_evaluated_when_that_ends(fit: Any) -> None:
-    sink = evaluated(fit, AlwaysRight(batches=8), val_check_interval=4)
-    assert [row["time/updates"] for row in sink.by_update()] == [4, 8]
-    assert [row["trainer/global_step"] for row in sink.by_update()] == [3, 7]
+    tracker = evaluated(fit, AlwaysRight(batches=8), val_check_interval=4)
+    assert [row["time/updates"] for row in tracker.by_update()] == [4, 8]
+    assert [row["trainer/global_step"] for row in tracker.by_update()] == [3, 7]
 
 
 def test_a_training_that_stops_before_its_first_validation_is_evaluated_at_the_end(fit: Any) -> None:
-    sink = evaluated(fit, AlwaysRight(batches=8), max_steps=5)
-    assert [row["time/updates"] for row in sink.by_update()] == [5]
+    tracker = evaluated(fit, AlwaysRight(batches=8), max_steps=5)
+    assert [row["time/updates"] for row in tracker.by_update()] == [5]
 
 
 def test_a_training_that_stops_after_a_validation_is_not_evaluated_again(fit: Any) -> None:
-    sink = evaluated(fit, AlwaysRight(batches=8), max_steps=5, val_check_interval=4)
-    assert [row["time/updates"] for row in sink.by_update()] == [4]
+    tracker = evaluated(fit, AlwaysRight(batches=8), max_steps=5, val_check_interval=4)
+    assert [row["time/updates"] for row in tracker.by_update()] == [4]
 
 
 def test_model_checkpoint_can_monitor_the_return(fit: Any) -> None:
@@ -122,7 +124,7 @@ def test_model_checkpoint_can_monitor_the_return(fit: Any) -> None:
     checkpoint = ModelCheckpoint("best", monitor="eval/return_mean", mode="max", filename="{step}", save_top_k=1)
     trainer = fit(
         Improves(batches=8),
-        EvaluationCallback({"on_error": "raise"}, env=CorridorEnv, policy="policy", sink=MemorySink()),
+        EvaluationCallback({"on_error": "raise"}, env=CorridorEnv, policy="policy", tracker=MemoryTracker()),
         checkpoint,
         val_check_interval=2,
         num_sanity_val_steps=0,
@@ -134,7 +136,7 @@ def test_model_checkpoint_can_monitor_the_return(fit: Any) -> None:
 
 def test_early_stopping_sees_the_return_even_if_it_stands_first_in_the_list(fit: Any) -> None:
     stopping = EarlyStopping(monitor="eval/return_mean", mode="max", patience=2)
-    group = WandbRLCallback({"on_error": "raise"}, env=CorridorEnv, policy="policy", sink=MemorySink())
+    group = WandbRLCallback({"on_error": "raise"}, env=CorridorEnv, policy="policy", tracker=MemoryTracker())
     module = AlwaysRight(batches=8)
     options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
     trainer = pl.Trainer(
@@ -156,9 +158,9 @@ def test_episodes_that_validation_step_returns_are_used(fit: Any) -> None:
                 actions=np.array([0, 1]), rewards=np.array([0.0, reward]), terminated=True, scores=scores, frames=frames
             )
 
-    sink = MemorySink()
-    fit(Brings(), EvaluationCallback({"on_error": "raise", "action_logger": True}, sink=sink))
-    (row,) = sink.by_update()
+    tracker = MemoryTracker()
+    fit(Brings(), EvaluationCallback({"on_error": "raise", "action_logger": True}, tracker=tracker))
+    (row,) = tracker.by_update()
     assert (row["eval/return_mean"], row["eval/return_max"]) == (3.0, 5.0)
     assert row["video/best"].caption.startswith("best of 3 · return 5.00")
 
@@ -182,31 +184,31 @@ def raises(episodes: Any) -> Any:
     ids=["a list for an index", "an index too large", "an error"],
 )
 def test_a_choice_of_videos_that_fails_costs_the_videos_and_nothing_else(fit: Any, module: Any, select: Any) -> None:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     evaluation = {"env": CorridorEnv, "policy": "policy", "episodes": 2}
     with pytest.warns(UserWarning, match="Choosing episodes for videos failed"):
-        fit(module(), EvaluationCallback({"evaluation": evaluation, "videos": {"select": select}}, sink=sink))
-    numbers = next(row for row in sink.rows if "eval/return_mean" in row)
+        fit(module(), EvaluationCallback({"evaluation": evaluation, "videos": {"select": select}}, tracker=tracker))
+    numbers = next(row for row in tracker.rows if "eval/return_mean" in row)
     assert numbers["logging/errors"] == 1
-    (row,) = sink.by_update()
+    (row,) = tracker.by_update()
     assert "eval/return_distribution" in row
     assert not [key for key in row if key.startswith("video/")]
     strict = EvaluationCallback(
-        {"on_error": "raise", "evaluation": evaluation, "videos": {"select": select}}, sink=sink
+        {"on_error": "raise", "evaluation": evaluation, "videos": {"select": select}}, tracker=tracker
     )
     with pytest.raises((ValueError, RuntimeError)):
         fit(module(), strict)
 
 
 def test_a_training_goes_on_after_a_checkpoint_on_the_same_axes(fit: Any) -> None:
-    def callback(sink: MemorySink) -> EvaluationCallback:
+    def callback(tracker: MemoryTracker) -> EvaluationCallback:
         settings = {"env": CorridorEnv, "policy": "q_network", "every_n_steps": 3, "episodes": 2}
-        return EvaluationCallback({"on_error": "raise", "evaluation": settings}, sink=sink)
+        return EvaluationCallback({"on_error": "raise", "evaluation": settings}, tracker=tracker)
 
-    sink = MemorySink()
-    fit(TinyQ(batches=4), callback(sink)).save_checkpoint("first.ckpt")
-    fit(TinyQ(batches=4), callback(sink), max_epochs=2, ckpt_path="first.ckpt")
-    assert [row["time/updates"] for row in sink.by_update()] == [3, 4, 6, 8]
+    tracker = MemoryTracker()
+    fit(TinyQ(batches=4), callback(tracker)).save_checkpoint("first.ckpt")
+    fit(TinyQ(batches=4), callback(tracker), max_epochs=2, ckpt_path="first.ckpt")
+    assert [row["time/updates"] for row in tracker.by_update()] == [3, 4, 6, 8]
 
 
 def our_warnings(caught: Any) -> list[str]:
@@ -221,15 +223,15 @@ class NoDisplay(CorridorEnv):
 
 
 def test_an_env_that_cannot_render_costs_one_warning_and_no_number(fit: Any) -> None:
-    sink = MemorySink()
-    callback = EvaluationCallback(env=NoDisplay, policy="q_network", sink=sink)
+    tracker = MemoryTracker()
+    callback = EvaluationCallback(env=NoDisplay, policy="q_network", tracker=tracker)
     with pytest.warns(UserWarning, match="no display found") as caught:
         fit(TinyValidatedQ(batches=4), callback, val_check_interval=2)
     (warning,) = our_warnings(caught)
     assert "MUJOCO_GL" in warning
-    assert len(sink.column("eval/return_mean")) == 2
-    assert not sink.column("video/best")
-    assert sink.column("logging/errors") == [1]
+    assert len(tracker.column("eval/return_mean")) == 2
+    assert not tracker.column("video/best")
+    assert tracker.column("logging/errors") == [1]
 
 
 class Unrepeatable(CorridorEnv):
@@ -247,13 +249,13 @@ class Unrepeatable(CorridorEnv):
 
 
 def test_an_env_that_does_not_repeat_itself_is_recorded_while_playing(fit: Any) -> None:
-    sink = MemorySink()
-    callback = EvaluationCallback(env=Unrepeatable, policy="policy", sink=sink)
+    tracker = MemoryTracker()
+    callback = EvaluationCallback(env=Unrepeatable, policy="policy", tracker=tracker)
     with pytest.warns(UserWarning, match="recorded while playing") as caught:
         fit(AlwaysRight(batches=4), callback, val_check_interval=2)
     assert len(our_warnings(caught)) == 1
-    assert len(sink.column("video/best")) == 2
-    assert not sink.column("logging/errors")
+    assert len(tracker.column("video/best")) == 2
+    assert not tracker.column("logging/errors")
 
 
 def test_trouble_in_the_env_never_ends_a_training(fit: Any) -> None:
@@ -281,14 +283,17 @@ def test_on_error_raise_ends_a_training(fit: Any) -> None:
 
 def test_an_env_given_as_instance_is_made_again_and_not_used(fit: Any) -> None:
     env = gym.make("CartPole-v1")
-    sink = MemorySink()
+    tracker = MemoryTracker()
 
     class FourNumbers(TinyValidatedQ):
         def policy(self, observations: torch.Tensor) -> torch.Tensor:
             return observations[:, 2:]
 
-    fit(FourNumbers(), EvaluationCallback(env=env, policy="policy", sink=sink, on_error="raise", video_logger=False))
-    assert sink.column("eval/return_mean")[0] > 0
+    fit(
+        FourNumbers(),
+        EvaluationCallback(env=env, policy="policy", tracker=tracker, on_error="raise", video_logger=False),
+    )
+    assert tracker.column("eval/return_mean")[0] > 0
     with pytest.raises(gym.error.ResetNeeded):
         env.step(0)
 
@@ -321,7 +326,7 @@ class Breaks(CorridorEnv):
     ids=["EarlyStopping", "ModelCheckpoint"],
 )
 def test_a_failing_evaluation_is_no_end_for_those_who_monitor_it(fit: Any, monitor: Any) -> None:
-    callback = EvaluationCallback(env=Breaks, policy="q_network", sink=MemorySink())
+    callback = EvaluationCallback(env=Breaks, policy="q_network", tracker=MemoryTracker())
     with pytest.warns(UserWarning, match="simulator crashed"):
         trainer = fit(TinyValidatedQ(), callback, monitor(), enable_checkpointing=True, val_check_interval=4)
     assert trainer.global_step == 8
@@ -333,21 +338,21 @@ def test_a_validation_step_may_use_the_name_episodes_otherwise(fit: Any, returne
         def validation_step(self, batch: Any, batch_idx: int) -> Any:
             return {"episodes": returned}
 
-    sink = MemorySink()
-    trainer = fit(Counts(), EvaluationCallback({"on_error": "raise"}, sink=sink))
+    tracker = MemoryTracker()
+    trainer = fit(Counts(), EvaluationCallback({"on_error": "raise"}, tracker=tracker))
     assert trainer.global_step == 8
-    assert sink.rows == []
+    assert tracker.rows == []
 
 
 def test_a_video_that_cannot_be_made_costs_no_number(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "no_such_ffmpeg")
     monkeypatch.setattr("moviepy.video.io.ffmpeg_writer.FFMPEG_BINARY", "no_such_ffmpeg")
-    sink = MemorySink()
-    callback = EvaluationCallback(env=CorridorEnv, policy="q_network", sink=sink)
+    tracker = MemoryTracker()
+    callback = EvaluationCallback(env=CorridorEnv, policy="q_network", tracker=tracker)
     with pytest.warns(UserWarning, match="Drawing the evaluation failed"):
         fit(TinyValidatedQ(), callback)
-    assert len(sink.column("eval/return_mean")) == 1
-    assert not sink.column("video/best")
+    assert len(tracker.column("eval/return_mean")) == 1
+    assert not tracker.column("video/best")
 
 
 def test_scores_of_another_width_than_the_actions_are_an_error_before_the_first_step(fit: Any) -> None:
@@ -357,7 +362,7 @@ def test_scores_of_another_width_than_the_actions_are_an_error_before_the_first_
             return PolicyStep(np.ones(batch, np.int64), QValues(np.zeros((batch, 1))))
 
     with pytest.raises(PolicyError, match="a PolicyStep with 3 actions"):
-        fit(TooNarrow(), EvaluationCallback(env=CorridorEnv, policy="policy", sink=MemorySink()))
+        fit(TooNarrow(), EvaluationCallback(env=CorridorEnv, policy="policy", tracker=MemoryTracker()))
 
 
 class Mission(CorridorEnv):
@@ -378,10 +383,10 @@ def test_observations_may_be_dicts_that_hold_text(fit: Any) -> None:
             assert set(observations["mission"]) == {"go right"}
             return torch.tensor([[0.0, 1.0]]).expand(len(observations["position"]), 2)
 
-    sink = MemorySink()
-    fit(Reads(), EvaluationCallback({"on_error": "raise"}, env=Mission, policy="policy", sink=sink))
-    assert sink.column("eval/success_rate") == [1.0]
-    assert sink.column("video/best")
+    tracker = MemoryTracker()
+    fit(Reads(), EvaluationCallback({"on_error": "raise"}, env=Mission, policy="policy", tracker=tracker))
+    assert tracker.column("eval/success_rate") == [1.0]
+    assert tracker.column("video/best")
 
 
 def test_a_run_that_the_user_finishes_early_is_no_end_of_training(fit: Any) -> None:
@@ -401,4 +406,4 @@ def test_a_run_that_the_user_finishes_early_is_no_end_of_training(fit: Any) -> N
 
 def test_a_policy_without_an_env_is_pointed_out(fit: Any) -> None:
     with pytest.warns(UserWarning, match="nothing is played"):
-        fit(TinyValidatedQ(), EvaluationCallback(policy="q_network", sink=MemorySink()))
+        fit(TinyValidatedQ(), EvaluationCallback(policy="q_network", tracker=MemoryTracker()))

@@ -16,7 +16,7 @@ import wandb
 from pytorch_lightning.plugins.precision import MixedPrecision
 
 from rlwandb_callbacks import ConfigError, GradientsCallback, WandbRLCallback
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, OfflineRun, TinyActorCritic, TinyQ, read_offline_run
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, OfflineRun, TinyActorCritic, TinyQ, read_offline_run
 
 both_methods = pytest.mark.parametrize("method", ["fused", "watch"])
 
@@ -27,11 +27,11 @@ def logged(fit: Any, module: Any, options: dict[str, Any] | None = None, **train
     return read_offline_run("wandb")
 
 
-def rows_of(fit: Any, module: Any, options: dict[str, Any] | None = None, **trainer_options: Any) -> MemorySink:
-    sink = MemorySink()
+def rows_of(fit: Any, module: Any, options: dict[str, Any] | None = None, **trainer_options: Any) -> MemoryTracker:
+    tracker = MemoryTracker()
     gradients = {"log_freq": 1, "log": "gradients", **(options or {})}
-    fit(module, GradientsCallback({"on_error": "raise", "gradients": gradients}, sink=sink), **trainer_options)
-    return sink
+    fit(module, GradientsCallback({"on_error": "raise", "gradients": gradients}, tracker=tracker), **trainer_options)
+    return tracker
 
 
 def keys_below(run: OfflineRun, group: str) -> set[str]:
@@ -206,21 +206,21 @@ def test_parameters_are_exactly_those_of_wandb_watch(fit: Any) -> None:
 # What the fused method does beyond
 
 
-def bins_of(sink: MemorySink, name: str) -> list[list[float]]:
-    return [sorted(set(histogram.edges.tolist())) for histogram in sink.column(f"gradients/{name}")]
+def bins_of(tracker: MemoryTracker, name: str) -> list[list[float]]:
+    return [sorted(set(histogram.edges.tolist())) for histogram in tracker.column(f"gradients/{name}")]
 
 
 def test_gradients_are_those_that_the_optimizer_finds_accumulated_and_before_clipping(fit: Any) -> None:
-    sink = rows_of(fit, Known(batches=4), accumulate_grad_batches=2, gradient_clip_val=0.01)
-    assert bins_of(sink, "q_network.2.bias") == [[1.5], [3.5]]  # the mean of the batches
-    assert [row["time/updates"] for row in sink.rows] == [1, 2]
+    tracker = rows_of(fit, Known(batches=4), accumulate_grad_batches=2, gradient_clip_val=0.01)
+    assert bins_of(tracker, "q_network.2.bias") == [[1.5], [3.5]]  # the mean of the batches
+    assert [row["time/updates"] for row in tracker.rows] == [1, 2]
 
 
 def test_gradients_are_unscaled_under_mixed_precision(fit: Any) -> None:
     scaler: Any = torch.amp.GradScaler("cpu", init_scale=1024.0)
     precision = MixedPrecision("16-mixed", "cpu", scaler=scaler)
-    sink = rows_of(fit, Known(batches=2), plugins=[precision])
-    assert bins_of(sink, "q_network.2.bias") == [[1.0], [2.0]]
+    tracker = rows_of(fit, Known(batches=2), plugins=[precision])
+    assert bins_of(tracker, "q_network.2.bias") == [[1.0], [2.0]]
 
 
 def test_of_several_updates_in_a_batch_the_last_one_counts(fit: Any) -> None:
@@ -257,9 +257,9 @@ def test_an_actor_that_steps_between_rows_is_seen(fit: Any, method: str) -> None
 
 
 def test_an_optimizer_that_missed_a_row_has_one_of_its_own_at_its_next_step(fit: Any) -> None:
-    sink = rows_of(fit, Delayed(batches=9), {"log_freq": 4})
+    tracker = rows_of(fit, Delayed(batches=9), {"log_freq": 4})
     steps = {
-        key: [row["time/updates"] for row in sink.rows if key in row]
+        key: [row["time/updates"] for row in tracker.rows if key in row]
         for key in ("gradients/critic.0.weight", "gradients/actor.weight", "grad_norm/actor", "grad_norm/total")
     }
     assert list(steps.values()) == [[4, 8], [5, 9], [5, 9], [4, 8]]
@@ -270,8 +270,8 @@ def test_optimizers_that_are_stepped_behind_lightnings_back_are_seen(fit: Any) -
         def optimizers(self, use_pl_optimizer: bool = True) -> Any:
             return super().optimizers(use_pl_optimizer=False)
 
-    sink = rows_of(fit, Raw(batches=3))
-    assert len(sink.column("gradients/actor.weight")) == len(sink.column("gradients/critic.2.bias")) == 3
+    tracker = rows_of(fit, Raw(batches=3))
+    assert len(tracker.column("gradients/actor.weight")) == len(tracker.column("gradients/critic.2.bias")) == 3
 
 
 def test_parameters_that_are_unfrozen_later_appear(fit: Any) -> None:
@@ -287,9 +287,9 @@ def test_parameters_that_are_unfrozen_later_appear(fit: Any) -> None:
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.q_network.parameters(), lr=0.1)
 
-    sink = rows_of(fit, Unfreezes())
-    assert [row["time/updates"] for row in sink.rows if "gradients/q_network.2.bias" in row] == [3, 4]
-    assert len(sink.column("gradients/q_network.2.weight")) == 4
+    tracker = rows_of(fit, Unfreezes())
+    assert [row["time/updates"] for row in tracker.rows if "gradients/q_network.2.bias" in row] == [3, 4]
+    assert len(tracker.column("gradients/q_network.2.weight")) == 4
 
 
 def test_norms_are_per_module_and_in_all_and_holes_are_counted(fit: Any) -> None:
@@ -298,15 +298,15 @@ def test_norms_are_per_module_and_in_all_and_holes_are_counted(fit: Any) -> None
             holes = torch.tensor([1.0, float("nan" if batch_idx else 2.0)])
             return {"loss": (self.q_network[2].bias * holes).sum() + 2 * self.q_network[0].bias[0]}
 
-    sink = rows_of(fit, Holes(batches=2))
-    first = {key: value for key, value in sink.rows[0].items() if key.startswith("grad_norm/")}
+    tracker = rows_of(fit, Holes(batches=2))
+    first = {key: value for key, value in tracker.rows[0].items() if key.startswith("grad_norm/")}
     assert first == {
         "grad_norm/q_network.0": 2.0,
         "grad_norm/q_network.2": pytest.approx(5**0.5),
         "grad_norm/total": pytest.approx(3.0),
     }
-    assert sink.column("train/grad_nonfinite") == [0, 1]
-    assert sink.column("gradients/q_network.2.bias")[1].counts.tolist() == [1]
+    assert tracker.column("train/grad_nonfinite") == [0, 1]
+    assert tracker.column("gradients/q_network.2.bias")[1].counts.tolist() == [1]
 
 
 def test_a_sample_counts_fewer_elements_and_gives_the_same_keys(fit: Any) -> None:
@@ -317,7 +317,7 @@ def test_a_sample_counts_fewer_elements_and_gives_the_same_keys(fit: Any) -> Non
     assert part.column("grad_norm/total") == whole.column("grad_norm/total")
 
 
-class SlowSink(MemorySink):
+class SlowSink(MemoryTracker):
     """Takes its time, or fails."""
 
     def __init__(self, *, fails: bool = False) -> None:
@@ -334,10 +334,10 @@ class SlowSink(MemorySink):
 
 
 def test_rows_are_all_written_in_order_however_slow_the_sink_is(fit: Any) -> None:
-    sink = SlowSink()
-    fit(TinyQ(batches=20), GradientsCallback({"gradients": {"log_freq": 1}, "on_error": "raise"}, sink=sink))
-    assert [row["time/updates"] for row in sink.rows] == list(range(1, 21))
-    assert threading.get_ident() not in sink.threads
+    tracker = SlowSink()
+    fit(TinyQ(batches=20), GradientsCallback({"gradients": {"log_freq": 1}, "on_error": "raise"}, tracker=tracker))
+    assert [row["time/updates"] for row in tracker.rows] == list(range(1, 21))
+    assert threading.get_ident() not in tracker.threads
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rlwandb")]
 
 
@@ -348,20 +348,23 @@ def test_rows_before_an_exception_are_written(fit: Any) -> None:
                 raise RuntimeError("boom")
             return super().training_step(batch, batch_idx)
 
-    sink = SlowSink()
+    tracker = SlowSink()
     with pytest.raises(RuntimeError, match="boom"):
-        fit(Stops(), GradientsCallback({"gradients": {"log_freq": 1}}, sink=sink))
-    assert [row["time/updates"] for row in sink.rows] == [1, 2, 3, 4, 5]
+        fit(Stops(), GradientsCallback({"gradients": {"log_freq": 1}}, tracker=tracker))
+    assert [row["time/updates"] for row in tracker.rows] == [1, 2, 3, 4, 5]
 
 
 def test_a_sink_that_fails_is_told_once_and_training_goes_on(fit: Any) -> None:
-    sink = SlowSink(fails=True)
+    tracker = SlowSink(fails=True)
     with pytest.warns(UserWarning, match="Logging gradients failed.*no room") as warnings:
-        trainer = fit(TinyQ(batches=6), GradientsCallback({"gradients": {"log_freq": 1}}, sink=sink))
+        trainer = fit(TinyQ(batches=6), GradientsCallback({"gradients": {"log_freq": 1}}, tracker=tracker))
     assert trainer.global_step == 6
     assert len([warning for warning in warnings if "no room" in str(warning.message)]) == 1
     with pytest.raises(OSError, match="no room"):
-        fit(TinyQ(), GradientsCallback({"gradients": {"log_freq": 1}, "on_error": "raise"}, sink=SlowSink(fails=True)))
+        fit(
+            TinyQ(),
+            GradientsCallback({"gradients": {"log_freq": 1}, "on_error": "raise"}, tracker=SlowSink(fails=True)),
+        )
 
 
 def test_a_sample_is_no_setting_of_wandb_watch() -> None:
@@ -388,10 +391,10 @@ def test_a_training_on_a_gpu_waits_for_nothing(fit: Any, sample: int | None) -> 
             return torch.optim.SGD(self.q_network.parameters(), lr=0.1)
 
     try:
-        sink = rows_of(fit, Strict(), {"log_freq": 4, "log": "all", "sample": sample}, accelerator="gpu", devices=1)
+        tracker = rows_of(fit, Strict(), {"log_freq": 4, "log": "all", "sample": sample}, accelerator="gpu", devices=1)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert [row["time/updates"] for row in sink.rows if "gradients/q_network.0.weight" in row] == [4, 8]
+    assert [row["time/updates"] for row in tracker.rows if "gradients/q_network.0.weight" in row] == [4, 8]
 
 
 class StopsAfter(pl.Callback):
@@ -419,15 +422,17 @@ def test_a_training_resumed_within_an_epoch_has_the_rows_of_one_that_never_stopp
     }
 
     def rows(*others: Any, ckpt_path: str | None = None) -> set[tuple[Any, ...]]:
-        sink, options = MemorySink(), {"max_epochs": 2, "accumulate_grad_batches": 2}
+        tracker, options = MemoryTracker(), {"max_epochs": 2, "accumulate_grad_batches": 2}
         with contextlib.suppress(InterruptedError):
-            callback = WandbRLCallback(settings, sink=sink)
+            callback = WandbRLCallback(settings, tracker=tracker)
             trainer = fit(TinyQ(batches=9), callback, *others, ckpt_path=ckpt_path, **options)
             if trainer.global_step > 10:
                 pytest.skip("this Lightning trains the batch again after which it was stopped")
         marks = {"train/loss", "eval/return_mean", "grad_norm/total"}
         return {
-            (row["trainer/global_step"], row["time/updates"], mark) for row in sink.rows for mark in marks & row.keys()
+            (row["trainer/global_step"], row["time/updates"], mark)
+            for row in tracker.rows
+            for mark in marks & row.keys()
         }
 
     whole, before = rows(), rows(StopsAfter(stops_after))

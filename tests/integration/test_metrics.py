@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import WandbLogger
 from rlwandb_callbacks import EvaluationCallback, MetricsCallback, WandbRLCallback
 from rlwandb_callbacks.testing import (
     CorridorEnv,
-    MemorySink,
+    MemoryTracker,
     TinyActorCritic,
     TinyQ,
     TinyValidatedQ,
@@ -32,13 +32,13 @@ class Scripted(TinyQ):
 
 
 def rows_of(fit: Any, module: Any, config: dict[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     fit(
         module,
-        MetricsCallback({"on_error": "raise", "metrics": {"every_n_steps": 1}, **(config or {})}, sink=sink),
+        MetricsCallback({"on_error": "raise", "metrics": {"every_n_steps": 1}, **(config or {})}, tracker=tracker),
         **options,
     )
-    return sink.rows
+    return tracker.rows
 
 
 def test_tensors_are_averaged_and_q_values_get_their_range(fit: Any) -> None:
@@ -180,26 +180,26 @@ def test_a_loss_that_is_not_finite_is_logged_as_it_is(fit: Any) -> None:
 
 
 def test_rows_go_on_where_a_checkpoint_stopped(fit: Any) -> None:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     module = TinyQ(batches=4)
 
     def callback() -> MetricsCallback:
-        return MetricsCallback({"metrics": {"every_n_steps": 2}, "on_error": "raise"}, sink=sink)
+        return MetricsCallback({"metrics": {"every_n_steps": 2}, "on_error": "raise"}, tracker=tracker)
 
     trainer = fit(module, callback())
     trainer.save_checkpoint("first.ckpt")
     fit(TinyQ(batches=4), callback(), max_epochs=2, ckpt_path="first.ckpt")
-    assert [row["time/updates"] for row in sink.rows] == [2, 4, 6, 8]
-    assert [row["trainer/global_step"] for row in sink.rows] == [1, 3, 5, 7]
+    assert [row["time/updates"] for row in tracker.rows] == [2, 4, 6, 8]
+    assert [row["trainer/global_step"] for row in tracker.rows] == [1, 3, 5, 7]
 
 
 def test_a_checkpoint_of_a_training_without_us_gives_lightnings_own_count(fit: Any) -> None:
     trainer = fit(TinyQ(batches=4))
     trainer.save_checkpoint("bare.ckpt")
-    sink = MemorySink()
-    callback = MetricsCallback({"metrics": {"every_n_steps": 1}}, sink=sink)
+    tracker = MemoryTracker()
+    callback = MetricsCallback({"metrics": {"every_n_steps": 1}}, tracker=tracker)
     fit(TinyQ(batches=4), callback, max_epochs=2, ckpt_path="bare.ckpt")
-    assert sink.rows[0]["time/updates"] == 5
+    assert tracker.rows[0]["time/updates"] == 5
 
 
 @pytest.mark.parametrize("is_group", [True, False], ids=["as one", "as parts"])
@@ -208,12 +208,14 @@ def test_numbers_of_an_evaluation_are_no_training_metrics(fit: Any, is_group: bo
         def policy(self, observations: torch.Tensor) -> torch.distributions.Categorical:
             return torch.distributions.Categorical(logits=torch.zeros(len(observations), 2))
 
-    sink = MemorySink()
+    tracker = MemoryTracker()
     settings = {"on_error": "raise", "metrics": {"every_n_steps": 1}, "video_logger": False}
     kinds = [WandbRLCallback] if is_group else [MetricsCallback, EvaluationCallback]
-    fit(Explores(), *(kind(settings, env=CorridorEnv, policy="policy", sink=sink) for kind in kinds), max_epochs=2)
-    assert sink.column("policy/entropy")
-    assert not sink.column("train/entropy")
+    fit(
+        Explores(), *(kind(settings, env=CorridorEnv, policy="policy", tracker=tracker) for kind in kinds), max_epochs=2
+    )
+    assert tracker.column("policy/entropy")
+    assert not tracker.column("train/entropy")
 
 
 def test_a_module_that_returns_nothing_and_logs_itself_has_its_last_row(fit: Any) -> None:

@@ -10,8 +10,8 @@ import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 from rlwandb_callbacks import MetricsCallback, WandbRLCallback
-from rlwandb_callbacks.core.naming import PRESETS, Naming
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyQ, TinyValidatedQ, read_offline_run
+from rlwandb_callbacks.core.key_names import PRESETS, Naming
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, TinyValidatedQ, read_offline_run
 
 SETTINGS = {"on_error": "raise", "metrics": {"every_n_steps": 2}, "evaluation": {"episodes": 2}}
 AXES = {"time/env_steps", "time/updates", "trainer/global_step"}
@@ -28,8 +28,8 @@ def train(fit: Any, preset: str | None, **keywords: Any) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_same_rows_under_other_names_while_monitors_keep_ours(fit: Any, preset: str) -> None:
-    naming, plain = Naming(preset), MemorySink()
-    train(fit, None, sink=plain)
+    naming, plain = Naming(preset), MemoryTracker()
+    train(fit, None, tracker=plain)
     train(fit, preset, run={"step_metric": "time/env_steps"})
     run = read_offline_run("wandb")
     theirs = [{key for key in row if not key.startswith("_")} for row in run.history]
@@ -42,12 +42,12 @@ def test_the_same_rows_under_other_names_while_monitors_keep_ours(fit: Any, pres
 
 
 def test_a_sink_gets_the_names_and_refuses_those_of_no_preset(fit: Any) -> None:
-    sink = MemorySink(naming="di-engine")
-    fit(TinyQ(batches=2), MetricsCallback({**SETTINGS, "naming": "di-engine"}, sink=sink))
-    assert sink.column("target q_value")
-    assert sink.column("train iter") == [2]
+    tracker = MemoryTracker(naming="di-engine")
+    fit(TinyQ(batches=2), MetricsCallback({**SETTINGS, "naming": "di-engine"}, tracker=tracker))
+    assert tracker.column("target q_value")
+    assert tracker.column("train iter") == [2]
     with pytest.raises(ValueError, match="'reward' is no key"):
-        sink.write({"trainer/global_step": 0}, {"reward": None})  # type: ignore[dict-item]  # on purpose
+        tracker.write({"trainer/global_step": 0}, {"reward": None})  # type: ignore[dict-item]  # on purpose
 
 
 def test_a_key_that_the_module_logs_under_their_name_is_not_written_twice(fit: Any) -> None:

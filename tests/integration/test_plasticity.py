@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from rlwandb_callbacks import ConfigError, PlasticityCallback, WandbRLCallback
-from rlwandb_callbacks.testing import MemorySink, TinyActorCritic, TinyQ, read_offline_run
+from rlwandb_callbacks.testing import MemoryTracker, TinyActorCritic, TinyQ, read_offline_run
 
 
 def rows_of(fit: Any, module: Any, options: dict[str, Any] | None = None, **trainer_options: Any) -> list[Any]:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     settings = {"on_error": "raise", "plasticity": {"every_n_steps": 2, **(options or {})}}
-    fit(module, PlasticityCallback(settings, sink=sink), **trainer_options)
-    return sink.rows
+    fit(module, PlasticityCallback(settings, tracker=tracker), **trainer_options)
+    return tracker.rows
 
 
 class Planted(TinyQ):
@@ -154,7 +154,7 @@ def test_a_network_that_cannot_be_measured_ends_no_training(fit: Any) -> None:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     with pytest.warns(UserWarning, match="Measuring plasticity failed"):
-        fit(WithOdd(), PlasticityCallback({"plasticity": {"every_n_steps": 2}}, sink=MemorySink()))
+        fit(WithOdd(), PlasticityCallback({"plasticity": {"every_n_steps": 2}}, tracker=MemoryTracker()))
 
 
 def test_it_is_part_of_the_whole_when_enabled(fit: Any) -> None:

@@ -17,7 +17,7 @@ from torchrl.modules import OneHotCategorical, ProbabilisticActor, QValueActor
 
 from rlwandb_callbacks import EvaluationCallback, PolicyError, WandbRLCallback
 from rlwandb_callbacks.core.values import Histogram
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyQ, read_offline_run
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, read_offline_run
 
 
 class OfTorchRL(TinyQ):
@@ -53,11 +53,11 @@ class Alternating(TinyQ):
 
 
 def evaluated(fit: Any, module: Any, policy: str, **settings: Any) -> dict[str, Any]:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     options = {"env": CorridorEnv, "policy": policy, "episodes": 5, "num_envs": 2, **settings}
     cfg = {"on_error": "raise", "action_logger": True, "evaluation": options}
-    fit(module, EvaluationCallback(cfg, sink=sink))
-    return sink.by_update()[-1]
+    fit(module, EvaluationCallback(cfg, tracker=tracker))
+    return tracker.by_update()[-1]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_weights_are_the_same_with_and_without_their_evaluation(fit: Any, make: 
 
     options = {"env": CorridorEnv, "policy": policy, "deterministic": False, "every_n_steps": 1}
     cfg = {"on_error": "raise", "video_logger": False, "evaluation": options}
-    with_it = weights(EvaluationCallback(cfg, sink=MemorySink()))
+    with_it = weights(EvaluationCallback(cfg, tracker=MemoryTracker()))
     for one, other in zip(weights(), with_it, strict=True):
         assert torch.equal(one, other)
 

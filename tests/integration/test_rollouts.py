@@ -11,7 +11,7 @@ import torch
 from gymnasium.wrappers import RecordEpisodeStatistics
 
 from rlwandb_callbacks import RolloutsCallback, WandbRLCallback
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyQ, read_offline_run
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, read_offline_run
 
 KEYS = ("rollout/return_mean", "rollout/length_mean", "rollout/success_rate", "rollout/episodes")
 
@@ -28,9 +28,11 @@ class Scripted(TinyQ):
 
 
 def rows_of(fit: Any, module: Any, every: int = 2, **options: Any) -> list[tuple[Any, ...]]:
-    sink = MemorySink()
-    fit(module, RolloutsCallback({"on_error": "raise", "metrics": {"every_n_steps": every}}, sink=sink), **options)
-    return [(row["time/updates"], *(row.get(key) for key in KEYS)) for row in sink.rows]
+    tracker = MemoryTracker()
+    fit(
+        module, RolloutsCallback({"on_error": "raise", "metrics": {"every_n_steps": every}}, tracker=tracker), **options
+    )
+    return [(row["time/updates"], *(row.get(key) for key in KEYS)) for row in tracker.rows]
 
 
 def test_a_row_holds_the_means_of_what_ended_since_the_row_before(fit: Any) -> None:
@@ -119,12 +121,12 @@ def test_episodes_of_another_time_are_none_of_a_validation(fit: Any) -> None:
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             pass
 
-    module, sink = Validates(RecordEpisodeStatistics(CorridorEnv())), MemorySink()
+    module, tracker = Validates(RecordEpisodeStatistics(CorridorEnv())), MemoryTracker()
     module.training_step(next(iter(module.train_dataloader())), 0)
     assert module.env.episode_count == 5
-    trainer = fit(module, RolloutsCallback(sink=sink), max_steps=0)
+    trainer = fit(module, RolloutsCallback(tracker=tracker), max_steps=0)
     trainer.validate(module, module.train_dataloader(), verbose=False)
-    assert sink.rows == []
+    assert tracker.rows == []
 
 
 def test_without_episodes_there_are_no_rows_and_an_odd_environment_ends_no_training(fit: Any) -> None:
@@ -137,18 +139,18 @@ def test_without_episodes_there_are_no_rows_and_an_odd_environment_ends_no_train
     module: Any = TinyQ()
     module.env = Odd()
     with pytest.warns(UserWarning, match="training environment failed.*not yet|training episodes failed.*not yet"):
-        fit(module, RolloutsCallback({"metrics": {"every_n_steps": 2}}, sink=MemorySink()))
+        fit(module, RolloutsCallback({"metrics": {"every_n_steps": 2}}, tracker=MemoryTracker()))
 
 
 def test_episodes_that_ended_before_an_exception_are_written(fit: Any) -> None:
     script: list[Any] = [{"episode_return": 5.0}, {}, None]
-    sink = MemorySink()
+    tracker = MemoryTracker()
     with pytest.raises(TypeError):
-        fit(Scripted(script), RolloutsCallback({"metrics": {"every_n_steps": 50}}, sink=sink))
-    assert sink.column("rollout/return_mean") == [5.0]
+        fit(Scripted(script), RolloutsCallback({"metrics": {"every_n_steps": 50}}, tracker=tracker))
+    assert tracker.column("rollout/return_mean") == [5.0]
 
 
 def test_nothing_is_kept_of_a_batch_in_which_nothing_ended() -> None:
-    callback = RolloutsCallback(sink=MemorySink())
+    callback = RolloutsCallback(tracker=MemoryTracker())
     callback._keep({"loss": torch.zeros(()), "q_values": torch.zeros(4), "td_error": torch.zeros(4)})
     assert callback._kept == []

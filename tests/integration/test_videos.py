@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from rlwandb_callbacks import WandbRLCallback
-from rlwandb_callbacks.core.canvas import CHOSEN
+from rlwandb_callbacks.media.drawing import CHOSEN
 from rlwandb_callbacks.testing import CorridorEnv, OfflineRun, TinyValidatedQ, read_offline_run
 
 

@@ -16,7 +16,7 @@ import torch
 import wandb
 
 from rlwandb_callbacks import EvaluationCallback, WandbRLCallback
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, TinyValidatedQ, read_offline_run
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyValidatedQ, read_offline_run
 
 RANKS = ("best", "median", "worst")
 
@@ -73,33 +73,35 @@ def test_rows_of_the_worker_stand_at_the_step_they_belong_to(fit: Any) -> None:
 
 
 def test_a_full_queue_skips_videos_and_counts_them_and_keeps_the_numbers(fit: Any) -> None:
-    sink = MemorySink()
-    callback = EvaluationCallback(executor="process", queue_size=1, env=SlowToDraw, policy="q_network", sink=sink)
+    tracker = MemoryTracker()
+    callback = EvaluationCallback(executor="process", queue_size=1, env=SlowToDraw, policy="q_network", tracker=tracker)
     with pytest.warns(UserWarning, match="was skipped, as 1 reports are still under way"):
         fit(TinyValidatedQ(batches=8), callback, val_check_interval=1, num_sanity_val_steps=0)
-    videos, skipped = len(sink.column("video/best")), sink.column("logging/skipped")
-    assert len(sink.column("eval/return_mean")) == 8
+    videos, skipped = len(tracker.column("video/best")), tracker.column("logging/skipped")
+    assert len(tracker.column("eval/return_mean")) == 8
     assert videos >= 1
     assert skipped[-1] == 8 - videos
 
 
 def test_a_full_queue_may_have_training_wait(fit: Any) -> None:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     callback = EvaluationCallback(
-        executor="thread", queue_size=1, queue_full="wait", env=CorridorEnv, policy="q_network", sink=sink
+        executor="thread", queue_size=1, queue_full="wait", env=CorridorEnv, policy="q_network", tracker=tracker
     )
     fit(TinyValidatedQ(batches=6), callback, val_check_interval=1, num_sanity_val_steps=0)
-    assert [row["trainer/global_step"] for row in sink.rows if "video/best" in row] == [0, 1, 2, 3, 4, 5]
-    assert not sink.column("logging/skipped")
+    assert [row["trainer/global_step"] for row in tracker.rows if "video/best" in row] == [0, 1, 2, 3, 4, 5]
+    assert not tracker.column("logging/skipped")
 
 
 def test_what_is_not_ready_in_time_is_given_up_and_counted(fit: Any) -> None:
-    sink = MemorySink()
-    callback = EvaluationCallback(executor="process", finish_seconds=0.1, env=SlowToDraw, policy="q_network", sink=sink)
+    tracker = MemoryTracker()
+    callback = EvaluationCallback(
+        executor="process", finish_seconds=0.1, env=SlowToDraw, policy="q_network", tracker=tracker
+    )
     with pytest.warns(UserWarning, match="1 reports were given up"):
         fit(TinyValidatedQ(), callback)
-    assert sink.column("logging/skipped") == [1]
-    assert not sink.column("video/best")
+    assert tracker.column("logging/skipped") == [1]
+    assert not tracker.column("video/best")
 
 
 class Stops(TinyValidatedQ):
@@ -126,12 +128,12 @@ def test_videos_under_way_are_in_the_run_after_an_exception_or_ctrl_c(fit: Any, 
 
 
 def test_an_executor_of_the_users_is_used_and_can_be_used_on(fit: Any) -> None:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     with ThreadPoolExecutor(2) as executor:
-        callback = EvaluationCallback(executor=executor, env=CorridorEnv, policy="q_network", sink=sink)
+        callback = EvaluationCallback(executor=executor, env=CorridorEnv, policy="q_network", tracker=tracker)
         fit(TinyValidatedQ(), callback)
         assert executor.submit(int, "7").result() == 7
-    assert len(sink.column("video/best")) == 1
+    assert len(tracker.column("video/best")) == 1
 
 
 def test_an_env_that_cannot_be_sent_to_a_worker_is_rendered_here_with_one_warning(fit: Any) -> None:
@@ -139,12 +141,12 @@ def test_an_env_that_cannot_be_sent_to_a_worker_is_rendered_here_with_one_warnin
         def make_env(self, render_mode: str | None = None) -> CorridorEnv:
             return CorridorEnv(render_mode)
 
-    sink, module = MemorySink(), Maker(batches=4)
-    callback = EvaluationCallback(executor="process", env=module.make_env, policy="q_network", sink=sink)
+    tracker, module = MemoryTracker(), Maker(batches=4)
+    callback = EvaluationCallback(executor="process", env=module.make_env, policy="q_network", tracker=tracker)
     with pytest.warns(UserWarning, match="no worker could take the slow work") as caught:
         fit(module, callback, val_check_interval=2, num_sanity_val_steps=0)
     assert len([warning for warning in caught if "no worker" in str(warning.message)]) == 1
-    assert len(sink.column("video/best")) == 2
+    assert len(tracker.column("video/best")) == 2
 
 
 def test_an_environment_that_only_breaks_in_the_worker_costs_no_number(fit: Any, monkeypatch: Any) -> None:
@@ -152,19 +154,19 @@ def test_an_environment_that_only_breaks_in_the_worker_costs_no_number(fit: Any,
         def render(self) -> Any:
             raise RuntimeError("no display in the worker")
 
-    sink = MemorySink()
-    callback = EvaluationCallback(executor="process", env=NotThere, policy="q_network", sink=sink)
+    tracker = MemoryTracker()
+    callback = EvaluationCallback(executor="process", env=NotThere, policy="q_network", tracker=tracker)
     with pytest.warns(UserWarning, match="no display in the worker"):
         fit(TinyValidatedQ(), callback)
-    assert len(sink.column("eval/return_mean")) == 1
-    assert sink.column("logging/errors") == [1]
+    assert len(tracker.column("eval/return_mean")) == 1
+    assert tracker.column("logging/errors") == [1]
 
 
 def test_the_weights_are_the_same_whatever_the_executor(fit: Any) -> None:
     def weights(executor: str) -> list[torch.Tensor]:
         torch.manual_seed(3)
         module = TinyValidatedQ()
-        fit(module, WandbRLCallback(executor=executor, env=CorridorEnv, policy="q_network", sink=MemorySink()))
+        fit(module, WandbRLCallback(executor=executor, env=CorridorEnv, policy="q_network", tracker=MemoryTracker()))
         return list(module.state_dict().values())
 
     inline = weights("inline")
@@ -200,14 +202,14 @@ def test_a_script_without_a_main_guard_and_with_an_env_of_its_own_has_videos(tmp
 
 def test_dask_workers_on_a_shared_folder_make_the_videos(fit: Any, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
-    sink = MemorySink()
+    tracker = MemoryTracker()
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         callback = EvaluationCallback(
             executor=client.get_executor(),
             env=CorridorEnv,
             policy="q_network",
-            sink=sink,
+            tracker=tracker,
             on_error="raise",
             record_path=str(tmp_path / "shared"),
         )
@@ -215,15 +217,15 @@ def test_dask_workers_on_a_shared_folder_make_the_videos(fit: Any, tmp_path: Pat
         pids = client.run(os.getpid)
     assert len(pids) == 2
     assert os.getpid() not in pids.values()
-    assert [row["trainer/global_step"] for row in sink.rows if "video/best" in row] == [1, 3]
-    assert all(Path(video.path).is_file() for video in sink.column("video/best"))
+    assert [row["trainer/global_step"] for row in tracker.rows if "video/best" in row] == [1, 3]
+    assert all(Path(video.path).is_file() for video in tracker.column("video/best"))
 
 
 def test_a_second_ctrl_c_while_reports_are_awaited_finishes_the_run(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(jobs: Any, max_seconds: float) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rlwandb_callbacks.jobs.Jobs.finish", interrupted)
+    monkeypatch.setattr("rlwandb_callbacks.tracking.job_queue.JobQueue.finish", interrupted)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         fit(TinyValidatedQ(), WandbRLCallback(executor="thread", env=CorridorEnv, policy="q_network"))
     assert wandb.run is None

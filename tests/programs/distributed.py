@@ -50,7 +50,7 @@ class CannotBeMadeOnRankOne(CorridorEnv):
 
     def __init__(self, render_mode: str | None = None) -> None:
         if rank() == 1:
-            raise RuntimeError("no licence for rank one")
+            raise RuntimeError("no license for rank one")
         super().__init__(render_mode)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlwandb_callbacks.core.actions import DiscreteActions
-from rlwandb_callbacks.core.data_map import DataMap, make_map
+from rlwandb_callbacks.core.action_spec import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.transitions import Transitions
+from rlwandb_callbacks.maps.data_map import DataMap, make_map
 
 
 class KeepingReporter:

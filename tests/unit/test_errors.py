@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError, nearest, told
+from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError, describe_error, nearest
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_the_nearest_name_is_suggested_where_one_is_near(name: str, known: list[
     ],
 )
 def test_what_an_error_says_is_told_as_one_sentence(error: Exception, expected: str) -> None:
-    assert told(error) == expected
+    assert describe_error(error) == expected
 
 
 def test_errors_of_the_configuration_are_value_errors() -> None:

@@ -13,21 +13,26 @@ from gymnasium.utils.env_checker import check_env
 
 import rlwandb_callbacks.testing
 from rlwandb_callbacks.core.values import Image, Scalar
-from rlwandb_callbacks.testing import CorridorEnv, MemorySink, PointEnv, TinyActorCritic, TinyQ, read_offline_run
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, PointEnv, TinyActorCritic, TinyQ, read_offline_run
 
 STEP = {"trainer/global_step": 7}
 
 
 def test_a_row_holds_axes_and_plain_numbers_and_other_values_as_they_are() -> None:
-    sink, image = MemorySink(), Image(np.zeros((2, 2, 3), np.uint8))
-    sink.write({**STEP, "time/updates": 3}, {"train/loss": Scalar(0.5), "video/best_sheet": image})
-    sink.write(STEP, {})
-    sink.write({"trainer/global_step": 8}, {"train/loss": Scalar(0.25), "parameters/q.0/weight": Scalar(1.0)})
-    assert sink.rows[0] == {"trainer/global_step": 7, "time/updates": 3, "train/loss": 0.5, "video/best_sheet": image}
-    assert sink.rows[1] == STEP
-    assert sink.column("train/loss") == [0.5, 0.25]
-    assert sink.column("trainer/global_step") == [7, 7, 8]
-    assert sink.column("train/entropy") == []
+    tracker, image = MemoryTracker(), Image(np.zeros((2, 2, 3), np.uint8))
+    tracker.write({**STEP, "time/updates": 3}, {"train/loss": Scalar(0.5), "video/best_sheet": image})
+    tracker.write(STEP, {})
+    tracker.write({"trainer/global_step": 8}, {"train/loss": Scalar(0.25), "parameters/q.0/weight": Scalar(1.0)})
+    assert tracker.rows[0] == {
+        "trainer/global_step": 7,
+        "time/updates": 3,
+        "train/loss": 0.5,
+        "video/best_sheet": image,
+    }
+    assert tracker.rows[1] == STEP
+    assert tracker.column("train/loss") == [0.5, 0.25]
+    assert tracker.column("trainer/global_step") == [7, 7, 8]
+    assert tracker.column("train/entropy") == []
 
 
 @pytest.mark.parametrize(
@@ -45,17 +50,17 @@ def test_a_row_holds_axes_and_plain_numbers_and_other_values_as_they_are() -> No
 def test_rows_that_no_sink_should_be_given_are_refused(
     axes: dict[str, float], values: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    sink = MemorySink()
+    tracker = MemoryTracker()
     with pytest.raises(error, match=message):
-        sink.write(axes, values)
-    assert sink.rows == []
+        tracker.write(axes, values)
+    assert tracker.rows == []
 
 
 def test_flushes_are_counted() -> None:
-    sink = MemorySink()
-    sink.flush()
-    sink.flush()
-    assert sink.flushes == 2
+    tracker = MemoryTracker()
+    tracker.flush()
+    tracker.flush()
+    assert tracker.flushes == 2
 
 
 @pytest.mark.filterwarnings("ignore:.*WARN:UserWarning")  # advice about spaces; what is wrong raises

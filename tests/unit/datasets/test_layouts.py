@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlwandb_callbacks.core.actions import ContinuousActions, DiscreteActions
+from rlwandb_callbacks.core.action_spec import ContinuousActions, DiscreteActions
 from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
 
 SHORT = {"observations": "obs", "actions": "action", "rewards": "reward", "terminals": "done"}

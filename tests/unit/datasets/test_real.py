@@ -7,9 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from rlwandb_callbacks.core.actions import ContinuousActions, DiscreteActions
-from rlwandb_callbacks.core.dataset_report import dataset_report
+from rlwandb_callbacks.core.action_spec import ContinuousActions, DiscreteActions
 from rlwandb_callbacks.datasets import open_dataset
+from rlwandb_callbacks.maps.statistics import dataset_report
 
 
 def test_expert_cartpole(data_folder: Path) -> None:

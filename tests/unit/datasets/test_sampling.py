@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from rlwandb_callbacks.datasets import hdf5_rows, open_dataset
+from rlwandb_callbacks.datasets import open_dataset
+from rlwandb_callbacks.datasets.readers import hdf5_rows
 
 COUNT, WIDTH = 3000, 7
 STORAGES: dict[str, dict[str, Any]] = {
@@ -69,7 +70,7 @@ def test_small_columns_in_one_large_chunk_are_scanned_in_order(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hdf5_rows, "LARGE_BYTES", 100)
-    monkeypatch.setattr("rlwandb_callbacks.datasets.flat._BLOCK_ROWS", 256)
+    monkeypatch.setattr("rlwandb_callbacks.datasets.formats.flat._BLOCK_ROWS", 256)
     arrays = columns()
     with h5py.File(tmp_path / "a", "w") as file:
         for name, array in arrays.items():
@@ -123,7 +124,7 @@ def test_every_row_is_drawn_as_often_as_any_other() -> None:
 
 
 def test_large_observations_are_sampled_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlwandb_callbacks.datasets.base.MAX_SAMPLE_BYTES", 100 * WIDTH * 4)
+    monkeypatch.setattr("rlwandb_callbacks.datasets.dataset.MAX_SAMPLE_BYTES", 100 * WIDTH * 4)
     assert len(open_dataset(columns()).sample(1000, 0)) == 100
 
 
@@ -147,7 +148,7 @@ def test_the_digest_follows_the_content_and_nothing_else(tmp_path: Path, monkeyp
     assert len(first) == 32
     changed = {digest_with(**{name: one_off(name, row)}) for name in arrays for row in (0, 1234, COUNT - 1)}
     assert len(changed | {first}) == 13
-    monkeypatch.setattr("rlwandb_callbacks.datasets.digests.WHOLE_BYTES", 1000)
+    monkeypatch.setattr("rlwandb_callbacks.datasets.fingerprint.WHOLE_BYTES", 1000)
     spread = digest_with()
     assert spread == digest_with()
     assert len({digest_with(**{name: one_off(name, 1234)}) for name in ("rewards", "timeouts")} | {spread}) == 3

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from rlwandb_callbacks.datasets import open_dataset
-from rlwandb_callbacks.datasets.pickle_file import read_pickle
-from rlwandb_callbacks.datasets.unpickled_arrays import DType, Shell
-from rlwandb_callbacks.datasets.unpickler import LEGACY_MAGIC
+from rlwandb_callbacks.datasets.safe_pickle.arrays import DType, Shell
+from rlwandb_callbacks.datasets.safe_pickle.file import read_pickle
+from rlwandb_callbacks.datasets.safe_pickle.unpickler import LEGACY_MAGIC
 from rlwandb_callbacks.errors import DatasetError
 
 COMMAND = "touch code_ran"

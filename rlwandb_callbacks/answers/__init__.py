@@ -1,1 +1,0 @@
-"""What policies answer, as arrays: actions, and scores of the choices that an action consists of."""

@@ -1,0 +1,1 @@
+"""Messages through W&B when training goes wrong."""

@@ -1,0 +1,1 @@
+"""Evaluation episodes: from the hook to rows and videos."""

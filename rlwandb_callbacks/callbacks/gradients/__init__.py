@@ -1,0 +1,1 @@
+"""Histograms and norms of gradients and parameters."""

@@ -1,0 +1,1 @@
+"""Training metrics: from what a batch returns to rows."""

@@ -1,0 +1,1 @@
+"""Dormant neurons, effective rank and the like: whether a network can still learn."""

@@ -1,0 +1,1 @@
+"""Episodes that end while the agent trains."""

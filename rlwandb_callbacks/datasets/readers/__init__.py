@@ -1,0 +1,1 @@
+"""Reads selected rows of large files in bounded memory."""

@@ -1,0 +1,1 @@
+"""Makes, copies, normalizes, renders and describes any environment."""

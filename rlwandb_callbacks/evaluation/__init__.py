@@ -1,0 +1,1 @@
+"""Plays, records, replays and summarizes evaluation episodes."""

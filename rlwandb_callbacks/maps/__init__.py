@@ -1,0 +1,1 @@
+"""From a data set to its map, and the policy on it."""

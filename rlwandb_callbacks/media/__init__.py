@@ -1,0 +1,1 @@
+"""Frames and figures in; pixels, contact sheets and mp4 out."""

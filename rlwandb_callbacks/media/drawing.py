@@ -1,0 +1,229 @@
+"""Colors, fonts, numbers as text, and the geometry of frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rlwandb_callbacks.core.values import Pixels
+
+Color: TypeAlias = tuple[int, int, int]
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+BACKGROUND: Color = (22, 24, 29)
+TRACK: Color = (44, 48, 57)
+GRID: Color = (120, 126, 138)
+TEXT: Color = (236, 238, 242)
+MUTED: Color = (160, 166, 178)
+BAR: Color = (86, 142, 226)
+CHOSEN: Color = (255, 172, 54)
+
+MIN_FRAME_HEIGHT = 256
+TEXT_HEIGHT = 1.25  # of a line with what hangs below it, in heights of the font
+THUMBNAIL_WIDTH = 420
+
+
+@cache
+def font(size_px: int) -> Font:
+    """The font that ships with Pillow, at a pixel size; loaded once per size."""
+    return ImageFont.load_default(size=size_px)
+
+
+@cache
+def _glyph(character: str, size_px: int) -> Pixels:
+    width = max(1, round(font(size_px).getlength(character)))
+    cell = Image.new("L", (width, round(TEXT_HEIGHT * size_px)))
+    ImageDraw.Draw(cell).text((0, cell.height // 2), character, fill=255, font=font(size_px), anchor="lm")
+    return np.asarray(cell)
+
+
+@lru_cache(maxsize=4096)
+def text_block(text: str, size_px: int, color: Color = TEXT) -> Pixels:
+    """Draws one line of text on the background color.
+
+    Numbers change in every frame and their digits do not, so text is put together from digits that were drawn once.
+
+    Args:
+        text: Nothing is drawn as a space.
+        size_px: Height of the font.
+        color: Of the text.
+
+    Returns:
+        Shape ``[h, w, 3]``, read-only, where ``h`` depends on ``size_px`` alone.
+    """
+    mask = np.hstack([_glyph(character, size_px) for character in text or " "])[..., None] / 255.0
+    block = (np.array(BACKGROUND) * (1 - mask) + np.array(color) * mask).astype(np.uint8)
+    block.setflags(write=False)
+    return block
+
+
+def paste(canvas: Pixels, block: Pixels, x: int, y_centre: int, align: str = "left") -> None:
+    """Copies a block onto a canvas, in place; what would lie outside is cut off.
+
+    Args:
+        canvas: Shape ``[H, W, 3]``.
+        block: Shape ``[h, w, 3]``.
+        x: The block's left edge, center or right edge, by ``align``.
+        y_centre: The block's middle.
+        align: ``left``, ``center`` or ``right``.
+    """
+    height, width = block.shape[:2]
+    left = x - {"left": 0, "center": width // 2, "right": width}[align]
+    top = y_centre - height // 2
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + width, canvas.shape[1]), min(top + height, canvas.shape[0])
+    if x0 < x1 and y0 < y1:
+        canvas[y0:y1, x0:x1] = block[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+@lru_cache(maxsize=4096)
+def shortened(text: str, width_px: int, size_px: int) -> str:
+    """Cuts text that is wider than ``width_px``, and says so by an ellipsis."""
+    if font(size_px).getlength(text) <= width_px:
+        return text
+    while text and font(size_px).getlength(text + "…") > width_px:
+        text = text[:-1]
+    return text + "…"
+
+
+@lru_cache(maxsize=4096)
+def fitted(text: str, width_px: int, size_px: int) -> tuple[str, int]:
+    """Makes text smaller, by a quarter at most, where it is wider than ``width_px``, and cuts what is wider still.
+
+    Returns:
+        The text, and its size in pixels.
+    """
+    least = min(size_px, max(10, round(0.75 * size_px)))
+    sizes = range(size_px, least - 1, -1)
+    size = next((size for size in sizes if text_width(text, size) <= width_px), least)
+    return shortened(text, width_px, size), size
+
+
+def text_width(text: str, size_px: int) -> int:
+    """How many pixels wide a line of text is."""
+    return math.ceil(font(size_px).getlength(text))
+
+
+def fixed(value: float, decimals: int) -> str:
+    """Writes a number with so many decimals; zero has no sign.
+
+    Example:
+        >>> fixed(-0.001, 2), fixed(-0.006, 2)
+        ('0.00', '-0.01')
+    """
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
+
+
+def format_number(value: float) -> str:
+    """Writes a number in some seven characters, with as many decimals as its magnitude leaves room for.
+
+    Example:
+        >>> [format_number(v) for v in (0.1234, -3.5, 123.456, 45678.9)]
+        ['0.123', '-3.50', '123.46', '45,679']
+    """
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return str(value)
+    magnitude = abs(value)
+    if magnitude >= 1e6:
+        return f"{value:.2e}"
+    if magnitude >= 1000:
+        return f"{value:,.1f}" if magnitude < 10_000 else f"{value:,.0f}"
+    return fixed(value, 2 if magnitude >= 1 else 3)
+
+
+def enlarge(frame: Pixels, min_height: int = MIN_FRAME_HEIGHT) -> Pixels:
+    """Repeats pixels by a whole factor until the frame is at least ``min_height`` high, so that text fits beside it.
+
+    Args:
+        frame: Shape ``[H, W, 3]``.
+        min_height: In pixels.
+
+    Example:
+        >>> enlarge(np.zeros((210, 160, 3), np.uint8)).shape
+        (420, 320, 3)
+    """
+    factor = max(1, math.ceil(min_height / frame.shape[0]))
+    return frame if factor == 1 else frame.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def centered(frame: Pixels, height: int) -> Pixels:
+    """Puts a frame in the middle of background that is ``height`` pixels high, or as high as the frame if that is more.
+
+    Example:
+        >>> centered(np.zeros((2, 5, 3), np.uint8), 7).shape
+        (7, 5, 3)
+    """
+    free = max(height - frame.shape[0], 0)
+    if not free:
+        return frame
+    canvas = np.full((height, *frame.shape[1:]), BACKGROUND, dtype=np.uint8)
+    canvas[free // 2 : free // 2 + frame.shape[0]] = frame
+    return canvas
+
+
+def pad_to_even(frame: Pixels) -> Pixels:
+    """Adds a black row and column where needed: browsers play yuv420p, which wants even sizes.
+
+    Example:
+        >>> pad_to_even(np.zeros((3, 4, 3), np.uint8)).shape
+        (4, 4, 3)
+    """
+    height, width = frame.shape[:2]
+    if height % 2 == 0 and width % 2 == 0:
+        return frame
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)))
+
+
+def sheet_indices(count: int, cells: int = 16) -> list[int]:
+    """Indices of frames for a contact sheet: evenly spread, first and last included, none twice.
+
+    Args:
+        count: Number of frames, ≥ 1.
+        cells: At most this many.
+
+    Example:
+        >>> sheet_indices(100, 4)
+        [0, 33, 66, 99]
+    """
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(cells, count))})
+
+
+def thumbnail(frame: Pixels, width: int = THUMBNAIL_WIDTH) -> Pixels:
+    """Shrinks a frame to ``width`` pixels, its proportions kept; smaller frames are left as they are."""
+    height = max(1, round(frame.shape[0] * width / frame.shape[1]))
+    if frame.shape[1] <= width:
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def contact_sheet(frames: Sequence[Pixels], labels: Sequence[str], columns: int = 4) -> Pixels:
+    """Lays frames out in a grid, each under its label.
+
+    Args:
+        frames: At least one, all of shape ``[H, W, 3]``.
+        labels: One per frame.
+        columns: Cells in a row.
+
+    Returns:
+        Shape ``[rows * (H + margin), columns * (W + margin), 3]``.
+    """
+    gap, strip = 6, 20
+    height, width = frames[0].shape[:2]
+    rows = math.ceil(len(frames) / columns)
+    columns = min(columns, len(frames))
+    size = (columns * (width + gap) + gap, rows * (height + strip + gap) + gap)
+    sheet = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for index, (frame, label) in enumerate(zip(frames, labels, strict=True)):
+        x = gap + (index % columns) * (width + gap)
+        y = gap + (index // columns) * (height + strip + gap)
+        draw.text((x + 2, y + strip // 2), label, fill=TEXT, font=font(13), anchor="lm")
+        sheet.paste(Image.fromarray(frame), (x, y + strip))
+    return np.asarray(sheet)

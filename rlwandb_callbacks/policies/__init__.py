@@ -1,0 +1,1 @@
+"""Asks any policy and reads its output."""

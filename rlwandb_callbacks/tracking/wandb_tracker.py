@@ -1,0 +1,74 @@
+"""Writes values to a W&B run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import wandb
+from typing_extensions import assert_never
+
+from rlwandb_callbacks.core.values import Histogram, Html, Image, Scalar, Table, Value, Video
+
+
+class WandbTracker:
+    """Writes each row by one ``run.log``, the axes as values in it.
+
+    Neither ``step=`` nor ``commit=False`` is ever used: W&B drops rows whose step is smaller than one it has seen.
+
+    Args:
+        run: An open run.
+        step_metric: Key of the axis that charts of our keys use by default. It is defined for each exact key when that
+            first appears, as overlapping patterns are resolved in no fixed order.
+    """
+
+    def __init__(self, run: Any, *, step_metric: str) -> None:
+        self.run = run
+        self._step_metric = step_metric
+        self._defined: set[str] = set()
+        self._latest_axes: dict[str, float] = {}
+
+    def write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
+        """Writes one row; see :class:`rlwandb_callbacks.tracking.tracker.Tracker`."""
+        step_metric = self._step_metric if self._step_metric in axes else "trainer/global_step"
+        for key in axes.keys() - self._defined:
+            self.run.define_metric(key)
+        for key in values.keys() - self._defined:
+            self.run.define_metric(key, step_metric=step_metric)
+        self._defined |= axes.keys() | values.keys()
+        self.run.log({**axes, **{key: to_wandb(value) for key, value in values.items()}})
+        self._keep_summary(axes)
+
+    def _keep_summary(self, axes: Mapping[str, float]) -> None:
+        """Keeps a row that comes late from turning the run's summary of the axes back."""
+        late = {key: latest for key, latest in dict(self._latest_axes).items() if key in axes and latest > axes[key]}
+        if late:
+            self.run.summary.update(late)
+        self._latest_axes |= {**axes, **late}
+
+    def alert(self, title: str, text: str, level: str) -> None:
+        """Has W&B send an e-mail or a message, as the account's settings say; an offline run keeps it in its file."""
+        self.run.alert(title=title, text=text, level=level)
+
+    def flush(self) -> None:
+        """Does nothing: ``run.log`` hands each row to W&B's own process before it returns."""
+
+
+def to_wandb(value: Value) -> Any:
+    """Turns a value into what ``run.log`` takes."""
+    match value:
+        case Scalar(value=number):
+            return float(number)
+        case Histogram(counts=counts, edges=edges):
+            return wandb.Histogram(np_histogram=(counts.tolist(), np.asarray(edges).tolist()))
+        case Image(pixels=pixels, caption=caption):
+            return wandb.Image(pixels, caption=caption)
+        case Video(path=path, caption=caption):
+            return wandb.Video(path, caption=caption, format="mp4")
+        case Table(columns=columns, rows=rows):
+            return wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
+        case Html(text=text):
+            return wandb.Html(text, inject=False)
+        case _:
+            assert_never(value)

@@ -1,0 +1,195 @@
+"""What is seen of networks of all makes, and that nothing stays on them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from rlwandb_callbacks.callbacks.plasticity.activations import (
+    ForwardPass,
+    Probe,
+    is_compiled,
+    is_layer,
+    mean_activation,
+    sampled_rows,
+)
+
+OBSERVATIONS = torch.linspace(-1, 1, 24).reshape(6, 4)
+
+
+def seen(network: nn.Module, *batches: torch.Tensor) -> ForwardPass:
+    probe = Probe({"it": network}, contextlib.nullcontext)
+    try:
+        for batch in batches or (OBSERVATIONS,):
+            network(batch)
+    finally:
+        probe.close()
+    return probe.passes["it"]
+
+
+def sizes(forward: ForwardPass) -> list[int]:
+    return [len(layer) for layer in forward.activations]
+
+
+def test_activations_behind_modules_and_features_before_the_last_layer() -> None:
+    network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2), nn.Tanh())
+    forward = seen(network)
+    hidden = network[:2](OBSERVATIONS)
+    features = network[:4](OBSERVATIONS)
+    assert sizes(forward) == [5, 3]
+    assert torch.allclose(forward.activations[0], hidden.abs().mean(0))
+    assert torch.allclose(forward.activations[1], features.abs().mean(0))
+    assert forward.features is not None
+    assert torch.equal(forward.features, features)
+    assert not forward.features.requires_grad
+
+
+class Functional(nn.Module):
+    """The same with functions instead of modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(4, 5), nn.Linear(5, 3), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.first(x), inplace=True)
+        return self.third(functional.relu(self.second(x)))
+
+
+def test_functions_are_seen_by_what_the_next_layer_is_given() -> None:
+    network = Functional()
+    forward = seen(network)
+    hidden = functional.relu(network.first(OBSERVATIONS))
+    assert sizes(forward) == [5, 3]
+    assert torch.allclose(forward.activations[0], hidden.abs().mean(0))
+
+
+def test_activations_in_place_and_one_module_for_all_layers() -> None:
+    relu = nn.ReLU(inplace=True)
+    forward = seen(nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), relu, nn.Linear(5, 3), relu, nn.Linear(3, 2)))
+    assert sizes(forward) == [5, 3]
+    assert all((layer >= 0).all() for layer in forward.activations)
+
+
+@pytest.mark.parametrize("with_modules", [True, False])
+def test_a_channel_of_a_convolution_is_one_neuron(with_modules: bool) -> None:
+    class Convolutional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 4, 3), nn.Linear(4 * 4 * 4, 2)
+            self.relu = nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            relu = self.relu if with_modules else functional.relu
+            return self.head(relu(self.second(relu(self.first(x)))).flatten(1))
+
+    network, pictures = Convolutional(), torch.rand(5, 1, 8, 8)
+    nn.init.constant_(network.second.weight[1], 0)
+    nn.init.constant_(network.second.bias[1:2], -1)
+    forward = seen(network, pictures)
+    assert sizes(forward) == [3, 4]
+    assert forward.activations[1][1] == 0
+    assert forward.features is not None
+    assert forward.features.shape == (5, 64)
+
+
+def test_two_heads_share_one_hidden_layer() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.mean, self.std = nn.Linear(4, 5), nn.Linear(5, 1), nn.Linear(5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            features = torch.tanh(self.body(x))
+            return self.mean(features) + self.std(features)
+
+    assert sizes(seen(Heads())) == [5]
+
+
+def test_twins_in_one_network_have_their_own_hidden_layers() -> None:
+    class Twins(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q1 = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1))
+            self.q2 = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.q1(x) + self.q2(x * 1)
+
+    assert sizes(seen(Twins())) == [5, 6]
+
+
+def test_a_recurrent_layer_and_a_layer_of_the_users_own() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mu = nn.Parameter(torch.ones(6, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.mu
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory, self.head = nn.GRU(4, 6), Noisy()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.memory(x)[0])
+
+    forward = seen(Recurrent())
+    assert sizes(forward) == [6]
+    assert forward.features is not None
+    assert forward.features.shape == (6, 6)
+
+
+def test_only_the_first_pass_with_gradients_counts() -> None:
+    network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    probe = Probe({"it": network}, contextlib.nullcontext)
+    with torch.no_grad():
+        network(OBSERVATIONS[:1])
+    network(OBSERVATIONS)
+    network(OBSERVATIONS * 100)
+    probe.close()
+    forward = probe.passes["it"]
+    assert sizes(forward) == [5]
+    assert torch.allclose(forward.activations[0], network[:2](OBSERVATIONS).abs().mean(0))
+    assert forward.features is not None
+    assert len(forward.features) == 6
+
+
+def test_a_network_without_hidden_layers_has_nothing_to_show() -> None:
+    forward = seen(nn.Linear(4, 2))
+    assert (forward.activations, forward.features) == ([], None)
+
+
+def test_networks_pickle_and_copy_while_they_are_watched_and_nothing_is_left_on_them() -> None:
+    network = nn.Sequential(nn.Linear(4, 5), nn.ReLU())
+    probe = Probe({"it": network}, contextlib.nullcontext)
+    copied = copy.deepcopy(network)
+    pickle.loads(pickle.dumps(network))
+    probe.close()
+    assert not any(part._forward_hooks for one in (network, copied) for part in one.modules())
+    assert not nn.modules.module._global_forward_hooks
+
+
+def test_what_is_a_layer_and_what_is_compiled() -> None:
+    assert is_layer(nn.Linear(1, 1))
+    assert not any(is_layer(one) for one in (nn.ReLU(), nn.LayerNorm([2, 2]), nn.Sequential(nn.Linear(1, 1))))
+    network = nn.Sequential(nn.Linear(1, 1))
+    assert not is_compiled(network)
+    assert is_compiled(nn.ModuleList([torch.compile(network, backend="eager")]))
+    network.compile(backend="eager")
+    assert is_compiled(network)
+
+
+def test_rows_of_sequences_and_pictures() -> None:
+    assert sampled_rows(torch.zeros(2, 3, 5), count=9).shape == (6, 5)
+    assert sampled_rows(torch.zeros(2, 3, 4, 5), count=9).shape == (2, 60)
+    assert sampled_rows(torch.zeros(5), count=9).shape == (1, 5)
+    assert mean_activation(torch.ones(5), channels=None).tolist() == [1.0] * 5

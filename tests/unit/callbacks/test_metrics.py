@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rlwandb_callbacks.callbacks.evaluation.callback import discount_factor
+from rlwandb_callbacks.callbacks.gradients.callback import trained_parameters
+from rlwandb_callbacks.callbacks.metrics.callback import (
+    _as_tensor,
+    gradient_norm,
+    learning_rate_names,
+    named_learning_rates,
+    to_numbers,
+)
+from rlwandb_callbacks.testing import TinyQ
+
+
+def learning_rates(optimizers: Any, module: Any) -> dict[str, float]:
+    return named_learning_rates(optimizers, learning_rate_names(optimizers, module))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3, 3.0),
+        (2.5, 2.5),
+        (True, 1.0),
+        (torch.tensor(4), 4.0),
+        (torch.tensor([1, 2]), 1.5),
+        (torch.tensor([True, False, False, False]), 0.25),
+        (torch.tensor([[1.0, 2.0], [3.0, 6.0]]), 3.0),
+        (torch.tensor([1.0, 2.0]).half(), 1.5),
+        (torch.tensor([1.0, 2.0]).bfloat16(), 1.5),
+        (torch.tensor([1.0, 3.0], requires_grad=True), 2.0),
+        (np.array([1.0, 2.0]), 1.5),
+        (np.float32(0.5), 0.5),
+        (np.array([1, 2], np.uint8), 1.5),
+        ([1, 2, 6], 3.0),
+        ((1.0,), 1.0),
+        ([torch.tensor(1.0), torch.tensor(3.0)], 2.0),
+    ],
+)
+def test_each_kind_of_value_is_averaged(value: Any, expected: float) -> None:
+    assert to_numbers({"loss": value}) == {"loss": expected}
+
+
+def test_values_that_hang_on_a_graph_are_read_in_lists_too() -> None:
+    weight = torch.tensor([1.0, 3.0], requires_grad=True)
+    numbers = to_numbers(
+        {"loss": weight.sum(), "q_value": [2 * weight, weight], "entropy": (weight.sum(), weight.mean())}
+    )
+    assert numbers == {"loss": 4.0, "q_value": 3.0, "q_value_min": 1.0, "q_value_max": 6.0, "entropy": 3.0}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "text", {}, {"a": 1}, [], torch.empty(0), np.empty(0), torch.tensor(1j), object(), [[1, 2], [3]], ["a"]],
+)
+def test_what_is_no_number_is_passed_over(value: Any) -> None:
+    assert to_numbers({"loss": 1.0, "odd": value, "entropy": 2.0}) == {"loss": 1.0, "entropy": 2.0}
+
+
+def test_nan_and_infinity_are_numbers() -> None:
+    numbers = to_numbers({"loss": torch.tensor(math.nan), "entropy": math.inf})
+    assert math.isnan(numbers["loss"])
+    assert numbers["entropy"] == math.inf
+
+
+@pytest.mark.parametrize("name", ["q_value", "target_q_value"])
+def test_q_values_of_several_states_come_with_their_range(name: str) -> None:
+    values = torch.tensor([[1.0, 5.0], [-3.0, 1.0]])
+    assert to_numbers({name: values}) == {name: 1.0, f"{name}_min": -3.0, f"{name}_max": 5.0}
+    assert to_numbers({name: torch.tensor([2.0])}) == {name: 2.0}
+    assert to_numbers({"td_error": values}) == {"td_error": 1.0}
+
+
+def test_large_whole_numbers_are_not_rounded() -> None:
+    assert to_numbers({"steps": torch.tensor(123_456_789), "loss": torch.tensor(0.1)})["steps"] == 123_456_789.0
+
+
+def test_names_keep_their_order() -> None:
+    assert list(to_numbers({"td_error": 1, "q_value": [1, 2], "loss": 3})) == [
+        "td_error",
+        "q_value",
+        "q_value_min",
+        "q_value_max",
+        "loss",
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float32])
+def test_whatever_lies_on_another_device_can_be_averaged_there(dtype: torch.dtype) -> None:
+    elsewhere = torch.ones(2, dtype=dtype, device="meta")
+    assert _as_tensor(elsewhere).mean().device.type == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_values_on_several_devices_and_of_several_types_are_read() -> None:
+    numbers = to_numbers(
+        {
+            "loss": torch.tensor(0.5, device="cuda"),
+            "length": torch.tensor([3, 4], device="cuda"),
+            "done": torch.tensor([True, False], device="cuda"),
+            "q_value": torch.tensor([1.0, 3.0], device="cuda", dtype=torch.bfloat16),
+            "entropy": torch.tensor(2.0),
+        }
+    )
+    assert numbers == {
+        "loss": 0.5,
+        "length": 3.5,
+        "done": 0.5,
+        "q_value": 2.0,
+        "q_value_min": 1.0,
+        "q_value_max": 3.0,
+        "entropy": 2.0,
+    }
+
+
+class Agent(nn.Module):
+    """An actor and a critic that share a body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actor = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+        self.critic = nn.ModuleDict({"first": nn.Linear(1, 1), "second": nn.Linear(1, 1)})
+        self.log_alpha = nn.Parameter(torch.zeros(()))
+
+
+def sgd(parameters: Any, lr: float = 0.1) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=lr)
+
+
+def groups(*parts: tuple[nn.Module, float]) -> list[dict[str, Any]]:
+    return [{"params": list(module.parameters()), "lr": lr} for module, lr in parts]
+
+
+def test_one_optimizer_with_one_group_is_lr() -> None:
+    agent = Agent()
+    assert learning_rates([sgd(agent.parameters(), 0.25)], agent) == {"lr": 0.25}
+
+
+def test_groups_of_an_optimizer_are_numbered() -> None:
+    agent = Agent()
+    optimizer = sgd(groups((agent.actor, 0.1), (agent.critic, 0.2)))
+    assert learning_rates([optimizer], agent) == {"lr": 0.1, "lr_pg0": 0.1, "lr_pg1": 0.2}
+
+
+def test_optimizers_are_named_after_what_they_train() -> None:
+    agent = Agent()
+    optimizers = [
+        sgd(agent.actor.parameters(), 0.1),
+        sgd(groups((agent.critic["first"], 0.2), (agent.critic["second"], 0.3))),
+        sgd([agent.log_alpha], 0.4),
+    ]
+    assert learning_rates(optimizers, agent) == {
+        "lr": 0.1,
+        "lr_actor": 0.1,
+        "lr_critic_pg0": 0.2,
+        "lr_critic_pg1": 0.3,
+        "lr_log_alpha": 0.4,
+    }
+
+
+def test_parts_below_a_common_name_are_told_apart() -> None:
+    agent = Agent()
+    optimizers = [sgd(network.parameters(), lr) for network, lr in zip(agent.critic.values(), (0.1, 0.2), strict=True)]
+    assert learning_rates(optimizers, agent) == {"lr": 0.1, "lr_critic_first": 0.1, "lr_critic_second": 0.2}
+
+
+def test_optimizers_of_the_same_part_are_numbered() -> None:
+    agent = Agent()
+    optimizers = [sgd(agent.actor[0].parameters(), 0.1), sgd(agent.actor[1].parameters(), 0.2)]
+    assert learning_rates(optimizers, agent) == {"lr": 0.1, "lr_actor_0": 0.1, "lr_actor_1": 0.2}
+
+
+def test_a_number_in_a_list_of_layers_is_no_name() -> None:
+    agent = Agent()
+    optimizers = [sgd(agent.actor[1].parameters(), 0.1), sgd(agent.critic.parameters(), 0.2)]
+    assert learning_rates(optimizers, agent) == {"lr": 0.1, "lr_actor": 0.1, "lr_critic": 0.2}
+
+
+def test_optimizers_of_everything_or_of_strangers_are_numbered() -> None:
+    agent = Agent()
+    optimizers = [sgd(agent.parameters(), 0.1), sgd([torch.zeros(1, requires_grad=True)], 0.2)]
+    assert learning_rates(optimizers, agent) == {"lr": 0.1, "lr_optimizer0": 0.1, "lr_optimizer1": 0.2}
+
+
+def test_a_scheduler_shows_in_lr() -> None:
+    agent = Agent()
+    optimizer = sgd(agent.parameters(), 0.8)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+    optimizer.step()
+    scheduler.step()
+    assert learning_rates([optimizer], agent) == {"lr": 0.4}
+
+
+def test_without_optimizers_there_is_no_lr() -> None:
+    assert learning_rates([], Agent()) == {}
+
+
+def parameter_with(gradient: torch.Tensor | None) -> nn.Parameter:
+    parameter = nn.Parameter(torch.zeros(2, dtype=torch.float32 if gradient is None else gradient.dtype))
+    parameter.grad = gradient
+    return parameter
+
+
+def test_the_norm_of_gradients_is_that_of_all_of_them_together() -> None:
+    parameters = [
+        parameter_with(torch.tensor([3.0, 0.0])),
+        parameter_with(None),
+        parameter_with(torch.tensor([0.0, -4.0])),
+    ]
+    assert gradient_norm(parameters).item() == pytest.approx(5.0)
+
+
+def test_the_norm_is_the_one_that_clipping_takes() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    network(torch.randn(7, 3)).square().sum().backward()
+    norm = gradient_norm(network.parameters())
+    assert norm.item() == pytest.approx(torch.nn.utils.clip_grad_norm_(network.parameters(), 1e-3).item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_norm_of_other_floating_types(dtype: torch.dtype) -> None:
+    parameters = [parameter_with(torch.tensor([3.0, 4.0], dtype=dtype)), parameter_with(torch.tensor([0.0, 12.0]))]
+    assert gradient_norm(parameters).item() == pytest.approx(13.0)
+
+
+def test_the_norm_of_half_precision_gradients_may_be_larger_than_they_can_be() -> None:
+    parameters = [parameter_with(torch.tensor([60_000.0, 0.0]).half()) for _ in range(2)]
+    assert gradient_norm(parameters).item() == pytest.approx(60_000 * math.sqrt(2))
+
+
+def test_rows_of_a_sparse_gradient_that_come_twice_are_added_first() -> None:
+    embedding = nn.Embedding(5, 1, sparse=True)
+    embedding(torch.tensor([3, 3, 1])).sum().backward()
+    assert gradient_norm(embedding.parameters()).item() == pytest.approx(math.sqrt(2**2 + 1))
+
+
+def test_without_gradients_there_is_no_norm() -> None:
+    assert gradient_norm([]) is None
+    assert gradient_norm([parameter_with(None)]) is None
+
+
+def test_the_norm_holds_no_graph() -> None:
+    parameter = parameter_with(torch.tensor([3.0, 4.0], requires_grad=True))
+    assert not gradient_norm([parameter]).requires_grad
+
+
+def test_trained_parameters_are_those_of_an_optimizer_that_need_gradients() -> None:
+    module = TinyQ()
+    module.q_network[0].bias.requires_grad_(False)
+    trained = trained_parameters([module.configure_optimizers(), sgd(module.target_network.parameters())], module)
+    assert list(trained) == ["q_network.0.weight", "q_network.2.weight", "q_network.2.bias"]
+    assert trained["q_network.2.bias"] is module.q_network[2].bias
+    assert trained_parameters([], module) == {}
+
+
+def test_compiled_networks_have_the_names_of_plain_ones() -> None:
+    module = nn.ModuleDict({"q": nn.ModuleDict({"_orig_mod": nn.Linear(1, 1)})})
+    assert list(trained_parameters([sgd(module.parameters())], module)) == ["q.weight", "q.bias"]
+
+
+@pytest.mark.parametrize(
+    ("configured", "hyper_parameters", "attribute", "expected"),
+    [
+        (0.5, {"gamma": 0.6}, 0.7, 0.5),
+        (0.0, {"gamma": 0.6}, 0.7, 0.0),
+        (None, {"gamma": 0.6}, 0.7, 0.6),
+        (None, {}, 0.7, 0.7),
+        (None, {}, None, None),
+        (None, {"gamma": 1}, None, 1.0),
+        (None, {"gamma": "high"}, 0.7, 0.7),
+        (None, {"gamma": torch.tensor(0.5)}, None, 0.5),
+        (None, {"gamma": torch.ones(2)}, 0.7, 0.7),
+        (None, {"gamma": 5.0}, None, None),
+        (None, {"gamma": True}, None, None),
+    ],
+)
+def test_gamma_comes_from_the_config_else_from_the_module(
+    configured: float | None, hyper_parameters: dict[str, Any], attribute: float | None, expected: float | None
+) -> None:
+    module = nn.Module()
+    module.hparams = hyper_parameters
+    if attribute is not None:
+        module.gamma = attribute
+    assert discount_factor(configured, module) == expected
+
+
+def test_gamma_of_a_plain_module_is_not_known() -> None:
+    assert discount_factor(None, nn.Linear(1, 1)) is None

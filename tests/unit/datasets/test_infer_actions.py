@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlwandb_callbacks.core.action_spec import ActionSpec, ContinuousActions, DiscreteActions
+from rlwandb_callbacks.datasets.infer_actions import MAX_DISCRETE, read_actions
+
+
+def reading_of(actions: Any, known: ActionSpec | None = None, pieces: int = 3) -> tuple[Any, Any]:
+    array = np.asarray(actions)
+    reading = read_actions(array.shape, lambda: np.array_split(array, pieces), known)
+    return reading.spec, reading.read(array)
+
+
+@pytest.mark.parametrize(
+    ("actions", "names", "first", "expected"),
+    [
+        ([0, 2, 1], "012", 0, [0, 2, 1]),
+        ([[0], [2], [1]], "012", 0, [0, 2, 1]),
+        ([[0.0], [2.0], [1.0]], "012", 0, [0, 2, 1]),
+        (np.array([1, 1, 3], np.uint8), "0123", 0, [1, 1, 3]),
+        ([True, False], "01", 0, [1, 0]),
+        ([-1, 0, 1], ("-1", "0", "1"), -1, [-1, 0, 1]),
+        ([[0, 0, 1], [1, 0, 0]], "012", 0, [2, 0]),
+        ([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], "01", 0, [1, 0, 1]),
+        ([0, 0, 0], "0", 0, [0, 0, 0]),
+        ([5000, 5001], ("5000", "5001"), 5000, [5000, 5001]),
+    ],
+)
+def test_discrete_actions_become_integers(actions: Any, names: Any, first: int, expected: list[int]) -> None:
+    spec, found = reading_of(actions)
+    assert spec == DiscreteActions(tuple(names), first)
+    assert found.tolist() == expected
+    assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("actions", "width"),
+    [
+        ([0.5, 1.0], 1),
+        ([[0.0], [0.0]], 1),
+        ([[-1.0], [1.0]], 1),
+        ([[1.0], [np.nan]], 1),
+        ([[0, 2], [3, 1]], 2),
+        ([[1, 1], [0, 0]], 2),
+        ([[1.0, 0.0], [0.5, 0.5]], 2),
+        ([0, MAX_DISCRETE], 1),
+        (np.zeros((4, 2, 3)), 6),
+    ],
+)
+def test_all_others_become_rows_of_floats(actions: Any, width: int) -> None:
+    spec, found = reading_of(actions)
+    assert isinstance(spec, ContinuousActions)
+    assert spec.low.tolist() == [-np.inf] * width
+    assert spec.high.tolist() == [np.inf] * width
+    assert found.shape == (len(actions), width)
+    assert found.dtype.kind == "f"
+
+
+def test_what_the_file_says_counts_as_far_as_it_fits() -> None:
+    assert reading_of([0, 1], DiscreteActions(("0", "1", "2")))[0] == DiscreteActions(("0", "1", "2"))
+    assert reading_of([0, 4], DiscreteActions(("0", "1")))[0] == DiscreteActions(tuple("01234"))
+    box = ContinuousActions(np.array([-2.0]), np.array([2.0]))
+    spec, found = reading_of([[1.0], [2.0]], box)
+    assert spec.high.tolist() == [2.0]
+    assert found.tolist() == [[1.0], [2.0]]
+    assert reading_of([[0.1, 0.2]], box)[0].high.tolist() == [np.inf, np.inf]
+
+
+def test_an_odd_value_at_the_end_is_seen() -> None:
+    actions = np.zeros(1000)
+    actions[:500] = 1
+    assert isinstance(reading_of(actions)[0], DiscreteActions)
+    actions[-1] = 0.5
+    assert isinstance(reading_of(actions)[0], ContinuousActions)
+    rows = np.eye(3)[np.arange(999) % 3]
+    assert isinstance(reading_of(rows)[0], DiscreteActions)
+    rows[-1] = [1, 1, 0]
+    assert isinstance(reading_of(rows)[0], ContinuousActions)

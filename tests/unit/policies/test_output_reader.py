@@ -1,0 +1,793 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch.distributions import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    OneHotCategorical,
+    TanhTransform,
+    TransformedDistribution,
+)
+
+from rlwandb_callbacks.core.episode import Gaussian, Grouped, PolicyStep, Probabilities, QValues
+from rlwandb_callbacks.errors import PolicyError
+from rlwandb_callbacks.policies.output_reader import OutputReader
+from rlwandb_callbacks.policies.output_tensors import softmax, to_numpy
+from rlwandb_callbacks.policies.scores import entropy
+
+THREE = spaces.Discrete(3)
+FROM_FIVE = spaces.Discrete(3, start=5)
+PLANE = spaces.Box(-2.0, 2.0, (2,), np.float32)
+Q = torch.tensor([[1.0, 3.0, 2.0], [-1.0, -3.0, -2.0]])
+LOGITS = torch.log(torch.tensor([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3]]))
+PROBS = [[0.2, 0.7, 0.1], [0.5, 0.2, 0.3]]
+
+
+def read(
+    answer: Any,
+    space: spaces.Space[Any] = THREE,
+    *,
+    wants: bool | str = True,
+    means: str = "unknown",
+    deterministic: bool = True,
+    batch_size: int = 2,
+) -> PolicyStep:
+    return OutputReader(space, wants, means, deterministic).read(answer, batch_size)
+
+
+@pytest.mark.parametrize(
+    ("means", "wants", "kind"),
+    [
+        ("q_values", True, QValues),
+        ("q_values", False, QValues),
+        ("q_values", "q_value", QValues),
+        ("unknown", "q_value", QValues),
+        ("unknown", True, QValues),
+        ("unknown", False, type(None)),
+        ("unknown", "action_probability", Probabilities),
+        ("logits", True, Probabilities),
+        ("logits", False, Probabilities),
+        ("logits", "action_probability", Probabilities),
+    ],
+)
+def test_a_bare_tensor_is_read_as_what_it_means_and_acted_on_greedily(
+    means: str, wants: bool | str, kind: type
+) -> None:
+    step = read(Q, means=means, wants=wants)
+    assert step.actions.tolist() == [1, 0]
+    assert type(step.scores) is kind
+
+
+def test_q_values_are_kept_as_they_are() -> None:
+    assert read(Q, means="q_values").scores.values.tolist() == Q.tolist()
+
+
+def test_logits_become_probabilities() -> None:
+    scores = read(LOGITS, means="logits").scores
+    assert scores.values == pytest.approx(np.array(PROBS))
+    assert scores.source == ""
+
+
+def test_q_values_are_shown_as_a_softmax_where_probabilities_are_wanted_and_say_so() -> None:
+    for answer in (LOGITS, {"q_values": LOGITS}):
+        step = read(answer, means="q_values", wants="action_probability")
+        assert step.scores.values == pytest.approx(np.array(PROBS))
+        assert step.scores.source == "softmax of q-values"
+        assert step.actions.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ({"q_values": Q}, QValues),
+        ({"action_value": Q}, QValues),
+        ({"action_values": Q}, QValues),
+        ({"q_value": Q}, QValues),
+        ({"logits": LOGITS}, Probabilities),
+        ({"probs": torch.tensor(PROBS)}, Probabilities),
+        ({"probs": PROBS}, Probabilities),
+        (Categorical(logits=LOGITS), Probabilities),
+        (Categorical(probs=torch.tensor(PROBS)), Probabilities),
+        (OneHotCategorical(logits=LOGITS), Probabilities),
+        ((LOGITS, torch.zeros(2)), Probabilities),
+        ((None, "nothing", Q), Probabilities),
+        ([{"logits": LOGITS}, None], Probabilities),
+        (Q.numpy(), Probabilities),
+        (Q.bfloat16(), Probabilities),
+        (Q.half(), Probabilities),
+        (Q.double().requires_grad_(), Probabilities),
+    ],
+    ids=[
+        "q_values",
+        "action_value",
+        "action_values",
+        "q_value",
+        "logits",
+        "probs",
+        "lists",
+        "Categorical of logits",
+        "Categorical of probs",
+        "OneHotCategorical",
+        "tuple",
+        "later in a tuple",
+        "list",
+        "numpy",
+        "bfloat16",
+        "half",
+        "with gradient",
+    ],
+)
+def test_each_kind_of_answer_to_discrete_actions(answer: Any, kind: type) -> None:
+    step = read(answer, means="logits")
+    assert step.actions.tolist() == [1, 0]
+    assert type(step.scores) is kind
+    assert step.scores.values.dtype == np.float64
+    if kind is Probabilities:
+        assert step.scores.values.sum(axis=-1) == pytest.approx([1.0, 1.0])
+
+
+def test_a_tensordict_is_read_as_a_mapping() -> None:
+    tensordict = pytest.importorskip("tensordict")
+    answer = tensordict.TensorDict({"action_value": Q, "state_value": torch.tensor([[4.0], [5.0]])}, batch_size=[2])
+    step = read(answer)
+    assert step.actions.tolist() == [1, 0]
+    assert step.scores.values.tolist() == Q.tolist()
+    assert step.values.tolist() == [4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (torch.tensor([2, 0]), [2, 0]),
+        (torch.tensor([[2], [0]]), [2, 0]),
+        (torch.tensor([2, 0], dtype=torch.int32), [2, 0]),
+        (np.array([2, 0], np.uint8), [2, 0]),
+        (torch.tensor([[0, 0, 1], [1, 0, 0]]), [2, 0]),
+        (torch.tensor([[False, False, True], [True, False, False]]), [2, 0]),
+        ({"action": torch.tensor([2, 0])}, [2, 0]),
+        ({"action": np.array([[0, 0, 1], [1, 0, 0]])}, [2, 0]),
+        ({"action": torch.tensor([2, 0]), "q_values": Q}, [2, 0]),
+        ({"action": torch.tensor([2.0]), "q_values": Q}, [1, 0]),
+        (PolicyStep(np.array([2, 0])), [2, 0]),
+    ],
+    ids=[
+        "indices",
+        "column",
+        "int32",
+        "numpy",
+        "one-hot",
+        "one-hot of booleans",
+        "mapping",
+        "mapping with one-hot",
+        "action beside q-values",
+        "unreadable action beside q-values",
+        "PolicyStep",
+    ],
+)
+def test_actions_are_taken_as_they_are(answer: Any, expected: list[int]) -> None:
+    assert read(answer).actions.tolist() == expected
+
+
+def test_indices_are_no_scores() -> None:
+    assert read(torch.tensor([2, 0])).scores is None
+    assert read({"action": torch.tensor([2, 0])}).scores is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Q, [6, 5]),
+        ({"q_values": Q}, [6, 5]),
+        ({"logits": LOGITS}, [6, 5]),
+        (Categorical(logits=LOGITS), [6, 5]),
+        (torch.tensor([[0, 0, 1], [1, 0, 0]]), [7, 5]),
+        (torch.tensor([7, 5]), [7, 5]),
+    ],
+    ids=["tensor", "q_values", "logits", "Categorical", "one-hot", "indices"],
+)
+def test_actions_are_counted_from_the_start_of_the_space(answer: Any, expected: list[int]) -> None:
+    assert read(answer, FROM_FIVE, means="q_values").actions.tolist() == expected
+
+
+def test_a_space_of_one_action_is_read() -> None:
+    one = spaces.Discrete(1)
+    assert read(torch.tensor([[3.0], [4.0]]), one).actions.tolist() == [0, 0]
+    assert read(torch.tensor([[0], [0]]), one).actions.tolist() == [0, 0]
+
+
+def test_sampling_follows_the_probabilities_and_the_seed() -> None:
+    answer = Categorical(probs=torch.tensor([[0.2, 0.8, 0.0]]).repeat(4000, 1))
+    torch.manual_seed(0)
+    first = read(answer, FROM_FIVE, deterministic=False, batch_size=4000).actions
+    torch.manual_seed(0)
+    second = read(answer, FROM_FIVE, deterministic=False, batch_size=4000).actions
+    assert np.array_equal(first, second)
+    assert set(first.tolist()) == {5, 6}
+    assert (first == 6).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_q_values_are_acted_on_greedily_even_where_distributions_are_sampled() -> None:
+    answer = {"q_values": Q.repeat(50, 1)}
+    assert read(answer, deterministic=False, batch_size=100).actions.tolist() == [1, 0] * 50
+
+
+def test_masked_actions_have_probability_zero() -> None:
+    scores = read(torch.tensor([[0.0, -math.inf, 0.0], [-math.inf, -math.inf, 1.0]]), means="logits").scores
+    assert scores.values.tolist() == [[0.5, 0.0, 0.5], [0.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "wants", "kind", "first_row"),
+    [
+        ({"q_values": Q, "logits": LOGITS}, True, QValues, [1.0, 3.0, 2.0]),
+        ({"q_values": Q, "logits": LOGITS}, "q_value", QValues, [1.0, 3.0, 2.0]),
+        ({"q_values": Q, "logits": LOGITS}, "action_probability", Probabilities, PROBS[0]),
+        ({"q_values": Q, "probs": torch.tensor(PROBS)}, "action_probability", Probabilities, PROBS[0]),
+        ({"q_values": None, "logits": LOGITS}, True, Probabilities, PROBS[0]),
+    ],
+)
+def test_of_q_values_and_probabilities_the_wanted_ones_are_shown(
+    answer: Any, wants: bool | str, kind: type, first_row: list[float]
+) -> None:
+    scores = read(answer, wants=wants).scores
+    assert type(scores) is kind
+    assert scores.values[0] == pytest.approx(first_row)
+
+
+@pytest.mark.parametrize("key", ["value", "state_value", "values"])
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_state_values_come_along(key: str, shape: tuple[int, ...]) -> None:
+    step = read({"logits": LOGITS, key: torch.tensor([4.0, 5.0]).reshape(shape)})
+    assert step.values.tolist() == [4.0, 5.0]
+
+
+def test_state_values_of_another_number_are_left_out() -> None:
+    assert read({"logits": LOGITS, "value": torch.zeros(2, 3)}).values is None
+    assert read({"logits": LOGITS}).values is None
+
+
+@pytest.mark.parametrize("key", ["state_action_value", "chosen_action_value", "q_value", "action_value"])
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+@pytest.mark.parametrize("policy", [{"action": torch.zeros(2, 2)}, {"loc": torch.zeros(2, 2), "scale": torch.ones(2)}])
+def test_a_continuous_critic_gives_q_of_the_action(key: str, shape: tuple[int, ...], policy: dict[str, Any]) -> None:
+    policy = policy | ({"scale": torch.ones(2, 2)} if "scale" in policy else {})
+    step = read({**policy, key: torch.tensor([4.0, 5.0]).reshape(shape)}, PLANE)
+    assert step.chosen_q.tolist() == [4.0, 5.0]
+    assert isinstance(step.scores, Gaussian) == ("loc" in policy)
+
+
+def test_q_of_the_mean_is_no_q_of_an_action_that_is_drawn_here() -> None:
+    gaussian = {"loc": torch.zeros(2, 2), "scale": torch.ones(2, 2), "state_action_value": torch.ones(2)}
+    assert read(gaussian, PLANE, deterministic=False).chosen_q is None
+    drawn_there = {**gaussian, "action": torch.ones(2, 2)}
+    assert read(drawn_there, PLANE, deterministic=False).chosen_q.tolist() == [1.0, 1.0]
+
+
+def test_q_of_the_action_taken_is_kept_where_probabilities_are_shown() -> None:
+    assert read(Q, means="q_values", wants="action_probability").chosen_q.tolist() == [3.0, -1.0]
+    both = {"probs": torch.tensor(PROBS), "q_values": Q, "action": torch.tensor([2, 0])}
+    assert read(both, wants="action_probability").chosen_q.tolist() == [2.0, -1.0]
+    assert read({**both, "action": torch.tensor([7, 5])}, FROM_FIVE).chosen_q.tolist() == [2.0, -1.0]
+
+
+@pytest.mark.parametrize("q_values", [torch.zeros(2, 4), torch.zeros(3)])
+def test_q_of_another_number_is_left_out(q_values: torch.Tensor) -> None:
+    assert read({"action": torch.zeros(2, 2), "q_value": q_values}, PLANE).chosen_q is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "space", "told"),
+    [
+        (torch.tensor([6, 2]), FROM_FIVE, r"2 is no action of Discrete\(3, start=5\).* from 5 to 7, .*add the start"),
+        (Q.argmax(dim=1), FROM_FIVE, "1 is no action of .* than their argmax"),
+        (
+            {"action": torch.tensor([9, 0]), "q_values": Q},
+            THREE,
+            r"9 is no action of Discrete\(3\).* from 0 to 2\. What",
+        ),
+        (torch.tensor([0, -1]), THREE, "-1 is no action"),
+        (PolicyStep(np.array([0, 3])), THREE, "3 is no action"),
+        (
+            torch.tensor([[0, 5], [1, 2]]),
+            spaces.MultiDiscrete([2, 3], start=[0, 5]),
+            r"\[1 2\] is no .* 1, from 5 to 7",
+        ),
+        (torch.tensor([[0, 1], [2, 0]]), spaces.MultiBinary(2), r"\[2 0\] is no action of MultiBinary\(2\)"),
+        ({"gear": torch.tensor([1, 0])}, spaces.Dict(gear=spaces.Discrete(2, start=1)), "0 is no action of Discrete"),
+        ((torch.tensor([2, 0]),), spaces.Tuple([spaces.Discrete(2)]), "2 is no action of Discrete"),
+    ],
+)
+def test_an_action_that_the_space_does_not_have_is_refused(answer: Any, space: spaces.Space[Any], told: str) -> None:
+    with pytest.raises(PolicyError, match=told):
+        read(answer, space)
+
+
+def test_a_policy_step_is_handed_on() -> None:
+    step = PolicyStep(np.array([1, 0]), QValues(Q.numpy().astype(np.float64)), np.zeros(2))
+    assert read(step) is step
+
+
+TANH = TanhTransform()
+
+
+@pytest.mark.parametrize(
+    ("answer", "actions", "std"),
+    [
+        (torch.tensor([[0.5, -1.0], [0.0, 1.5]]), [[0.5, -1.0], [0.0, 1.5]], None),
+        (np.array([[0.5, -1.0], [0.0, 1.5]]), [[0.5, -1.0], [0.0, 1.5]], None),
+        (torch.tensor([[5.0, -7.0], [0.0, 2.0]]), [[2.0, -2.0], [0.0, 2.0]], None),
+        (torch.tensor([[5.0, -7.0], [0.0, 2.0]]).bfloat16(), [[2.0, -2.0], [0.0, 2.0]], None),
+        (Normal(torch.tensor([[0.5, -1.0], [0.0, 1.5]]), 0.25), [[0.5, -1.0], [0.0, 1.5]], 0.25),
+        (Independent(Normal(torch.tensor([[0.5, -9.0], [0.0, 1.5]]), 0.25), 1), [[0.5, -2.0], [0.0, 1.5]], 0.25),
+        ({"loc": torch.tensor([[0.5, -9.0], [0.0, 1.5]]), "scale": torch.tensor(0.5)}, [[0.5, -2.0], [0.0, 1.5]], 0.5),
+        ({"loc": torch.zeros(2, 2), "scale": torch.full((2,), 0.5)}, [[0.0, 0.0], [0.0, 0.0]], 0.5),
+        ({"action": torch.tensor([[0.5, -9.0], [0.0, 1.5]])}, [[0.5, -2.0], [0.0, 1.5]], None),
+        (
+            {"action": torch.ones(2, 2), "loc": torch.zeros(2, 2), "scale": torch.ones(2, 2)},
+            [[1.0, 1.0], [1.0, 1.0]],
+            1.0,
+        ),
+        ((Normal(torch.zeros(2, 2), 1.0), torch.zeros(2)), [[0.0, 0.0], [0.0, 0.0]], 1.0),
+        ((torch.ones(2, 2), torch.zeros(2)), [[1.0, 1.0], [1.0, 1.0]], None),
+    ],
+    ids=[
+        "tensor",
+        "numpy",
+        "beyond the bounds",
+        "bfloat16",
+        "Normal",
+        "Independent",
+        "loc and scale",
+        "scale of one state",
+        "action",
+        "action beside loc and scale",
+        "tuple of a distribution",
+        "tuple of actions",
+    ],
+)
+def test_each_kind_of_answer_to_continuous_actions(answer: Any, actions: list[Any], std: float | None) -> None:
+    step = read(answer, PLANE)
+    assert step.actions.tolist() == actions
+    assert step.actions.dtype == np.float32
+    if std is None:
+        assert step.scores is None
+    else:
+        assert isinstance(step.scores, Gaussian)
+        assert step.scores.mean.shape == step.scores.std.shape == (2, 2)
+        assert (step.scores.std == std).all()
+
+
+def test_a_gaussian_is_shown_unclipped() -> None:
+    assert read(Normal(torch.full((2, 2), 5.0), 1.0), PLANE).scores.mean.tolist() == [[5.0, 5.0], [5.0, 5.0]]
+
+
+@pytest.mark.parametrize(
+    "squashed",
+    [
+        TransformedDistribution(Independent(Normal(torch.tensor([[0.5, -1.0]]), 1e-3), 1), [TANH]),
+        Independent(TransformedDistribution(Normal(torch.tensor([[0.5, -1.0]]), 1e-3), [TANH]), 1),
+        TransformedDistribution(Normal(torch.tensor([[0.5, -1.0]]), 1e-3), [TANH]),
+    ],
+    ids=["of independent", "independent of", "plain"],
+)
+def test_a_squashed_gaussian_is_summed_up_by_its_samples(squashed: Any) -> None:
+    step = read(squashed, PLANE, batch_size=1)
+    expected = np.tanh([[0.5, -1.0]])
+    assert step.actions == pytest.approx(expected, abs=1e-3)
+    assert step.scores.mean == pytest.approx(expected, abs=1e-3)
+    assert step.scores.std == pytest.approx(1e-3 * (1 - expected**2), rel=0.4)
+
+
+def test_a_beta_policy_is_summed_up_by_its_moments() -> None:
+    beta = Beta(torch.full((2, 2), 3.0), torch.full((2, 2), 2.0))
+    step = read(beta, spaces.Box(0.0, 1.0, (2,)))
+    assert step.actions == pytest.approx(np.full((2, 2), 2 / 3))
+    assert step.scores.mean == pytest.approx(np.full((2, 2), 0.6))
+    assert step.scores.std == pytest.approx(np.full((2, 2), 0.2))
+
+
+@pytest.mark.parametrize(
+    ("distribution", "expected"),
+    [
+        (Beta(torch.ones(2, 2), torch.ones(2, 2)), 0.0),
+        (Independent(Beta(torch.ones(2, 2), torch.ones(2, 2)), 1), 0.0),
+        (Normal(torch.zeros(2, 2), 1.0), math.log(2 * math.pi * math.e)),
+        (MultivariateNormal(torch.zeros(2, 2), torch.tensor([[1.0, 0.8], [0.8, 1.0]])), 2.327052),
+    ],
+)
+def test_the_entropy_is_the_one_that_the_distribution_tells(distribution: Any, expected: float) -> None:
+    assert entropy(read(distribution, PLANE).scores) == pytest.approx([expected, expected], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        TransformedDistribution(Normal(torch.zeros(2, 2), 1.0), [TanhTransform()]),
+        MixtureSameFamily(Categorical(torch.ones(2, 3)), Independent(Normal(torch.zeros(2, 3, 2), 1.0), 1)),
+    ],
+)
+def test_without_it_the_entropy_is_that_of_a_gaussian_of_the_same_moments(distribution: Any) -> None:
+    scores = read(distribution, PLANE).scores
+    expected = Normal(torch.zeros(2, 2), torch.as_tensor(scores.std)).entropy().sum(dim=1)
+    assert entropy(scores) == pytest.approx(expected.numpy())
+
+
+def test_a_distribution_that_knows_how_to_be_deterministic_is_asked() -> None:
+    class Known(Normal):
+        @property
+        def mode(self) -> torch.Tensor:
+            raise NotImplementedError
+
+        @property
+        def deterministic_sample(self) -> torch.Tensor:
+            return self.loc + 1.0
+
+    assert read(Known(torch.zeros(2, 2), 1.0), PLANE).actions.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Normal(torch.zeros(2000, 2), 0.5), {"loc": torch.zeros(2000, 2), "scale": torch.full((2000, 2), 0.5)}],
+    ids=["Normal", "loc and scale"],
+)
+def test_a_gaussian_is_sampled_where_that_is_asked_for(answer: Any) -> None:
+    torch.manual_seed(0)
+    first = read(answer, PLANE, deterministic=False, batch_size=2000).actions
+    torch.manual_seed(0)
+    assert np.array_equal(first, read(answer, PLANE, deterministic=False, batch_size=2000).actions)
+    assert first.mean() == pytest.approx(0.0, abs=0.03)
+    assert first.std() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("space", "answer", "expected"),
+    [
+        (spaces.MultiDiscrete([3, 4]), torch.tensor([[2, 3], [0, 1]]), [[2, 3], [0, 1]]),
+        (spaces.MultiDiscrete([3, 4]), {"action": torch.tensor([[2, 3], [0, 1]])}, [[2, 3], [0, 1]]),
+        (
+            spaces.MultiDiscrete([3, 3]),
+            Independent(Categorical(torch.tensor([[[0.1, 0.8, 0.1], [0.9, 0.1, 0.0]]] * 2)), 1),
+            [[1, 0], [1, 0]],
+        ),
+        (spaces.MultiBinary(2), torch.tensor([[True, False], [False, True]]), [[1, 0], [0, 1]]),
+        (spaces.MultiBinary(2), Independent(Bernoulli(torch.tensor([[0.9, 0.1]] * 2)), 1), [[1, 0], [1, 0]]),
+        (
+            spaces.Box(-1.0, 1.0, (2, 1)),
+            torch.tensor([[[0.5], [3.0]], [[0.0], [-3.0]]]),
+            [[[0.5], [1.0]], [[0.0], [-1.0]]],
+        ),
+        (spaces.Box(-1.0, 1.0, ()), torch.tensor([0.5, 3.0]), [0.5, 1.0]),
+        (spaces.Box(0, 10, (1,), np.int64), torch.tensor([[3.7], [12.0]]), [[3], [10]]),
+    ],
+    ids=["MultiDiscrete", "mapping", "distribution", "MultiBinary", "Bernoulli", "matrix", "scalar", "integer box"],
+)
+def test_other_spaces_take_actions_of_their_shape_and_type(
+    space: spaces.Space[Any], answer: Any, expected: list[Any]
+) -> None:
+    step = read(answer, space)
+    assert step.actions.tolist() == expected
+    assert step.actions.dtype == space.dtype
+    assert not isinstance(step.scores, QValues | Probabilities)
+    for action in step.actions:
+        assert space.contains(np.asarray(action))
+
+
+@pytest.mark.parametrize(
+    ("answer", "space", "described"),
+    [
+        (None, THREE, "None of type NoneType"),
+        ("left", THREE, "'left' of type str"),
+        (1, THREE, "1 of type int"),
+        (torch.zeros(2, 4), THREE, "a Tensor of shape [2, 4] and dtype torch.float32"),
+        (torch.zeros(3, 3), THREE, "a Tensor of shape [3, 3]"),
+        (torch.zeros(2), THREE, "a Tensor of shape [2]"),
+        (torch.zeros(3), THREE, "a Tensor of shape [3]"),
+        (np.zeros((2, 1, 3)), THREE, "a ndarray of shape [2, 1, 3] and dtype float64"),
+        ({}, THREE, "a dict with the keys []"),
+        ({"hidden": torch.zeros(2, 3), "b": 1}, THREE, "a dict with the keys ['b', 'hidden']"),
+        ({"q_values": torch.zeros(2, 3, 51)}, THREE, "a dict with the keys ['q_values'], q_values of shape [2, 3, 51]"),
+        ({"loc": torch.zeros(2, 3), "scale": torch.ones(2, 3)}, THREE, "['loc', 'scale']"),
+        ((), THREE, "a tuple of ()"),
+        (
+            (torch.zeros(2, 7), "x"),
+            THREE,
+            "a tuple of (a Tensor of shape [2, 7] and dtype torch.float32, 'x' of type str)",
+        ),
+        (Normal(torch.zeros(2, 3), 1.0), THREE, "the distribution Normal("),
+        (Categorical(torch.ones(2, 4)), THREE, "the distribution Categorical("),
+        (PolicyStep(np.zeros(5)), THREE, "a PolicyStep with 5 actions"),
+        (torch.zeros(2, 3), PLANE, "a Tensor of shape [2, 3]"),
+        (torch.zeros(2), PLANE, "a Tensor of shape [2]"),
+        ({"q_values": torch.zeros(2, 2)}, PLANE, "['q_values']"),
+        ({"loc": torch.zeros(2, 2)}, PLANE, "['loc']"),
+        ({"loc": torch.zeros(3, 2), "scale": torch.ones(3, 2)}, PLANE, "['loc', 'scale']"),
+        (Normal(torch.zeros(2, 5), 1.0), PLANE, "the distribution Normal("),
+        (torch.zeros(2, 3), spaces.MultiDiscrete([2, 2]), "a Tensor of shape [2, 3]"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_what_would_do(answer: Any, space: spaces.Space[Any], described: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        read(answer, space)
+    message = str(caught.value)
+    wish = (
+        "[B, 3] of q-values or logits or [B] of actions (integers from 0 to 2)"
+        if space is THREE
+        else "[B, 2] of actions"
+    )
+    for fragment in ("The policy answered", described, "to 2 observations", str(space), wish, "PolicyStep"):
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Categorical(logits=LOGITS), {"logits": LOGITS}, torch.tensor([1, 0]), PolicyStep(np.array([1, 0]))],
+    ids=["Categorical", "logits", "indices", "PolicyStep"],
+)
+def test_q_values_that_are_asked_for_and_not_there_are_an_error_with_the_remedy(answer: Any) -> None:
+    with pytest.raises(PolicyError, match=r"holds no q-values\. Set action_logger to 'action_probability'"):
+        read(answer, wants="q_value")
+
+
+def test_continuous_actions_need_no_q_values() -> None:
+    assert read(torch.zeros(2, 2), PLANE, wants="q_value").scores is None
+
+
+@pytest.mark.parametrize(
+    ("logits", "expected"),
+    [
+        ([0.0, 0.0], [0.5, 0.5]),
+        ([1000.0, 1000.0], [0.5, 0.5]),
+        ([-1000.0, 0.0], [0.0, 1.0]),
+        ([math.log(3), 0.0], [0.75, 0.25]),
+        ([7.0], [1.0]),
+    ],
+)
+def test_softmax_by_hand(logits: list[float], expected: list[float]) -> None:
+    assert softmax(np.array(logits)) == pytest.approx(expected)
+    assert softmax(np.array([logits, logits]))[1] == pytest.approx(expected)
+
+
+def test_numpy_copies_share_no_memory_with_the_policy() -> None:
+    tensor, array = torch.zeros(2), np.zeros(2)
+    for source in (tensor, array):
+        to_numpy(source)[0] = 5.0
+        assert source[0] == 0.0
+    assert to_numpy(torch.ones(1, dtype=torch.bfloat16)).dtype == np.float32
+
+
+def test_a_squashed_gaussian_is_acted_on_by_its_squashed_mode() -> None:
+    base = Normal(torch.tensor([[2.0, -0.3]]), 1.5)
+    for squashed in (
+        TransformedDistribution(Independent(base, 1), [TANH]),
+        Independent(TransformedDistribution(base, [TANH]), 1),
+    ):
+        assert read(squashed, PLANE, batch_size=1).actions == pytest.approx(np.tanh([[2.0, -0.3]]), abs=1e-6)
+
+
+SEVERAL = spaces.MultiDiscrete([2, 3], start=[0, 5])
+FIRST = torch.tensor([[0.25, 0.75], [0.9, 0.1]])
+SECOND = torch.tensor([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3]])
+PADDED = torch.stack([torch.cat([FIRST, torch.zeros(2, 1)], 1), SECOND], dim=1)
+
+
+class Wrapped:
+    """As some agents wrap the distributions of torch."""
+
+    def __init__(self, distribution: Any) -> None:
+        self.distribution = distribution
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        torch.cat([FIRST, SECOND], dim=1).log(),
+        torch.cat([FIRST, SECOND], dim=1).log().numpy(),
+        [FIRST.log(), SECOND.log()],
+        (FIRST.log(), SECOND.log()),
+        {"logits": torch.cat([FIRST, SECOND], dim=1).log()},
+        {"logits": [FIRST.log(), SECOND.log()]},
+        {"probs": [FIRST, SECOND]},
+        {"probs": PADDED},
+        [Categorical(FIRST), Categorical(logits=SECOND.log())],
+        (Categorical(FIRST), OneHotCategorical(SECOND)),
+        Independent(Categorical(PADDED), 1),
+        Categorical(PADDED),
+        {"distribution": [Categorical(FIRST), Categorical(SECOND)]},
+        Wrapped([Categorical(FIRST), Categorical(SECOND)]),
+        (torch.cat([FIRST, SECOND], dim=1).log(), torch.zeros(2)),
+        ([Categorical(FIRST), Categorical(SECOND)], torch.zeros(2)),
+    ],
+    ids=[
+        "one tensor",
+        "one array",
+        "list of tensors",
+        "tuple of tensors",
+        "logits",
+        "list of logits",
+        "list of probs",
+        "padded probs",
+        "list of distributions",
+        "tuple of distributions",
+        "Independent",
+        "batched Categorical",
+        "named distributions",
+        "wrapped distributions",
+        "tuple with a value",
+        "tuple of distributions with a value",
+    ],
+)
+def test_each_kind_of_answer_to_several_choices(answer: Any) -> None:
+    step = read(answer, SEVERAL)
+    assert step.actions.tolist() == [[1, 6], [0, 5]]
+    assert step.actions.dtype == SEVERAL.dtype
+    assert isinstance(step.scores, Grouped)
+    for group, expected in zip(step.scores.groups, (FIRST, SECOND), strict=True):
+        assert isinstance(group, Probabilities)
+        assert group.values == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_several_choices_are_drawn_one_by_one() -> None:
+    answer = [Categorical(FIRST[:1].repeat(4000, 1)), Categorical(SECOND[:1].repeat(4000, 1))]
+    actions = read(answer, SEVERAL, deterministic=False, batch_size=4000).actions
+    assert actions[:, 0].mean() == pytest.approx(0.75, abs=0.03)
+    assert [(actions[:, 1] == 5 + i).mean() for i in range(3)] == pytest.approx([0.2, 0.7, 0.1], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("wants", "kind"), [(True, QValues), ("q_value", QValues), ("action_probability", Probabilities)]
+)
+def test_q_values_of_several_choices_are_shown_for_each(wants: bool | str, kind: type) -> None:
+    for answer in (torch.cat([FIRST, SECOND], dim=1), [FIRST, SECOND], {"q_values": [FIRST, SECOND]}):
+        step = read(answer, SEVERAL, means="q_values", wants=wants, deterministic=False)
+        assert step.actions.tolist() == [[1, 6], [0, 5]]
+        assert [type(group) for group in step.scores.groups] == [kind, kind]
+    if kind is QValues:
+        assert step.scores.groups[1].values.tolist() == SECOND.double().tolist()
+    else:
+        assert step.scores.groups[0].source == "softmax of q-values"
+
+
+def test_q_values_that_are_asked_for_of_several_choices_and_not_there_are_an_error() -> None:
+    with pytest.raises(PolicyError, match="holds no q-values"):
+        read([Categorical(FIRST), Categorical(SECOND)], SEVERAL, wants="q_value")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        torch.tensor([[1, 6], [0, 5]]),
+        {"action": torch.tensor([[1.0, 6.0], [0.0, 5.0]])},
+        {"action": torch.tensor([[0, 1, 0, 1, 0], [1, 0, 1, 0, 0]])},
+        (torch.tensor([[1, 6], [0, 5]]), torch.zeros(2)),
+    ],
+    ids=["integers", "floats", "one-hot of each", "tuple"],
+)
+def test_actions_of_several_choices_are_taken_as_they_are(answer: Any) -> None:
+    step = read(answer, SEVERAL)
+    assert step.actions.tolist() == [[1, 6], [0, 5]]
+    assert step.scores is None
+
+
+def test_choices_in_a_grid_are_read_in_their_order() -> None:
+    grid = spaces.MultiDiscrete(np.array([[2, 2], [2, 2]]))
+    logits = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]]])
+    for answer in (logits, logits.reshape(1, 8)):
+        step = read(answer, grid, batch_size=1)
+        assert step.actions.tolist() == [[[0, 1], [1, 0]]]
+        assert len(step.scores.groups) == 4
+
+
+SWITCHES = spaces.MultiBinary(3)
+ON = torch.tensor([[0.9, 0.1, 0.6], [0.2, 0.5, 0.7]])
+ON_LOGITS = torch.logit(ON)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ON_LOGITS,
+        {"logits": ON_LOGITS},
+        {"probs": ON},
+        {"probs": torch.stack([1 - ON, ON], dim=-1)},
+        Bernoulli(ON),
+        Independent(Bernoulli(logits=ON_LOGITS), 1),
+        [Bernoulli(column) for column in ON.unbind(1)],
+        [Categorical(torch.stack([1 - column, column], dim=-1)) for column in ON.unbind(1)],
+        Categorical(torch.stack([1 - ON, ON], dim=-1)),
+        Wrapped(Bernoulli(ON)),
+        (Bernoulli(ON), torch.zeros(2)),
+    ],
+    ids=[
+        "one logit each",
+        "logits",
+        "probs",
+        "probs of off and on",
+        "Bernoulli",
+        "Independent",
+        "list of Bernoulli",
+        "list of Categorical",
+        "batched Categorical",
+        "wrapped",
+        "tuple",
+    ],
+)
+def test_each_kind_of_answer_to_switches(answer: Any) -> None:
+    step = read(answer, SWITCHES)
+    assert step.actions.tolist() == [[1, 0, 1], [0, 0, 1]]
+    assert step.actions.dtype == np.int8
+    for i, group in enumerate(step.scores.groups):
+        assert group.values[:, 1] == pytest.approx(ON[:, i].numpy(), abs=1e-6)
+        assert group.values.sum(axis=1) == pytest.approx([1.0, 1.0])
+
+
+def test_switches_are_drawn_one_by_one() -> None:
+    actions = read(Bernoulli(ON[:1].repeat(4000, 1)), SWITCHES, deterministic=False, batch_size=4000).actions
+    assert actions.mean(axis=0) == pytest.approx([0.9, 0.1, 0.6], abs=0.03)
+
+
+def test_switches_that_were_set_are_taken_as_they_are() -> None:
+    expected = [[1, 0, 1], [0, 0, 1]]
+    for given in (torch.tensor(expected), torch.tensor(expected).bool(), {"action": torch.tensor(expected).float()}):
+        step = read(given, SWITCHES)
+        assert step.actions.tolist() == expected
+        assert step.scores is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "space", "wish"),
+    [
+        (
+            torch.zeros(2, 4),
+            SEVERAL,
+            r"\[B, 2\] of actions \(integers\) or \[B, 5\] of logits.*a list of one tensor or",
+        ),
+        ([Categorical(FIRST)], SEVERAL, r"a list of one tensor or Distribution for each choice"),
+        ([FIRST, FIRST], SEVERAL, r"a list of one tensor or Distribution for each choice"),
+        (Categorical(ON), SWITCHES, r"\[B, 3\] of actions \(integers\) or \[B, 3\] of logits"),
+        (torch.full((2, 3), 0.5), spaces.MultiDiscrete([2, 3, 2]), r"\[B, 7\] of logits"),
+        (torch.zeros(2, 2), spaces.Dict({"a": spaces.Discrete(2)}), r"\{'action': actions\}, with a batch of actions"),
+        ({"action": {"b": torch.zeros(2)}}, spaces.Dict({"a": spaces.Discrete(2)}), r"for each part of the space"),
+        (
+            PolicyStep(np.zeros((2, 2)), Grouped((QValues(np.zeros((2, 2))), QValues(np.zeros((2, 2)))))),
+            SEVERAL,
+            r"a PolicyStep with 2 actions",
+        ),
+    ],
+)
+def test_what_cannot_be_read_of_several_choices_is_named_with_what_would_do(answer: Any, space: Any, wish: str) -> None:
+    with pytest.raises(PolicyError, match=wish):
+        read(answer, space)
+
+
+def test_a_policy_step_of_several_choices_is_handed_on() -> None:
+    scores = Grouped((QValues(np.zeros((2, 2))), QValues(np.zeros((2, 3)))))
+    step = PolicyStep(np.array([[0, 5], [1, 7]]), scores)
+    assert read(step, SEVERAL) is step
+
+
+BOTH = spaces.Dict({"steer": spaces.Box(-1.0, 1.0, (2,)), "gear": spaces.Discrete(3, start=1)})
+PAIR = spaces.Tuple([spaces.Discrete(3), spaces.Box(-1.0, 1.0, (1,))])
+
+
+def test_actions_in_dicts_and_tuples_keep_their_form() -> None:
+    steer, gear = torch.tensor([[0.5, 9.0], [0.0, -1.0]]), torch.tensor([1, 3])
+    for answer in ({"action": {"steer": steer, "gear": gear}}, {"steer": steer, "gear": gear}):
+        actions = read(answer, BOTH).actions
+        assert actions["steer"].tolist() == [[0.5, 1.0], [0.0, -1.0]]
+        assert actions["steer"].dtype == np.float32
+        assert actions["gear"].tolist() == [1, 3]
+    first, second = read({"action": (gear - 1, steer[:, :1])}, PAIR).actions
+    assert (first.tolist(), second.tolist()) == ([0, 2], [[0.5], [0.0]])
+    rows = [{"steer": np.zeros(2, np.float32), "gear": 2}, {"steer": np.ones(2, np.float32), "gear": 3}]
+    assert read({"action": rows}, BOTH).actions["gear"].tolist() == [2, 3]
