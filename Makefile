@@ -1,4 +1,4 @@
-# `make` lists the targets. Each of them makes the virtual environment that it needs.
+# `make` lists the targets. Each target creates the virtual environment that it needs.
 
 PYTHON ?= python3
 PYTHON_OLDEST ?= python3.10
@@ -7,14 +7,14 @@ VENV_OLDEST ?= .venv-oldest
 VENV_BENCH ?= .venv-bench
 VENV_UV ?= .venv-uv
 WANDB_MODE ?= offline
-# Goes to every `pip install`. On Linux, this saves gigabytes of CUDA libraries on a machine without a GPU:
+# Arguments of every `pip install`. On Linux without a GPU, this saves gigabytes of CUDA libraries:
 #   make test PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
-# Goes to pytest, for instance: make test PYTEST_ARGS="-k overlay -x"
+# Arguments of pytest, for instance: make test PYTEST_ARGS="-k overlay -x"
 PYTEST_ARGS ?=
-# Goes to the benchmarks: words that choose lines, and --pairs. For instance: make bench BENCH_ARGS="gradient --pairs 1"
+# Arguments of the benchmarks: words that select lines, and --pairs. For instance: make bench BENCH_ARGS="gradient --pairs 1"
 BENCH_ARGS ?=
-# Goes to uv. Pins stay as long as they fit; to renew all: make constraints UV_ARGS=--upgrade
+# Arguments of uv. Valid pins are kept; to update all: make constraints UV_ARGS=--upgrade
 UV_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -24,10 +24,10 @@ STAMP_BENCH := $(VENV_BENCH)/.installed
 UV := $(VENV_UV)/bin/uv
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-# Two processes of one thread each: networks as small as those of the tests run many times slower on shared cores.
+# Two processes with one thread each: small networks run many times slower if threads compete for cores.
 PYTEST_ENV := WANDB_MODE=offline OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := -m pytest -q -n 2
-# torch itself pins the exact CUDA packages of its wheels, and a CPU wheel has none.
+# torch pins the CUDA packages of its wheels itself, and a CPU wheel needs none.
 CUDA := ^(cuda|nvidia|triton)([-=])
 UV_COMPILE := $(UV) pip compile setup.cfg --python-version 3.10 --no-python-downloads --no-annotate --quiet
 
@@ -37,13 +37,13 @@ UV_COMPILE := $(UV) pip compile setup.cfg --python-version 3.10 --no-python-down
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(STAMP)  ## train CartPole and make its videos, offline and without an account
+demo: $(STAMP)  ## train on CartPole and record videos, offline and without an account
 	WANDB_MODE=$(WANDB_MODE) $(BIN)/rlwandb demo
 
 test: $(STAMP)  ## run the tests
 	$(PYTEST_ENV) $(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
-lint: $(STAMP)  ## check form, types, layers and spelling
+lint: $(STAMP)  ## check format, types, import contracts and spelling
 	@status=0; \
 	for check in "ruff format --check" "ruff check" "mypy --strict" lint-imports codespell \
 	    $(if $(NOTEBOOKS),"nbstripout --keep-id --verify $(NOTEBOOKS)"); do \
@@ -51,25 +51,25 @@ lint: $(STAMP)  ## check form, types, layers and spelling
 	done; \
 	exit $$status
 
-format: $(STAMP)  ## bring code and notebooks into form
+format: $(STAMP)  ## format code and notebooks
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id $(NOTEBOOKS))
 
-bench: $(STAMP_BENCH)  ## measure what the callbacks cost against peers, and write benchmarks/RESULTS.md
+bench: $(STAMP_BENCH)  ## compare the cost of the callbacks with other libraries, and write benchmarks/RESULTS.md
 	WANDB_MODE=offline $(VENV_BENCH)/bin/python -m benchmarks $(BENCH_ARGS)
 
 test-oldest: $(STAMP_OLDEST)  ## run the tests on the oldest versions that setup.cfg allows (Python 3.10, g++)
 	$(PYTEST_ENV) $(VENV_OLDEST)/bin/python $(PYTEST) -W default $(PYTEST_ARGS)
 
-constraints: $(UV)  ## make constraints.txt from setup.cfg
+constraints: $(UV)  ## create constraints.txt from setup.cfg
 	$(UV_COMPILE) --universal --extra dev --extra demos $(UV_ARGS) \
 	    --custom-compile-command "make constraints" --output-file constraints.txt
 	grep -vE '$(CUDA)' constraints.txt > constraints.tmp
 	mv constraints.tmp constraints.txt
 
-# The dates lie after those of the lower bounds, so that what these packages need is of their time.
-constraints-oldest: $(UV)  ## make constraints-oldest.txt from the lower bounds of setup.cfg
+# The dates are shortly after the releases of the lower bounds, so that transitive dependencies fit them.
+constraints-oldest: $(UV)  ## create constraints-oldest.txt from the lower bounds of setup.cfg
 	rm -f constraints-oldest.txt
 	$(UV_COMPILE) --python-platform linux --extra test --extra demos --resolution lowest-direct $(UV_ARGS) \
 	    --exclude-newer 2025-06-01 --exclude-newer-package wandb=2025-10-01 \
@@ -78,35 +78,35 @@ constraints-oldest: $(UV)  ## make constraints-oldest.txt from the lower bounds 
 	grep -vE '$(CUDA)' constraints-oldest.txt > constraints.tmp
 	mv constraints.tmp constraints-oldest.txt
 
-clean:  ## remove what builds and tools leave; runs and virtual environments stay
+clean:  ## remove build and tool files; keep runs and virtual environments
 	rm -rf build dist *.egg-info .coverage* htmlcov .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# $(call make_venv,VARIABLE,FOLDER): VARIABLE names the Python. Says what is missing rather than failing half way.
+# $(call make_venv,VARIABLE,FOLDER): VARIABLE contains the Python command. Reports what is missing before it starts.
 define make_venv
 @command -v $($(1)) >/dev/null 2>&1 || { \
-    echo "make: there is no $($(1)) on this machine; name another Python: make $(MAKECMDGOALS) $(1)=/path/to/python" >&2; exit 1; }
+    echo "make: $($(1)) was not found; set another Python: make $(MAKECMDGOALS) $(1)=/path/to/python" >&2; exit 1; }
 @$($(1)) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
     echo "make: Python 3.10 or newer is needed, $($(1)) is `$($(1)) --version 2>&1`;" \
-         "name another one: make $(MAKECMDGOALS) $(1)=/path/to/python" >&2; exit 1; }
+         "set another one: make $(MAKECMDGOALS) $(1)=/path/to/python" >&2; exit 1; }
 @$($(1)) -c 'import ensurepip, venv' 2>/dev/null || { \
     echo "make: $($(1)) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 $(2)/bin/python -c '' 2>/dev/null || $($(1)) -m venv --clear $(2)
 endef
 
-# Installing takes some minutes; it is done again when the dependencies have changed.
+# The installation takes some minutes and is repeated if the dependencies change.
 $(STAMP): setup.cfg constraints.txt
 	$(call make_venv,PYTHON,$(VENV))
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[dev,demos]"
 	@touch $@
 
-# Peers stay out of the package's own environment.
+# The libraries to compare with have an environment of their own.
 $(STAMP_BENCH): setup.cfg constraints.txt benchmarks/requirements.txt
 	$(call make_venv,PYTHON,$(VENV_BENCH))
-	$(VENV_BENCH)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[demos,offline,tsne]" -r benchmarks/requirements.txt
+	$(VENV_BENCH)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[demos,interactive,offline,tsne]" -r benchmarks/requirements.txt
 	@touch $@
 
-# box2d-py is compiled, by a swig that must be there before.
+# box2d-py is compiled and needs swig to be installed before.
 $(STAMP_OLDEST): setup.cfg constraints-oldest.txt
 	$(call make_venv,PYTHON_OLDEST,$(VENV_OLDEST))
 	$(VENV_OLDEST)/bin/python -m pip install $(PIP_ARGS) -c constraints-oldest.txt swig

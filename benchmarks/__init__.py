@@ -1,1 +1,1 @@
-"""What the callbacks cost, as ratios against something known, measured in one run."""
+"""Costs of the callbacks, as ratios to known references that are measured in the same run."""

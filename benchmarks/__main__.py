@@ -1,7 +1,7 @@
-"""Measures all lines, prints their table and writes ``benchmarks/RESULTS.md``: ``make bench``.
+"""Measures all comparisons, prints their table and writes ``benchmarks/RESULTS.md``: ``make bench``.
 
-Machines are noisy, so both sides of a line run in turn and the median of their ratios counts. A module of this folder
-that is named here gives its lines in ``LINES``.
+Machines are noisy, so both sides of a comparison run in turn, and the median of their ratios counts. Each module in
+``MODULES`` defines its comparisons in ``LINES``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import warnings
 from pathlib import Path
 
-# Small networks and pictures: one thread on each side, whatever the machine has.
+# Networks and images are small: one thread on each side, whatever the machine has.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 os.environ["SDL_VIDEODRIVER"] = "dummy"
 
@@ -22,20 +22,20 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def main() -> None:
-    """Runs the lines that were asked for; all of them write the results anew."""
+    """Measures the selected lines; a run of all lines also writes the results file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("only", nargs="*", help="lines whose text holds one of these words")
-    parser.add_argument("--pairs", type=int, help="how often each line is measured")
+    parser.add_argument("only", nargs="*", help="measure only lines whose text contains one of these words")
+    parser.add_argument("--pairs", type=int, help="number of measurements of each line")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     from benchmarks import lines, report
 
     started = time.monotonic()
-    wanted = [line for name in MODULES for line in importlib.import_module(f"benchmarks.{name}").LINES]
+    selected = [line for name in MODULES for line in importlib.import_module(f"benchmarks.{name}").LINES]
     if arguments.only:
-        wanted = [line for line in wanted if any(word in f"{line.what} {line.against}" for word in arguments.only)]
+        selected = [line for line in selected if any(word in f"{line.what} {line.against}" for word in arguments.only)]
     results = []
-    for line in wanted:
+    for line in selected:
         results.append(lines.run(line, arguments.pairs))
         print("  ".join(report.row(results[-1])), flush=True)
     print(f"\n{report.as_text(results)}")

@@ -1,4 +1,4 @@
-"""What looking at offline data costs."""
+"""Cost of reading offline data and of its maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from sklearn.manifold import TSNE
 
-from benchmarks.lines import Line, Pair, whole
+from benchmarks.lines import Line, Pair, profile_call
 from benchmarks.memory import peak_bytes
 from benchmarks.videos import seconds
 from rlwandb_callbacks.config import DatasetConfig, EmbeddingConfig
@@ -21,34 +21,34 @@ from rlwandb_callbacks.maps.tsne import tsne
 from rlwandb_callbacks.maps.work import MapMaker, dataset_jobs
 from rlwandb_callbacks.tracking.result import run_all
 
-OBSERVED, ACTED, EPISODE_STEPS, LATENT = 17, 6, 1_000, 6
-MAP_ROWS, DRAWN_ROWS = 100_000, 10_000
-ROW_BYTES = 4 * (2 * OBSERVED + ACTED + 1) + 2
+OBSERVATION_SIZE, ACTION_SIZE, EPISODE_STEPS, LATENT_SIZE = 17, 6, 1_000, 6
+MAP_ROWS, SAMPLED_ROWS = 100_000, 10_000
+ROW_BYTES = 4 * (2 * OBSERVATION_SIZE + ACTION_SIZE + 1) + 2
 LARGE_BYTES, COMPRESSED_BYTES = 2 * 10**9, 2 * 10**8
-PIECE_EPISODES = 200
+BLOCK_EPISODES = 200
 FILE_VARIABLE = "BENCHMARK_FILE"
-IMPORTED_BY_BOTH = tsne  # before times are taken
+IMPORTED_BY_BOTH = tsne  # so that the import is not measured
 
 
-def running(episodes: int, seed: int) -> dict[str, np.ndarray]:
-    """Made-up episodes of a body with a gait, in D4RL's layout: as many numbers as HalfCheetah's, as smooth and noisy.
+def synthetic_gait(episodes: int, seed: int) -> dict[str, np.ndarray]:
+    """Returns synthetic episodes of a gait in D4RL's layout, with HalfCheetah's sizes, smoothness and noise.
 
-    A few oscillations, of which each episode has its own speeds, are seen through a fixed nonlinear mixture.
+    A few oscillations, whose speeds differ between episodes, go through a fixed nonlinear mixture.
     """
     rng, mixture = np.random.default_rng(seed), np.random.default_rng(0)
     times = np.arange(EPISODE_STEPS + 1, dtype=np.float32)[:, None]
-    speeds = rng.uniform(0.05, 0.4, (episodes, 1, LATENT)).astype(np.float32)
-    begins = rng.uniform(0, 2 * np.pi, (episodes, 1, LATENT)).astype(np.float32)
-    latent = np.sin(speeds * times + begins)
-    body = np.tanh(latent @ mixture.normal(size=(LATENT, OBSERVED)).astype(np.float32))
+    speeds = rng.uniform(0.05, 0.4, (episodes, 1, LATENT_SIZE)).astype(np.float32)
+    phases = rng.uniform(0, 2 * np.pi, (episodes, 1, LATENT_SIZE)).astype(np.float32)
+    latent = np.sin(speeds * times + phases)
+    body = np.tanh(latent @ mixture.normal(size=(LATENT_SIZE, OBSERVATION_SIZE)).astype(np.float32))
     body += 0.05 * rng.standard_normal(body.shape, dtype=np.float32)
-    states, following = body[:, :-1].reshape(-1, OBSERVED), body[:, 1:].reshape(-1, OBSERVED)
-    actions = np.tanh(states @ mixture.normal(size=(OBSERVED, ACTED)).astype(np.float32))
+    states, next_states = body[:, :-1].reshape(-1, OBSERVATION_SIZE), body[:, 1:].reshape(-1, OBSERVATION_SIZE)
+    actions = np.tanh(states @ mixture.normal(size=(OBSERVATION_SIZE, ACTION_SIZE)).astype(np.float32))
     timeouts = np.zeros((episodes, EPISODE_STEPS), dtype=bool)
     timeouts[:, -1] = True
     return {
         "observations": states,
-        "next_observations": following,
+        "next_observations": next_states,
         "actions": actions,
         "rewards": states[:, 0] - 0.1 * np.square(actions).sum(axis=1),
         "terminals": np.zeros(episodes * EPISODE_STEPS, dtype=bool),
@@ -57,65 +57,65 @@ def running(episodes: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def write_data(path: Path, rows: int, **storage: Any) -> Path:
-    """Writes made-up transitions in D4RL's layout, piece by piece.
+    """Writes synthetic transitions in D4RL's layout, block by block.
 
     Args:
-        path: Of the HDF5 file.
-        rows: How many; full episodes.
-        storage: How h5py is to store them.
+        path: HDF5 file to write.
+        rows: Number of transitions, a multiple of the episode length.
+        storage: Options of h5py's data sets.
     """
     with h5py.File(path, "w") as file:
-        for name, column in running(1, 0).items():
+        for name, column in synthetic_gait(1, 0).items():
             file.create_dataset(name, (rows, *column.shape[1:]), column.dtype, **storage)
-        for low in range(0, rows, PIECE_EPISODES * EPISODE_STEPS):
-            high = min(low + PIECE_EPISODES * EPISODE_STEPS, rows)
-            for name, column in running((high - low) // EPISODE_STEPS, seed=low).items():
-                file[name][low:high] = column
+        for start in range(0, rows, BLOCK_EPISODES * EPISODE_STEPS):
+            stop = min(start + BLOCK_EPISODES * EPISODE_STEPS, rows)
+            for name, column in synthetic_gait((stop - start) // EPISODE_STEPS, seed=start).items():
+                file[name][start:stop] = column
     return path
 
 
 @cache
 def folder() -> tempfile.TemporaryDirectory[str]:
-    """Holds the files, and is gone with this process."""
+    """Returns the folder of the files, which is deleted when this process ends."""
     return tempfile.TemporaryDirectory(prefix="benchmark")
 
 
 @cache
 def map_file() -> Path:
-    """100,000 transitions."""
+    """Returns a file of 100,000 transitions."""
     return write_data(Path(folder().name) / "map.hdf5", MAP_ROWS)
 
 
 @cache
 def large_file() -> Path:
-    """2 GB, as they are in memory."""
+    """Returns a file of 2 GB, uncompressed."""
     return write_data(Path(folder().name) / "large.hdf5", whole_episodes(LARGE_BYTES))
 
 
 @cache
 def compressed_file() -> Path:
-    """200 MB before compression, in h5py's own chunks, as D4RL's files are."""
+    """Returns a file of 200 MB before gzip compression, in h5py's default chunks, like D4RL's files."""
     return write_data(Path(folder().name) / "small.hdf5", whole_episodes(COMPRESSED_BYTES), compression="gzip")
 
 
 def whole_episodes(size: int) -> int:
-    """How many transitions of full episodes take so many bytes."""
+    """Returns the number of transitions, in complete episodes, that fit into this many bytes."""
     return size // (ROW_BYTES * EPISODE_STEPS) * EPISODE_STEPS
 
 
-def draw_map(engine: str) -> None:
-    """All that is logged of a data set, from its file on, at default settings."""
+def make_maps(engine: str) -> None:
+    """Makes everything that is logged of a data set, from its file, with default settings."""
     cfg = DatasetConfig(embedding=EmbeddingConfig(engine=engine))
     values = run_all(dataset_jobs(MapMaker(dataset=open_dataset(map_file()), embedding=cfg.embedding), cfg)).values
     if "dataset/overview" not in values:
-        raise RuntimeError("There is no picture of the data set, so that there is nothing to compare.")
+        raise RuntimeError("The data set has no overview figure, so there is nothing to compare.")
 
 
 @cache
 def peer_seconds() -> float:
-    """Wall seconds of DI-engine's two maps, without its pictures: of states, and of states with actions."""
+    """Returns the wall seconds of DI-engine's two maps without their figures: states, and states with actions."""
     with h5py.File(map_file()) as file:
-        states, actions = file["observations"][:DRAWN_ROWS], file["actions"][:DRAWN_ROWS]
+        states, actions = file["observations"][:SAMPLED_ROWS], file["actions"][:SAMPLED_ROWS]
 
     def lay_out() -> None:
         for rows in (states, np.concatenate([states, actions], axis=1)):
@@ -125,32 +125,32 @@ def peer_seconds() -> float:
 
 
 def compare_map(engine: str) -> Pair:
-    """Our report with one of the engines, and scikit-learn's two maps, which are made but once."""
+    """Compares our report with one engine to scikit-learn's two maps, which are made only once."""
     map_file()
-    return seconds(draw_map, engine), peer_seconds()
+    return seconds(make_maps, engine), peer_seconds()
 
 
 def sample() -> None:
-    """Draws 10,000 transitions."""
-    if len(open_dataset(os.environ[FILE_VARIABLE]).sample(DRAWN_ROWS, seed=0)) != DRAWN_ROWS:
-        raise RuntimeError("Not all rows were drawn, so that there is nothing to compare.")
+    """Samples 10,000 transitions."""
+    if len(open_dataset(os.environ[FILE_VARIABLE]).sample(SAMPLED_ROWS, seed=0)) != SAMPLED_ROWS:
+        raise RuntimeError("Not all rows were sampled, so there is nothing to compare.")
 
 
 def read_whole() -> None:
     """Reads all arrays, as D4RL's ``get_dataset`` does."""
     with h5py.File(os.environ[FILE_VARIABLE]) as file:
         columns = {name: file[name][:] for name in file}
-    assert len(columns["rewards"]) > DRAWN_ROWS
+    assert len(columns["rewards"]) > SAMPLED_ROWS
 
 
 def compare_reading(path: Path) -> Pair:
-    """Wall seconds of a sample and of the whole, of a file that the system holds in memory for both."""
+    """Compares the wall seconds of a sample and of the whole file; the file is in the page cache for both."""
     os.environ[FILE_VARIABLE] = str(path)
     return seconds(sample), seconds(read_whole)
 
 
 def compare_reading_memory(path: Path) -> Pair:
-    """Peak memory of a sample and of the whole."""
+    """Compares the peak memory of a sample and of the whole file."""
     os.environ[FILE_VARIABLE] = str(path)
     return peak_bytes("benchmarks.datasets:sample"), peak_bytes("benchmarks.datasets:read_whole")
 
@@ -166,8 +166,8 @@ LINES = [
         0.25,
         lambda _: compare_map("opentsne"),
         pairs=1,
-        note="Two maps, six pictures, table and interactive page. The data are made up, of HalfCheetah's shape.",
-        profile=whole(lambda: draw_map("opentsne")),
+        note="Two maps, six figures, table and interactive page. The data is synthetic, of HalfCheetah's shape.",
+        profile=profile_call(lambda: make_maps("opentsne")),
     ),
     Line(
         f"{MAP}, scikit-learn alone",
@@ -182,11 +182,11 @@ LINES = [
         WHOLE,
         0.1,
         lambda _: compare_reading(large_file()),
-        note="From opening to the rows with their returns and lengths, for which the rewards and ends of all episodes "
-        "are read. 17 features, D4RL's arrays, 12 million transitions. The first pair reads from disk, where little "
-        "read is much won; in later ones the system holds the file in memory, and reading all of it takes a third of "
+        note="From opening the file to rows with their returns and lengths, for which the rewards and ends of all "
+        "episodes are read. 17 features, D4RL's arrays, 12 million transitions. The first pair reads from disk, where "
+        "reading less saves most; later ones read from the page cache, where reading the whole file takes a third of "
         "a second.",
-        profile=whole(sample),
+        profile=profile_call(sample),
     ),
     Line(f"{SAMPLE}: peak memory", WHOLE, 0.1, lambda _: compare_reading_memory(large_file()), pairs=1, unit="B"),
     Line(
@@ -195,9 +195,9 @@ LINES = [
         None,
         lambda _: compare_reading(compressed_file()),
         pairs=1,
-        note="No ratio near 0.1 is possible: gzip has no way into the middle of a chunk, and the drawn rows lie in "
-        "nearly all chunks, so that nearly all of the observations and actions are inflated. What is saved are the "
-        "arrays that are not needed.",
+        note="A ratio near 0.1 is impossible: a gzip chunk can only be read as a whole, and the sampled rows lie in "
+        "nearly all chunks, so that nearly all observations and actions are decompressed. Only the arrays that are "
+        "not needed are saved.",
     ),
     Line(
         f"{COMPRESSED_SAMPLE}: peak memory",

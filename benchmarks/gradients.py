@@ -1,4 +1,4 @@
-"""What histograms of gradients cost, against ``wandb.watch``."""
+"""Cost of gradient histograms, compared with ``wandb.watch``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from benchmarks.lines import Line, Pair
 from benchmarks.training import Clock, CpuSeconds, train
 from rlwandb_callbacks import GradientsCallback
 from rlwandb_callbacks.callbacks.gradients.callback import write_row
-from rlwandb_callbacks.callbacks.gradients.histograms import gradient_copies
-from rlwandb_callbacks.callbacks.gradients.tensor_copies import HostCopies
+from rlwandb_callbacks.callbacks.gradients.histograms import copy_gradients
+from rlwandb_callbacks.callbacks.gradients.tensor_copies import HostTransfer
 from rlwandb_callbacks.tracking.wandb_tracker import WandbTracker
 
 
@@ -50,7 +50,7 @@ def deep_mlp() -> nn.Module:
     return nn.Sequential(*(nn.Linear(64, 64) for _ in range(100)))
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {  # and how many events are timed
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {  # factory and number of timed events
     "MLP 64×64": (mlp, 200),
     "Nature-CNN, 1.7 M": (nature_cnn, 25),
     "ResNet-18 size, 11 M": (resnet18_sized, 25),
@@ -59,15 +59,15 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {  # and how many eve
 LARGE = ("Nature-CNN, 1.7 M", "ResNet-18 size, 11 M")
 WARM_UP = 3
 STEP = "trainer/global_step"
-EVERY = 4  # steps from one logging event to the next
+LOG_EVERY = 4  # steps between two logging events
 
 
-class GivenGradients(pl.LightningModule):
-    """A module whose gradients are random numbers, so that a backward pass costs next to nothing.
+class FixedGradients(pl.LightningModule):
+    """Module with fixed random gradients, whose backward pass costs almost nothing.
 
     Args:
-        network: Any; it is never called.
-        batches: How many.
+        network: Network that holds the parameters; it is never called.
+        batches: Number of batches.
     """
 
     def __init__(self, network: nn.Module, batches: int) -> None:
@@ -75,11 +75,11 @@ class GivenGradients(pl.LightningModule):
         self.network = network
         self.batches = batches
         generator = torch.Generator().manual_seed(0)
-        self.given = [torch.randn(p.shape, generator=generator) * 1e-3 for p in network.parameters()]
+        self.gradients = [torch.randn(p.shape, generator=generator) * 1e-3 for p in network.parameters()]
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         products = [
-            torch.dot(p.view(-1), g.view(-1)) for p, g in zip(self.network.parameters(), self.given, strict=True)
+            torch.dot(p.view(-1), g.view(-1)) for p, g in zip(self.network.parameters(), self.gradients, strict=True)
         ]
         return torch.stack(products).sum()
 
@@ -90,14 +90,14 @@ class GivenGradients(pl.LightningModule):
         return DataLoader(range(self.batches), batch_size=1)  # type: ignore[arg-type]  # torch takes any sequence
 
 
-class Watching(pl.Callback):
-    """``wandb.watch`` as its documentation has it, and a row per event that takes its histograms up."""
+class WatchCallback(pl.Callback):
+    """Callback that uses ``wandb.watch`` as documented, and logs a row per event, which includes its histograms."""
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        trainer.logger.experiment.watch(pl_module, log="gradients", log_freq=EVERY, idx=0)
+        trainer.logger.experiment.watch(pl_module, log="gradients", log_freq=LOG_EVERY, idx=0)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx % EVERY == EVERY - 1:
+        if batch_idx % LOG_EVERY == LOG_EVERY - 1:
             trainer.logger.experiment.log({STEP: batch_idx})
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -105,65 +105,67 @@ class Watching(pl.Callback):
 
 
 def added_per_event(network: str, callback: pl.Callback) -> CpuSeconds:
-    """CPU time of a step in which histograms are logged, above that of the step before, in which they are not.
+    """Returns the CPU time of steps that log histograms minus that of the steps before, which log none.
 
-    After the former it waits for the threads beside; the steps that follow that wait find cold caches and do not count.
+    After a logging step it waits until other threads are idle. The step after that wait has cold caches and is ignored.
     """
     make, events = NETWORKS[network]
-    clock = Clock(every=EVERY)
-    train(GivenGradients(make(), EVERY * (events + WARM_UP) + 1), [clock, callback])
-    first = EVERY * WARM_UP
-    return clock.at(slice(first + EVERY - 1, None, EVERY)) - clock.at(slice(first + EVERY - 2, None, EVERY))
+    clock = Clock(every=LOG_EVERY)
+    train(FixedGradients(make(), LOG_EVERY * (events + WARM_UP) + 1), [clock, callback])
+    first = LOG_EVERY * WARM_UP
+    return clock.at(slice(first + LOG_EVERY - 1, None, LOG_EVERY)) - clock.at(
+        slice(first + LOG_EVERY - 2, None, LOG_EVERY)
+    )
 
 
 def fused(sample: int | None) -> GradientsCallback:
-    """Our callback."""
-    gradients = {"log": "gradients", "log_freq": EVERY, "sample": sample}
+    """Makes our callback."""
+    gradients = {"log": "gradients", "log_freq": LOG_EVERY, "sample": sample}
     return GradientsCallback({"gradients": gradients, "on_error": "raise"})
 
 
 @cache
-def both(network: str, sample: int | None, _: int) -> tuple[CpuSeconds, CpuSeconds]:
-    """What ours and ``wandb.watch`` add to a step."""
-    return added_per_event(network, fused(sample)), added_per_event(network, Watching())
+def measure_both(network: str, sample: int | None, _: int) -> tuple[CpuSeconds, CpuSeconds]:
+    """Measures what our callback and ``wandb.watch`` add to a step."""
+    return added_per_event(network, fused(sample)), added_per_event(network, WatchCallback())
 
 
 def compare(pair: int, *, network: str, sample: int | None = None, of: str = "process") -> Pair:
-    """CPU seconds added per logging event: ours, ``wandb.watch``.
+    """Compares the CPU seconds that our callback and ``wandb.watch`` add per logging event.
 
     Args:
-        pair: Its number.
-        network: One of ``NETWORKS``.
-        sample: Elements per tensor that we count.
-        of: ``process``: all threads on both sides; ``thread``: of ours the training thread alone.
+        pair: Number of the pair.
+        network: Key of ``NETWORKS``.
+        sample: Elements per tensor in our histograms; None for all.
+        of: ``process`` for all threads on both sides; ``thread`` for only the training thread on our side.
     """
-    ours, theirs = both(network, sample, pair)
-    return getattr(ours, of), theirs.process
+    ours, watch = measure_both(network, sample, pair)
+    return getattr(ours, of), watch.process
 
 
 def log_events(profiler: cProfile.Profile, *, network: str, sample: int | None = None) -> None:
-    """Does all that belongs to 20 logging events in the calling thread."""
-    module = GivenGradients(NETWORKS[network][0](), 1)
-    for parameter, given in zip(module.network.parameters(), module.given, strict=True):
-        parameter.grad = given
+    """Does all work of 20 logging events in the calling thread, under a profiler."""
+    module = FixedGradients(NETWORKS[network][0](), 1)
+    for parameter, gradient in zip(module.network.parameters(), module.gradients, strict=True):
+        parameter.grad = gradient
     settings = wandb.Settings(silent=True, x_disable_stats=True, x_disable_meta=True)
     with wandb.init(mode="offline", dir=tempfile.mkdtemp(), settings=settings) as run:
         tracker = WandbTracker(run, step_metric=STEP)
         for step in range(21):
             if step == 1:
                 profiler.enable()
-            copies = gradient_copies(dict(module.network.named_parameters()), sample=sample)
-            write_row(partial(tracker.write, {STEP: step}), HostCopies([copies]))
+            copies = copy_gradients(dict(module.network.named_parameters()), sample=sample)
+            write_row(partial(tracker.write, {STEP: step}), HostTransfer([copies]))
         profiler.disable()
 
 
 WATCH = '`wandb.watch(log="gradients")`, CPU time per event'
 PROCESS = (
-    "All threads of the training process on both sides, above a step of the same training without histograms; W&B's "
-    "own process is not in it. The training thread's lines compare that thread alone with all that `wandb.watch` "
-    "does, nearly all of which is in that thread. A single `log` call with six histograms costs W&B some 0.8 ms "
-    "itself, which is most of what is left for the smallest network; for the largest, nearly half of ours is the copy "
-    "of 45 MB that the training thread makes."
+    "CPU time of all threads of the training process on both sides, on top of a step of the same training without "
+    "histograms, and without W&B's own process. The lines of the training thread compare only that thread with all of "
+    "`wandb.watch`, which runs almost entirely in it. One `log` call with six histograms costs W&B itself about 0.8 "
+    "ms, most of our cost for the smallest network; for the largest, nearly half of our cost is the copy of 45 MB in "
+    "the training thread."
 )
 
 LINES = [

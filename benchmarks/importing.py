@@ -1,4 +1,4 @@
-"""What the import costs."""
+"""Cost of the import."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ TIMED_IMPORT = "import time; start = time.perf_counter(); import {}; print(time.
 
 
 def compare(_: int) -> Pair:
-    """Wall seconds of the import in a fresh Python: ours, Lightning's."""
+    """Compares the wall seconds of our import and of Lightning's, each in a new process."""
     return import_seconds("rlwandb_callbacks"), import_seconds("pytorch_lightning")
 
 
 def import_seconds(module: str) -> float:
-    """Lets a process of its own import one module."""
+    """Returns the wall seconds of importing one module in a new process."""
     command = [sys.executable, "-W", "ignore", "-c", TIMED_IMPORT.format(module)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -1,4 +1,4 @@
-"""Lines of the table: what is measured, against what, and what is to be reached."""
+"""Lines of the results table: what is measured, against which reference, and the target ratio."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """A comparison of us with a peer.
+    """Comparison of one cost of this package with a reference.
 
     Args:
-        what: What of ours is measured.
-        against: What it is compared with.
-        target: The ratio ours / theirs to reach; None where the line is there to be read only.
-        measure: Measures both sides, one right after the other: ours, theirs. It is given the number of the pair, so
-            that lines may share what they measure together.
-        pairs: How often.
+        what: What is measured on our side.
+        against: The reference.
+        target: Largest allowed ratio ours / reference; None for lines without a target.
+        measure: Measures both sides, one right after the other, and returns ours and the reference. It gets the number
+            of the pair, so that lines can share measurements.
+        pairs: Number of measurements.
         unit: ``s`` or ``B``.
-        ours_at_most: A bound of our side alone, in ``unit``.
-        note: What the reader should know of the measurement.
-        profile: Runs our side alone under a profiler, where the target is missed; see :func:`whole`.
+        ours_at_most: Upper bound for our side alone, in ``unit``.
+        note: Explanation of the measurement.
+        profile: Runs our side alone under a profiler, if the target is missed; see :func:`profile_call`.
     """
 
     what: str
@@ -46,13 +46,13 @@ class Line:
 
 @dataclass
 class Result:
-    """What came out of a line.
+    """Measurements of a line.
 
     Args:
         line: The line.
-        pairs: Ours and theirs, in the order in which they were measured.
-        failure: Why there are none.
-        profile: The functions of ours that took most of the time, where the target was missed.
+        pairs: Ours and the reference, in the order of measurement.
+        failure: Error that ended the measurement; empty if there was none.
+        profile: Functions of our side with the most CPU time, if the target was missed.
     """
 
     line: Line
@@ -62,7 +62,7 @@ class Result:
 
     @property
     def ratios(self) -> list[float]:
-        return sorted(ours / theirs for ours, theirs in self.pairs)
+        return sorted(ours / reference for ours, reference in self.pairs)
 
     @property
     def ratio(self) -> float:
@@ -70,8 +70,8 @@ class Result:
 
     @property
     def sides(self) -> Pair:
-        ours, theirs = zip(*self.pairs, strict=True)
-        return statistics.median(ours), statistics.median(theirs)
+        ours, reference = zip(*self.pairs, strict=True)
+        return statistics.median(ours), statistics.median(reference)
 
     @property
     def is_reached(self) -> bool:
@@ -82,26 +82,26 @@ class Result:
 
 
 def run(line: Line, pairs: int | None = None) -> Result:
-    """Measures a line; whatever fails in it is written down and ends nothing else."""
+    """Measures a line; an error is recorded in the result and does not stop other lines."""
     result = Result(line)
     try:
         result.pairs = [line.measure(number) for number in range(pairs or line.pairs)]
-    except Exception as error:  # noqa: BLE001  # the other lines are still worth measuring
+    except Exception as error:  # noqa: BLE001  # the other lines can still be measured
         traceback.print_exc()
         result.failure = f"{type(error).__name__}: {error}"
     if result.pairs and not result.is_reached and line.profile is not None:
-        with contextlib.suppress(Exception):  # numbers count without it
+        with contextlib.suppress(Exception):  # the measurements are valid without a profile
             result.profile = profile_of(line.profile)
     return result
 
 
-def whole(work: Callable[[], object]) -> Callable[[cProfile.Profile], object]:
-    """Profiles all of a piece of work."""
+def profile_call(work: Callable[[], object]) -> Callable[[cProfile.Profile], object]:
+    """Makes a function that profiles a whole call, for `Line.profile`."""
     return lambda profiler: profiler.runcall(work)
 
 
 def profile_of(work: Callable[[cProfile.Profile], object], *, rows: int = 14) -> str:
-    """The functions in which most CPU time of this thread is spent."""
+    """Returns a table of the functions with the most CPU time of this thread."""
     profiler = cProfile.Profile(time.thread_time)
     work(profiler)
     text = io.StringIO()
@@ -112,15 +112,15 @@ def profile_of(work: Callable[[cProfile.Profile], object], *, rows: int = 14) ->
     )
 
 
-def in_words(value: float, unit: str) -> str:
-    """Writes a measured value in a fitting unit.
+def format_value(value: float, unit: str) -> str:
+    """Formats a measured value with a suitable unit.
 
     Example:
-        >>> in_words(0.0021, "s"), in_words(3 * 2**20, "B")
+        >>> format_value(0.0021, "s"), format_value(3 * 2**20, "B")
         ('2.10 ms', '3.00 MiB')
     """
-    steps = (
+    scales = (
         [("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)] if unit == "s" else [("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)]
     )
-    name, size = next((step for step in steps if abs(value) >= step[1]), steps[-1])
+    name, size = next((scale for scale in scales if abs(value) >= scale[1]), scales[-1])
     return f"{value / size:.3g} {name}" if abs(value / size) >= 100 else f"{value / size:.2f} {name}"

@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, in a process of its own: ``python -m benchmarks.memory module:function``."""
+"""Peak memory of a function in a new process: ``python -m benchmarks.memory module:function``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ POLL_SECONDS = 0.01
 
 
 def peak_bytes(work: str) -> float:
-    """Bytes that a function adds to what its module holds once imported, processes that it starts included.
+    """Returns the peak memory that a function adds to its imported module, child processes included, in bytes.
 
     Args:
-        work: ``package.module:function``.
+        work: Import path of the function, ``package.module:function``.
     """
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", work]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(answer.stdout.splitlines()[-1])
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(process.stdout.splitlines()[-1])
 
 
 def held_bytes() -> int:
-    """Memory of this process and of those below it; what several share counts once."""
-    return sum(proportional_bytes(pid) for pid in tree(os.getpid()))
+    """Returns the memory of this process and its descendants; shared memory counts once."""
+    return sum(proportional_bytes(pid) for pid in process_tree(os.getpid()))
 
 
 def proportional_bytes(pid: int) -> int:
@@ -36,30 +36,30 @@ def proportional_bytes(pid: int) -> int:
     return next((int(text.split()[1]) * 1024 for text in rollup.splitlines() if text.startswith("Pss:")), 0)
 
 
-def tree(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except OSError:
         children = []
-    return [pid, *(below for child in children for below in tree(child))]
+    return [pid, *(below for child in children for below in process_tree(child))]
 
 
 def main() -> None:
     module, function = sys.argv[1].split(":")
     work = getattr(importlib.import_module(module), function)
-    peak, over = 0, threading.Event()
+    peak, finished = 0, threading.Event()
     before = held_bytes()
 
     def watch() -> None:
         nonlocal peak
-        while not over.wait(POLL_SECONDS):
+        while not finished.wait(POLL_SECONDS):
             peak = max(peak, held_bytes())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     work()
-    over.set()
+    finished.set()
     watcher.join()
     print(max(peak - before, 1))
 

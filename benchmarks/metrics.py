@@ -1,4 +1,4 @@
-"""What logging five metrics adds to a training step."""
+"""Cost of logging five metrics, per training step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor
 
-from benchmarks.lines import Line, Pair, whole
+from benchmarks.lines import Line, Pair, profile_call
 from benchmarks.training import Clock, train
 from rlwandb_callbacks import MetricsCallback
 from rlwandb_callbacks.testing import TinyQ
@@ -19,22 +19,22 @@ NAMES = ("entropy", "q_value", "target_q_value")
 
 
 class Plain(TinyQ):
-    """Computes the metrics and says nothing."""
+    """Module that computes the metrics and does not log them."""
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict[str, Any]:
-        """Returns them."""
+        """Returns the metrics."""
         outputs = super().training_step(batch, batch_idx)
         values = outputs["q_values"]
         return {"loss": outputs["loss"], **dict.fromkeys(NAMES, values)}
 
 
-class Logs(Plain):
-    """Logs them by Lightning while it is told to."""
+class SelfLogging(Plain):
+    """Module that logs the metrics by ``self.log`` while ``logs`` is set."""
 
     logs = False
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict[str, Any]:
-        """Logs and returns them."""
+        """Logs the metrics and returns them."""
         outputs = super().training_step(batch, batch_idx)
         if self.logs:
             self.log("train/loss", outputs["loss"])
@@ -43,12 +43,12 @@ class Logs(Plain):
         return outputs
 
 
-class Turns(Clock):
-    """Lets two kinds of training take turns, 50 batches each: bare, and with what is measured.
+class AlternatingClock(Clock):
+    """Clock that alternates, every 50 batches, between training without and with what is measured.
 
     Args:
-        callback: Is there in every other turn.
-        logs: ``self.log`` is called in every other turn.
+        callback: Callback that is active in every other period.
+        logs: Whether the module calls ``self.log`` in those periods.
     """
 
     def __init__(self, callback: pl.Callback, *, logs: bool) -> None:
@@ -63,33 +63,38 @@ class Turns(Clock):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     def per_step(self, kind: int) -> float:
-        """CPU seconds of all threads: the mean over the 50 batches, each with its median over all turns."""
-        turns = range(kind, len(self.used) // PERIOD, 2)[1:]
-        used = [[each.process for each in self.used[turn * PERIOD : (turn + 1) * PERIOD]] for turn in turns]
+        """Returns CPU seconds of all threads: the mean over the 50 batches of their medians over all periods.
+
+        Args:
+            kind: 0 for periods without what is measured, 1 for those with it.
+        """
+        periods = range(kind, len(self.used) // PERIOD, 2)[1:]
+        used = [[each.process for each in self.used[period * PERIOD : (period + 1) * PERIOD]] for period in periods]
         return statistics.mean(statistics.median(batches) for batches in zip(*used, strict=True))
 
 
 def added_per_step(callback: pl.Callback, *, logs: bool) -> float:
-    """CPU seconds that a step costs more."""
-    clock = Turns(callback, logs=logs)
-    train(Logs(batches=2 * ROUNDS * PERIOD + 1), [clock, callback])
+    """Returns the CPU seconds that a callback, or ``self.log``, adds to a step."""
+    clock = AlternatingClock(callback, logs=logs)
+    train(SelfLogging(batches=2 * ROUNDS * PERIOD + 1), [clock, callback])
     return clock.per_step(1) - clock.per_step(0)
 
 
 def compare(_: int) -> Pair:
-    """CPU seconds added per step: ours, Lightning's own."""
+    """Compares the CPU seconds that our callback and Lightning's own logging add to a step."""
     ours = added_per_step(MetricsCallback({"on_error": "raise"}), logs=False)
     return ours, added_per_step(LearningRateMonitor(), logs=True)
 
 
 def run_ours() -> None:
-    """Trains with our callback alone."""
+    """Trains with our callback only."""
     train(Plain(batches=ROUNDS * PERIOD), [MetricsCallback()])
 
 
 NOTE = (
-    "Both above a Trainer with a WandbLogger alone; with and without take turns in one training. Lightning itself "
-    "spends some 8 µs a batch on a callback that does nothing; a row costs W&B's `log` call, shared among 50 steps."
+    "Both sides are costs on top of a Trainer with only a WandbLogger; periods with and without alternate in one "
+    "training. Lightning itself spends about 8 µs a batch on a callback that does nothing; a row costs one `log` call "
+    "of W&B, spread over 50 steps."
 )
 LINES = [
     Line(
@@ -100,6 +105,6 @@ LINES = [
         ours_at_most=25e-6,
         pairs=5,
         note=NOTE,
-        profile=whole(run_ours),
+        profile=profile_call(run_ours),
     )
 ]

@@ -1,4 +1,4 @@
-"""Trains modules and takes the CPU time of steps."""
+"""Trains modules and measures the CPU time of their steps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 import wandb
 from pytorch_lightning.loggers import WandbLogger
 
-# Longer than a tick of the system's clock: of a thread that runs elsewhere, CPU time is only known at each of them.
-WATCHED_SECONDS = 0.02
-IDLE_SECONDS = 0.0003  # of CPU time in that while
+# Longer than a tick of the system's clock, at which the CPU time of threads on other cores is updated.
+POLL_SECONDS = 0.02
+IDLE_CPU_SECONDS = 0.0003  # CPU time per poll below which the process counts as idle
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class CpuSeconds:
     """CPU time of a training step.
 
     Args:
-        process: Of all threads of this process. W&B's own process is not in it.
-        thread: Of the thread that trains.
+        process: CPU time of all threads of this process, without W&B's own process.
+        thread: CPU time of the training thread.
     """
 
     process: float
@@ -36,10 +36,10 @@ class CpuSeconds:
 
 
 class Clock(pl.Callback):
-    """Takes the CPU time of each batch, and waits now and then until the threads beside have nothing left to do.
+    """Callback that measures the CPU time of each batch and regularly waits until all other threads are idle.
 
     Args:
-        every: Wait after every so many batches.
+        every: Number of batches between two waits.
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -57,7 +57,7 @@ class Clock(pl.Callback):
         self._started = now()
 
     def at(self, batches: slice) -> CpuSeconds:
-        """The median over some of the batches."""
+        """Returns the median over some of the batches."""
         used = self.used[batches]
         return CpuSeconds(
             statistics.median(each.process for each in used), statistics.median(each.thread for each in used)
@@ -65,17 +65,17 @@ class Clock(pl.Callback):
 
 
 def now() -> CpuSeconds:
-    """CPU time used so far."""
+    """Returns the CPU time used so far."""
     return CpuSeconds(time.process_time(), time.thread_time())
 
 
 def settle() -> None:
-    """Waits until this process uses no CPU time any more."""
+    """Waits until this process is idle."""
     used = time.process_time()
     while True:
-        time.sleep(WATCHED_SECONDS)
+        time.sleep(POLL_SECONDS)
         before, used = used, time.process_time()
-        if used - before < IDLE_SECONDS:
+        if used - before < IDLE_CPU_SECONDS:
             return
 
 

@@ -1,10 +1,11 @@
-"""What drawing and recording episodes costs."""
+"""Cost of drawing and recording episodes."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,25 @@ from matplotlib.figure import Figure
 from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 from torch.utils.data import DataLoader
 
-from benchmarks.lines import Line, Pair, whole
+from benchmarks.lines import Line, Pair, profile_call
 from benchmarks.memory import peak_bytes
 from rlwandb_callbacks import EvaluationCallback
 from rlwandb_callbacks.core.action_spec import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode, QValues
-from rlwandb_callbacks.media.mp4 import write_video
-from rlwandb_callbacks.media.panel import annotate
+from rlwandb_callbacks.media.mp4 import video_writer
+from rlwandb_callbacks.media.panel import Panel
 from rlwandb_callbacks.testing import MemoryTracker
 
 QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 STEPS, EPISODES, ACTIONS = 300, 10, 6
-IMPORTED_BY_BOTH = FFMPEG_VideoWriter, pygame  # before memory is measured
+IMPORTED_BY_BOTH = FFMPEG_VideoWriter, pygame  # so that the imports are not measured
 
 
 class Balancing(pl.LightningModule):
-    """A CartPole policy that balances, so that episodes last."""
+    """Module with a CartPole policy that balances, so that episodes are long."""
 
     def policy(self, observations: torch.Tensor) -> torch.Tensor:
-        """Pushes to the side to which the pole falls."""
+        """Returns logits for pushing in the direction in which the pole falls."""
         lean = observations[:, 2] + 0.5 * observations[:, 3] + 0.05 * observations[:, 1]
         return torch.stack([-lean, lean], dim=1)
 
@@ -51,49 +52,54 @@ class Balancing(pl.LightningModule):
 
 
 def scores() -> np.ndarray:
-    """Made-up scores of 300 steps."""
+    """Returns random scores of 300 steps."""
     return np.random.default_rng(0).normal(size=(STEPS, ACTIONS))
 
 
-def overlaid() -> Any:
-    """Our frames with their panels, one after the other."""
+def frames_with_panels() -> Iterator[Any]:
+    """Yields our frames with their panels."""
     values = scores()
     episode = Episode(actions=values.argmax(axis=1), rewards=np.ones(STEPS), terminated=True, scores=QValues(values))
     frame = np.zeros((400, 600, 3), np.uint8)
-    return annotate((frame for _ in range(STEPS + 1)), episode, DiscreteActions(tuple("abcdef")))
+    panel = Panel.for_frames(frame, episode, DiscreteActions(tuple("abcdef")))
+    return (panel.beside(frame, step) for step in range(STEPS + 1))
 
 
 def draw_overlay() -> None:
-    """Draws all frames and throws them away."""
-    for _ in overlaid():
+    """Draws all frames and discards them."""
+    for _ in frames_with_panels():
         pass
 
 
 def write_overlay(folder: Path) -> None:
     """Draws all frames and encodes them."""
-    write_video(overlaid(), folder / "ours.mp4", fps=30)
+    with video_writer(folder / "ours.mp4", fps=30) as video:
+        for frame in frames_with_panels():
+            video.write(frame)
 
 
 def write_action_gif(folder: Path) -> None:
-    """An animation of bars as DI-engine makes it: matplotlib's FuncAnimation, written by pillow."""
+    """Writes an animation of bars as DI-engine does: matplotlib's FuncAnimation, written by pillow."""
     logits = scores()
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     figure = Figure()
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_ylim(0, 1)
-    bars = axes.bar(range(ACTIONS), shares[0])
+    bars = axes.bar(range(ACTIONS), probabilities[0])
 
     def draw(step: int) -> Any:
-        for bar, share in zip(bars, shares[step], strict=True):
-            bar.set_height(share)
+        for bar, probability in zip(bars, probabilities[step], strict=True):
+            bar.set_height(probability)
         return bars
 
-    FuncAnimation(figure, draw, frames=STEPS, blit=True).save(str(folder / "theirs.gif"), writer=PillowWriter(fps=30))
+    FuncAnimation(figure, draw, frames=STEPS, blit=True).save(
+        str(folder / "reference.gif"), writer=PillowWriter(fps=30)
+    )
 
 
 def seconds(work: Any, *arguments: Any) -> float:
-    """Wall seconds that a call takes."""
+    """Returns the wall seconds of a call."""
     started = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - started
@@ -101,36 +107,36 @@ def seconds(work: Any, *arguments: Any) -> float:
 
 @cache
 def overlay_seconds(_: int) -> tuple[float, float, float]:
-    """Wall seconds for 300 frames: our panels, our panels in a file, DI-engine's animation."""
+    """Returns the wall seconds for 300 frames: our panels, our panels in a file, DI-engine's animation."""
     with tempfile.TemporaryDirectory() as folder:
         ours = seconds(draw_overlay), seconds(write_overlay, Path(folder))
         return *ours, seconds(write_action_gif, Path(folder))
 
 
 def compare_overlay(pair: int) -> Pair:
-    """Our panels and DI-engine's animation."""
+    """Compares our panels with DI-engine's animation."""
     drawn, _, animated = overlay_seconds(pair)
     return drawn, animated
 
 
 def compare_overlay_files(pair: int) -> Pair:
-    """Our panels in a file and DI-engine's animation."""
+    """Compares our panels in a file with DI-engine's animation."""
     _, written, animated = overlay_seconds(pair)
     return written, animated
 
 
 def compare_evaluation(_: int) -> Pair:
-    """Wall seconds: our evaluation with three overlay videos, RecordVideo with ten bare ones."""
+    """Compares the wall seconds of our evaluation with three overlay videos and of RecordVideo with ten plain ones."""
     return seconds(evaluate), seconds(record)
 
 
 def compare_memory(_: int) -> Pair:
-    """Peak memory that each of them adds, ffmpeg's included, in a fresh process."""
+    """Compares the peak memory that each of them adds in a new process, ffmpeg included."""
     return peak_bytes("benchmarks.videos:evaluate"), peak_bytes("benchmarks.videos:record")
 
 
 def settings_for(folder: str, executor: str) -> dict[str, Any]:
-    """What evaluations are measured with."""
+    """Returns the settings of the measured evaluations."""
     return {
         "action_logger": "q_value",
         "record_path": folder,
@@ -141,7 +147,7 @@ def settings_for(folder: str, executor: str) -> dict[str, Any]:
 
 
 def evaluate() -> None:
-    """Plays and records as in a Trainer, in the foreground."""
+    """Evaluates in a Trainer, in the foreground."""
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
@@ -151,11 +157,11 @@ def evaluate() -> None:
         )
         trainer.validate(Balancing(), verbose=False)
         if len(tracker.column("video/best")) != 1:
-            raise RuntimeError("The evaluation made no videos, so that there is nothing to compare.")
+            raise RuntimeError("The evaluation made no videos, so there is nothing to compare.")
 
 
 def record() -> None:
-    """Plays and records as Gymnasium does."""
+    """Plays and records with Gymnasium's wrapper."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         env: Any = gym.make("CartPole-v1", render_mode="rgb_array", max_episode_steps=STEPS)
@@ -163,11 +169,11 @@ def record() -> None:
         policy = Balancing().policy
         for seed in range(EPISODES):
             observation, _ = env.reset(seed=seed)
-            ended = False
-            while not ended:
+            done = False
+            while not done:
                 action = int(policy(torch.as_tensor(observation)[None]).argmax())
                 observation, _, terminated, truncated, _ = env.step(action)
-                ended = terminated or truncated
+                done = terminated or truncated
         env.close()
 
 
@@ -175,16 +181,16 @@ RECORD = "Gymnasium's `RecordVideo`, 10 videos, no overlay"
 EVALUATION = "evaluation of 10 CartPole episodes of 300 steps with 3 overlay videos, in the foreground"
 ANIMATION = "DI-engine's action gif (matplotlib's `FuncAnimation`, written by pillow)"
 LINES = [
-    Line(EVALUATION, RECORD, 0.4, compare_evaluation, profile=whole(evaluate)),
+    Line(EVALUATION, RECORD, 0.4, compare_evaluation, profile=profile_call(evaluate)),
     Line(
         f"{EVALUATION}: peak memory",
         RECORD,
         0.3,
         compare_memory,
         unit="B",
-        note="What is added to the process once all is imported, with ffmpeg's. Of ours, 54 to 68 MiB are ffmpeg's, by "
-        "how many frames its threads happen to hold; 21 MiB of that is its program. Without ffmpeg on both sides it is "
-        "some 40 to 50 against 212 MiB.",
+        note="Memory added after all imports, ffmpeg included. On our side, ffmpeg takes 54 to 68 MiB, by the count of "
+        "frames that its threads hold; 21 MiB of that is its program. Without ffmpeg on both sides, it is about 40 to "
+        "50 against 212 MiB.",
     ),
     Line(
         "overlay of 300 frames",
@@ -192,8 +198,8 @@ LINES = [
         0.02,
         compare_overlay,
         note="Our side draws the panels beside frames of 600 × 400 pixels. DI-engine's own function does not run with "
-        "current packages; its way of drawing is used.",
-        profile=whole(draw_overlay),
+        "current packages, so its drawing method is reproduced here.",
+        profile=profile_call(draw_overlay),
     ),
     Line("the same, with our frames encoded as mp4", ANIMATION, None, compare_overlay_files),
 ]

@@ -1,4 +1,4 @@
-"""The command ``rlwandb``: LightningCLI (``fit``, ``validate``, ``test``, ``predict``), the demo, pictures of data.
+"""The command ``rlwandb``: LightningCLI (``fit``, ``validate``, ``test``, ``predict``), the demo, maps of data sets.
 
 Example:
     rlwandb demo
@@ -16,25 +16,18 @@ from rlwandb_callbacks._version import __version__
 USAGE = """\
 usage: rlwandb <command> [options]
 
-  demo                        train CartPole and make its videos, offline and without an account
-  embed PATH                  draw a data set of offline transitions: t-SNE of states by reward, action, return, time
-  fit --config FILE           train what a yaml file describes (LightningCLI)
-  validate, test, predict     LightningCLI's other commands
-  <command> --help            the options of a command
-  fit --print_config          every option with its default
-  --version
+  demo                        train on CartPole and record videos, offline and without an account
+  embed PATH                  draw a map of offline data: t-SNE of states by reward, action, return, time
+  fit --config FILE           train as a yaml file says (LightningCLI)
+  validate, test, predict     other commands of LightningCLI
+  <command> --help            show the options of a command
+  fit --print_config          show every option with its default
+  --version                   show the version
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command.
-
-    Args:
-        arguments: By default those of the process.
-
-    Returns:
-        The exit status.
-    """
+    """Runs a command, by default that of this process, and returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = given[0] if given else "--help"
     if command in ("-h", "--help"):
@@ -55,10 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_lightning_cli(arguments: Sequence[str] | None) -> None:
-    """Runs LightningCLI on any module and data module.
-
-    Args:
-        arguments: None for those of the process.
+    """Runs LightningCLI on any module and data module, with the arguments of this process if they are None.
 
     Raises:
         SystemExit: If the arguments are wrong, or jsonargparse is not installed.
@@ -69,18 +59,18 @@ def run_lightning_cli(arguments: Sequence[str] | None) -> None:
         raise SystemExit(_MISSING.format(error)) from error
 
     class CLI(LightningCLI):
-        """Says what is wrong in a line, where jsonargparse lists all that it tried."""
+        """Reports a wrong setting in one line; jsonargparse lists every type that it tried."""
 
         def instantiate_classes(self) -> None:
             try:
                 super().instantiate_classes()
             except ValueError as error:
-                self.parser.error(essence(str(error)))
+                self.parser.error(shorten(str(error)))
 
     try:
         CLI(
             args=None if arguments is None else list(arguments),
-            # Not config.yaml, which is what people call the file they pass in.
+            # The default name, config.yaml, could overwrite the file that was passed in.
             save_config_kwargs={"overwrite": True, "config_filename": "rlwandb_config.yaml"},
         )
     except ModuleNotFoundError as error:
@@ -89,18 +79,18 @@ def run_lightning_cli(arguments: Sequence[str] | None) -> None:
         raise SystemExit(_MISSING.format(error)) from error
 
 
-def essence(message: str) -> str:
-    r"""Takes our own complaints out of jsonargparse's account of all that it tried; the whole where there is none.
+def shorten(message: str) -> str:
+    r"""Returns the lines of a jsonargparse error that this package wrote, or all lines if it wrote none.
 
     Example:
-        >>> essence("Does not validate\n  - evaluation.episodes is 0; allowed is a whole number.\n  - Expected None")
-        'evaluation.episodes is 0; allowed is a whole number.'
+        >>> shorten("Does not validate\n  - evaluation.episodes is 0; it must be an integer.\n  - Expected None")
+        'evaluation.episodes is 0; it must be an integer.'
     """
-    ours = [line.strip(" -") for line in message.splitlines() if any(mark in line for mark in _OUR_MARKS)]
-    return "\n".join(dict.fromkeys(ours)) or message
+    lines = [line.strip(" -") for line in message.splitlines() if any(phrase in line for phrase in _OUR_PHRASES)]
+    return "\n".join(dict.fromkeys(lines)) or message
 
 
-_OUR_MARKS = ("; allowed ", "which needs an env", 'pip install "rlwandb-callbacks[')
+_OUR_PHRASES = ("; it must be ", "; allowed ", "which needs ", "videos.select ", 'pip install "rlwandb-callbacks[')
 _MISSING = '{}\nThe command line needs jsonargparse: pip install "rlwandb-callbacks[cli]"'
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Errors that are meant to be read by people."""
+"""Exceptions, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from difflib import get_close_matches
 
 
 class ConfigError(ValueError):
-    """A setting is wrong, and training has not started yet."""
+    """A setting is wrong; raised before training starts."""
 
 
 class PolicyError(ConfigError):
-    """The policy was not found, or what it answered cannot be read."""
+    """The policy was not found, or its output cannot be read."""
 
 
 class EnvError(ConfigError):
-    """The evaluation environment cannot be made."""
+    """The evaluation environment cannot be created."""
 
 
 class DatasetError(ConfigError):
-    """The offline data cannot be read, or are not what they should be."""
+    """The offline data cannot be read, or have a wrong layout."""
 
 
 class RenderError(RuntimeError):
-    """The environment gives no pictures."""
+    """The environment does not render frames."""
 
 
 class ReplayDivergedError(RuntimeError):
-    """Playing the same actions from the same seed gave other rewards or observations."""
+    """Replaying the same actions from the same seed gave other rewards or observations."""
 
 
 def sentence(text: object) -> str:
-    """Ends a text that somebody else wrote with a full stop, where it has no end of its own.
+    """Returns a text with a period at its end, unless it ends with punctuation.
 
     Example:
         >>> sentence("no display"), sentence("No display was found.")
         ('no display.', 'No display was found.')
     """
-    told = str(text).rstrip()
-    return told if told.endswith((".", "!", "?")) else f"{told}."
+    stripped = str(text).rstrip()
+    return stripped if stripped.endswith((".", "!", "?")) else f"{stripped}."
 
 
 def describe_error(error: BaseException) -> str:
-    """The kind of an error and what it says, as a sentence.
+    """Returns the type and message of an error as a sentence.
 
     Example:
         >>> describe_error(RuntimeError("no display")), describe_error(KeyError())
@@ -53,7 +53,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Suggests the known name that looks most like ``name``, as the end of a sentence; empty where none does.
+    """Returns a sentence that suggests the most similar known name; empty if none is similar.
 
     Example:
         >>> nearest("epsiodes", ["episodes", "seed"])

@@ -1,4 +1,4 @@
-"""What every test can rely on: no network, no account, one thread, a folder of its own, no run left open."""
+"""Isolation of all tests: no network, no account, one thread, an empty folder, no open run."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ for name in [name for name in os.environ if name.startswith("WANDB_")]:
     del os.environ[name]
 os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "SDL_VIDEODRIVER": "dummy"}
 torch.set_num_threads(1)
-# Starting a worker costs a second; tests of workers ask for one, and those of whole programs have one.
+# Starting a worker takes a second: only tests of workers and of whole programs use one.
 WandbRLConfig.__init__.__kwdefaults__["executor"] = "inline"
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs each test in an empty folder, away from the user's accounts, and finishes what it leaves open."""
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs each test in an empty folder, without the user's accounts, and finishes runs that it leaves open."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
     yield
     import wandb
 
-    wandb.teardown()  # also makes W&B forget the folder in which it was first used
-    # Runs and videos of a whole suite fill a small disk.
+    wandb.teardown()  # also resets the folder in which W&B was first used
+    # The runs and videos of the whole suite would fill a small disk.
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    """Gives each test the same random numbers, whichever tests ran before it in its process."""
+def seeded_generators() -> None:
+    """Seeds all global generators, so that random numbers do not depend on the order of tests."""
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002  # the global numbers, which Lightning and environments may draw from
+    np.random.seed(0)  # noqa: NPY002  # Lightning and environments may use the global generator
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """Numbers to make data from, the same for each test."""
+    """Returns a seeded generator for test data."""
     return np.random.default_rng(0)
 
 
@@ -60,7 +60,7 @@ Fit = Callable[..., pl.Trainer]
 
 @pytest.fixture
 def fit() -> Fit:
-    """Trains a module for a few batches with the given callbacks; keywords go to the Trainer."""
+    """Returns a function that trains a module with the given callbacks; keywords are those of the Trainer."""
 
     def run(module: pl.LightningModule, *callbacks: Any, ckpt_path: str | None = None, **options: Any) -> pl.Trainer:
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "max_epochs": 1}
@@ -75,17 +75,17 @@ def fit() -> Fit:
 
 @pytest.fixture
 def decode() -> Callable[[Path | str], tuple[dict[str, Any], np.ndarray]]:
-    """Decodes a video with ffmpeg: what the file says of itself, and its frames ``[N, H, W, 3]``."""
+    """Returns a function that decodes a video with ffmpeg to its metadata and frames ``[N, H, W, 3]``."""
 
     def read(path: Path | str) -> tuple[dict[str, Any], np.ndarray]:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-        answer = subprocess.run(command, capture_output=True, check=True)
+        process = subprocess.run(command, capture_output=True, check=True)
         stream = re.search(
-            r"Video: (\w+)[^\n]*?, (\w+)[^\n]*?, (\d+)x(\d+)[^\n]*?, ([\d.]+) fps", answer.stderr.decode()
+            r"Video: (\w+)[^\n]*?, (\w+)[^\n]*?, (\d+)x(\d+)[^\n]*?, ([\d.]+) fps", process.stderr.decode()
         )
         codec, pixel_format, width, height, fps = stream.groups()
         size = int(width), int(height)
         meta = {"codec": codec, "pix_fmt": pixel_format, "size": size, "fps": float(fps)}
-        return meta, np.frombuffer(answer.stdout, np.uint8).reshape(-1, size[1], size[0], 3)
+        return meta, np.frombuffer(process.stdout, np.uint8).reshape(-1, size[1], size[0], 3)
 
     return read

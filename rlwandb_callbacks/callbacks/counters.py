@@ -1,4 +1,4 @@
-"""The counters that serve as axes of every row."""
+"""Counters that serve as the axes of every row."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ if TYPE_CHECKING:
 
 
 class Counters:
-    """Counts updates, and knows Lightning's step and the environment steps that the module tells of."""
+    """Updates, Lightning's step, and the environment steps that the module reports.
+
+    Attributes:
+        updates: Batches after which an optimizer has stepped. A batch that only accumulates gradients does not count,
+            and one that steps several optimizers counts once. Under manual optimization every batch counts.
+    """
 
     def __init__(self) -> None:
         self.updates = 0
+        self._latest_batch = -1
+        self._optimizer_steps = 0
         self._batch_step: int | None = None
         self._module_step: float | None = None
+        self._env_steps: float | None = None
         self._env_steps_output: Any = None
-        self._env_steps_known: float | None = None
-        self._seen_batch = -1
-        self._seen_optimizer_steps = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves live tensors out."""
+        """Leaves out a live tensor."""
         return {**vars(self), "_env_steps_output": None}
 
     def state(self) -> dict[str, float]:
-        """What a resumed training needs, in plain numbers."""
-        known = {} if self._env_steps_known is None else {"env_steps": self._env_steps_known}
-        return {"updates": self.updates, **known}
+        """Returns what a resumed training needs, as plain numbers."""
+        return {"updates": self.updates, **({} if self._env_steps is None else {"env_steps": self._env_steps})}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from :meth:`state`."""
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state` returned."""
         self.updates = int(state.get("updates", 0))
-        self._env_steps_known = state.get("env_steps")
+        self._env_steps = state.get("env_steps")
 
     def start(self, trainer: Trainer) -> None:
-        """Takes over Lightning's own count where training was resumed from a checkpoint that holds none of ours."""
-        self._seen_optimizer_steps = trainer.global_step
-        self._seen_batch = trainer.fit_loop.epoch_loop.total_batch_idx
+        """Starts a training; takes Lightning's count if the checkpoint that it resumes has no counters of ours."""
+        self._optimizer_steps = trainer.global_step
+        self._latest_batch = trainer.fit_loop.epoch_loop.total_batch_idx
         self.updates = self.updates or batches_that_stepped(trainer)
 
     def advance(self, trainer: Trainer, module: LightningModule, outputs: Any) -> None:
-        """Counts a training batch, once, whichever callback comes first.
-
-        An update is a batch after which an optimizer has stepped: a batch that only accumulates gradients is none, and
-        one that steps several optimizers is one. Under manual optimization every batch counts.
-        """
+        """Counts a training batch; further calls in the same batch, by other callbacks, change nothing."""
         epoch_loop = trainer.fit_loop.epoch_loop
         batch = epoch_loop.total_batch_idx
-        if batch == self._seen_batch:
+        if batch == self._latest_batch:
             return
-        self._seen_batch = batch
+        self._latest_batch = batch
         self._batch_step = batches_that_stepped(trainer)
         if module.automatic_optimization:
             optimizer_steps = epoch_loop.global_step
-            self.updates += optimizer_steps != self._seen_optimizer_steps
-            self._seen_optimizer_steps = optimizer_steps
+            self.updates += optimizer_steps != self._optimizer_steps
+            self._optimizer_steps = optimizer_steps
         else:
             self.updates += 1
         if outputs:
@@ -70,54 +70,49 @@ class Counters:
                     self._env_steps_output = outputs[name]
 
     def axes(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
-        """The counters at the latest batch.
+        """Returns the counters at the latest batch.
 
-        Returns:
-            ``trainer/global_step``: the number that WandbLogger writes for that batch, which is ``step`` where the
-            module logs a metric of that name; ``time/updates``; and ``time/env_steps`` where the outputs of
-            ``training_step``, the logged metrics or the module tell it.
+        ``trainer/global_step`` is the number that WandbLogger writes for that batch: ``step`` if the module logs a
+        metric of that name. ``time/env_steps`` comes from the outputs of ``training_step``, the logged metrics or an
+        attribute of the module, if one of them has it.
         """
-        logged = trainer.callback_metrics
-        told = as_number(logged_on_step(trainer).get("step"))
-        self._module_step = self._module_step if told is None else told
+        logged_step = as_number(logged_on_step(trainer).get("step"))
+        self._module_step = self._module_step if logged_step is None else logged_step
         step = self._batch_step if self._module_step is None else self._module_step
-        axes = {
-            "trainer/global_step": int(batches_that_stepped(trainer) if step is None else step),
-            "time/updates": self.updates,
-        }
-        self._env_steps_known = self._env_steps(logged, module)
-        return axes | ({} if self._env_steps_known is None else {"time/env_steps": self._env_steps_known})
-
-    def _env_steps(self, logged: Any, module: LightningModule) -> float | None:
         sources = [self._env_steps_output]
-        sources += [logged.get(name) for name in ENV_STEP_NAMES]
+        sources += [trainer.callback_metrics.get(name) for name in ENV_STEP_NAMES]
         sources += [getattr(module, name, None) for name in ENV_STEP_NAMES]
         numbers = (as_number(source) for source in sources)
-        return next((number for number in numbers if number is not None), self._env_steps_known)
+        self._env_steps = next((number for number in numbers if number is not None), self._env_steps)
+        return {
+            "trainer/global_step": int(batches_that_stepped(trainer) if step is None else step),
+            "time/updates": self.updates,
+            **({} if self._env_steps is None else {"time/env_steps": self._env_steps}),
+        }
 
 
 def logged_on_step(trainer: Trainer) -> Mapping[str, Any]:
-    """What the module logged for this very batch, as Lightning is about to give it to its loggers.
+    """Returns the metrics that the module logged for this batch, as Lightning will pass them to its loggers.
 
-    The Trainer's own ``logged_metrics`` and ``callback_metrics`` also hold what was logged for epochs, and long ago.
+    The Trainer's ``logged_metrics`` and ``callback_metrics`` also hold metrics of epochs and of earlier batches.
     """
     results = getattr(trainer.fit_loop.epoch_loop, "_results", None)
     return {} if results is None else results.metrics(on_step=True)["log"]
 
 
 def batches_that_stepped(trainer: Trainer) -> int:
-    """The count that Lightning gives its loggers as step: batches that stepped, whatever the number of optimizers."""
+    """Returns the step that Lightning passes to its loggers: batches that stepped, with any number of optimizers."""
     count = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", None)
     return trainer.global_step if count is None else int(count)
 
 
 def log_every_n_steps(trainer: Any) -> int:
-    """The Trainer's own logging interval, which is 0 where its loggers are switched off: then Lightning's default."""
+    """Returns the Trainer's logging interval, or Lightning's default if the Trainer has no loggers and says 0."""
     return int(trainer.log_every_n_steps) or 50
 
 
 def as_number(value: Any) -> float | None:
-    """Reads a number, an array or tensor of one element; None for anything else."""
+    """Converts a number, or an array or tensor of one element; returns None for any other value."""
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        value = value.item() if getattr(value, "size", None) == 1 or getattr(value, "numel", int)() == 1 else None
+        value = value.item() if np.prod(value.shape) == 1 else None
     return value if isinstance(value, int | float) else None

@@ -1,7 +1,8 @@
-"""Shows the offline data that a policy learns from, and where it walks on them."""
+"""Logs a map of the offline data, and the states of the policy on it."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.base import RLCallback
@@ -11,16 +12,17 @@ from rlwandb_callbacks.datasets import open_dataset
 from rlwandb_callbacks.errors import ConfigError
 from rlwandb_callbacks.evaluation.summary import Evaluation
 from rlwandb_callbacks.maps.policy_on_map import visited_states
-from rlwandb_callbacks.maps.work import DatasetJob, MapMaker, PolicyOnMapJob, cache_folder
+from rlwandb_callbacks.maps.work import MapMaker, cache_folder, dataset_jobs, draw_policy_on_map
+from rlwandb_callbacks.tracking.result import Job
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 
 class DatasetCallback(RLCallback):
-    """Logs a map of the data set when training starts, and the states of each evaluation on it.
+    """Logs a map of the data set when training starts, and the states of every evaluation on it.
 
-    Under ``dataset/…``: the numbers of the data set, pictures, a table and an interactive page; with each evaluation
+    Keys are ``dataset/…``: numbers of the data set, pictures, a table and an interactive page; with each evaluation
     ``dataset/policy_on_data``, ``dataset/ood_distance`` and ``dataset/ood_ratio``.
 
     Example:
@@ -30,14 +32,14 @@ class DatasetCallback(RLCallback):
 
     def __init__(self, cfg: Any = None, **keywords: Any) -> None:
         super().__init__(cfg, **keywords)
-        self._make: MapMaker | None = None
+        self._make_map: MapMaker | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the data out."""
-        return {**super().__getstate__(), "_make": None}
+        return {**super().__getstate__(), "_make_map": None}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Opens the data set, so that what is wrong with it shows before the first step, and on all ranks."""
+        """Opens the data set, so that an error in it is raised before the first step, and on all ranks."""
         super().on_fit_start(trainer, pl_module)
         ranks = Ranks(trainer)
         error: Exception | None = None
@@ -46,8 +48,8 @@ class DatasetCallback(RLCallback):
         if ranks.is_zero:
             try:
                 self._open(trainer)
-            except Exception as problem:  # noqa: BLE001  # raised below, on all ranks
-                error = problem
+            except Exception as caught:  # noqa: BLE001  # raised below, on all ranks
+                error = caught
         ranks.raise_together(error)
 
     def _open(self, trainer: Trainer) -> None:
@@ -58,30 +60,30 @@ class DatasetCallback(RLCallback):
             )
         dataset = open_dataset(self.cfg.dataset_path, self.cfg.dataset_format)
         folder = cache_folder(self.cfg.record_path)
-        self._make = MapMaker(dataset=dataset, embedding=self.cfg.dataset.embedding, cache_folder=folder)
+        self._make_map = MapMaker(dataset=dataset, embedding=self.cfg.dataset.embedding, cache_folder=folder)
         for session in sessions_in(trainer, self.session) if self.cfg.dataset.policy_on_data else []:
-            session.evaluation_parts[type(self).__name__] = self._placing
+            session.evaluation_jobs[type(self).__name__] = self._job_of
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Has the map made."""
+        """Queues the map."""
         super().on_train_start(trainer, pl_module)
-        if self._make is not None:
-            report = DatasetJob(make=self._make, cfg=self.cfg.dataset)
-            self.session.submit(trainer, pl_module, "Drawing the data set", report, counts=False)
+        if self._make_map is not None:
+            jobs = dataset_jobs(self._make_map, self.cfg.dataset)
+            self.session.submit(trainer, pl_module, "Drawing the data set", jobs, takes_place=False)
 
-    def _placing(self, evaluation: Evaluation) -> PolicyOnMapJob | None:
-        if self._make is None:
+    def _job_of(self, evaluation: Evaluation) -> Job | None:
+        if self._make_map is None:
             return None
         visited = visited_states(evaluation.episodes)
         if visited is None:
-            self.session.warn_once(
-                "the states of the evaluation are not placed on the map of the data, as their observations are not "
-                "finite, or not all of one shape.",
+            self.session.errors.warn_once(
+                "the states of the evaluation are not drawn on the map of the data set, as their observations are not "
+                "finite or differ in shape.",
                 kind="no states to place",
             )
             return None
-        return PolicyOnMapJob(make=self._make, visited=visited)
+        return partial(draw_policy_on_map, self._make_map, visited)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets go of the data."""
-        self._make = None
+        """Drops the reference to the data."""
+        self._make_map = None

@@ -1,4 +1,4 @@
-"""How long logging holds training up."""
+"""Measures how long logging holds up training."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from rlwandb_callbacks.core.values import Scalar
 
 
 class LoggingTimer:
-    """Adds up the wall time of blocks; a block inside another is counted once.
+    """Sums the wall time of blocks; a block inside another one counts once.
 
-    What a worker does meanwhile is not counted, nor the few microseconds that each batch costs between two rows.
+    The time of the worker is not counted, nor the few microseconds of each batch between two rows.
 
     Args:
-        clock: Gives the time in seconds.
+        clock: Returns the time in seconds.
 
     Attributes:
-        seconds: The sum since the start.
+        seconds: Sum since the start of the training.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.seconds = 0.0
         self._clock = clock
-        self._started = clock()
         self._is_running = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts again for a new training."""
+        self.seconds = 0.0
+        self._started = self._clock()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Counts a block."""
+        """Measures a block."""
         if self._is_running:
             yield
             return
@@ -41,7 +45,7 @@ class LoggingTimer:
             self.seconds += self._clock() - start
 
     def values(self) -> dict[str, Scalar]:
-        """``time/logging_seconds``, and ``time/logging_share`` of the time since the start, in [0, 1]."""
+        """Returns ``time/logging_seconds``, and ``time/logging_share``: its fraction of the time since the start."""
         elapsed = self._clock() - self._started
-        share = min(1.0, self.seconds / elapsed) if elapsed > 0 else 0.0
-        return {"time/logging_seconds": Scalar(self.seconds), "time/logging_share": Scalar(share)}
+        fraction = min(1.0, self.seconds / elapsed) if elapsed > 0 else 0.0
+        return {"time/logging_seconds": Scalar(self.seconds), "time/logging_share": Scalar(fraction)}

@@ -1,8 +1,8 @@
-"""Which training metrics are known, under which names people log them, and what they are called on our charts."""
+"""Known training metrics, and the names under which common libraries log them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "loss": ("loss", "total_loss", "train_loss"),
@@ -27,25 +27,26 @@ ALIASES: dict[str, tuple[str, ...]] = {
 ENV_STEP_NAMES = ("env_steps", "env_step", "total_env_steps")
 WITH_RANGE = frozenset({"q_value", "target_q_value"})
 _CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
+_POSITIONS = {alias: position for aliases in ALIASES.values() for position, alias in enumerate(aliases)}
 _OTHER_STAGES = frozenset({"val", "valid", "validation", "eval", "evaluation", "test"})
 
 
 def normalize(name: str) -> str:
-    """Reduces a logged name to what it names: no group, lower case, underscores, no ``_step``.
+    """Reduces a logged name to its last part, in lower case, with underscores and without ``_step``.
 
     Example:
         >>> [normalize(name) for name in ("losses/qf1_values", "target q_value", "loss_step")]
         ['qf1_values', 'target_q_value', 'loss']
     """
-    return _plain(name).removesuffix("_step")
+    return _last_part(name).removesuffix("_step")
 
 
-def _plain(name: str) -> str:
+def _last_part(name: str) -> str:
     return name.rsplit("/", 1)[-1].lower().replace(" ", "_").replace("-", "_")
 
 
 def canonical(name: str) -> str | None:
-    """Our name for a metric, or None where it is not known or belongs to validation.
+    """Returns the metric that a name stands for; None if it is unknown or belongs to another stage than training.
 
     Example:
         >>> canonical("losses/qf1_values"), canonical("val/loss"), canonical("reward_scale")
@@ -57,10 +58,10 @@ def canonical(name: str) -> str | None:
 
 
 class MetricSelection:
-    """Which of the values that a module offers are logged, and as what.
+    """The metrics that are logged, and the names that stand for them.
 
     Args:
-        metric_list: Names or aliases; a name that is not known stands for itself. None for all that are known.
+        metric_list: Names or aliases; an unknown name is a metric of its own. None for all known metrics.
 
     Example:
         >>> MetricSelection(["q_values", "time_per_step"]).pick(["loss", "qf1_values", "time_per_step"])
@@ -68,42 +69,32 @@ class MetricSelection:
     """
 
     def __init__(self, metric_list: Sequence[str] | None) -> None:
-        known = set(ALIASES) if metric_list is None else {canonical(name) for name in metric_list}
-        self._known = {name for name in known if name is not None}
-        self._further = {_plain(name): name for name in metric_list or () if canonical(name) is None}
+        names = tuple(ALIASES) if metric_list is None else metric_list
+        self._known = {canonical(name) for name in names} - {None}
+        self._custom = {_last_part(name): name for name in names if canonical(name) is None}
 
-    def wants(self, name: str) -> bool:
-        """Tells whether a canonical name is to be logged."""
-        return name in self._known
+    def wants(self, metric: str) -> bool:
+        """Returns whether a known metric is logged."""
+        return metric in self._known
 
-    def pick(self, offered: Iterable[str]) -> dict[str, str]:
-        """Chooses among offered names.
-
-        Returns:
-            Our name by offered name. Where several offered names mean the same metric the first alias wins.
-        """
+    def pick(self, names: Iterable[str]) -> dict[str, str]:
+        """Returns the metrics that are logged by name; of several names for one, only the first in ``ALIASES``."""
         best: dict[str, tuple[int, str]] = {}
-        for name in offered:
-            ours = self._ours(name)
-            if ours is None:
+        for name in names:
+            metric = self._metric(name)
+            if metric is None:
                 continue
-            rank = _rank(ours, normalize(name))
-            if ours not in best or rank < best[ours][0]:
-                best[ours] = (rank, name)
-        return {name: ours for ours, (_, name) in best.items()}
+            position = _POSITIONS.get(normalize(name), 0)
+            if metric not in best or position < best[metric][0]:
+                best[metric] = (position, name)
+        return {name: metric for metric, (_, name) in best.items()}
 
-    def missing(self, seen: Iterable[str]) -> list[str]:
-        """Names from ``metric_list`` that were asked for by name, are not known, and were never offered."""
-        found = set(seen)
-        return [name for ours, name in self._further.items() if ours not in found]
+    def missing(self, found: Collection[str]) -> list[str]:
+        """Returns the unknown names of ``metric_list`` that are not among the metrics that were found."""
+        return [name for metric, name in self._custom.items() if metric not in found]
 
-    def _ours(self, name: str) -> str | None:
-        ours = canonical(name)
-        if ours is not None:
-            return ours if ours in self._known else None
-        return next((short for short in (_plain(name), normalize(name)) if short in self._further), None)
-
-
-def _rank(ours: str, alias: str) -> int:
-    aliases = ALIASES.get(ours, ())
-    return aliases.index(alias) if alias in aliases else len(aliases)
+    def _metric(self, name: str) -> str | None:
+        metric = canonical(name)
+        if metric is not None:
+            return metric if metric in self._known else None
+        return next((short for short in (_last_part(name), normalize(name)) if short in self._custom), None)

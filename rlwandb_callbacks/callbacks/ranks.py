@@ -1,77 +1,58 @@
-"""What the processes of a distributed training tell each other. Every call is made by all of them, or by none."""
+"""Exchange of objects between the ranks of a distributed training. Every call must be made by all ranks, or by none."""
 
 from __future__ import annotations
 
 import pickle
 from typing import Any, TypeVar
 
+import torch
+
 T = TypeVar("T")
 
 
 class Ranks:
-    """The processes of one training.
+    """The ranks of one training.
 
-    Args:
-        trainer: Knows how many there are, and which one this is.
+    Attributes:
+        count: Number of ranks.
+        index: Index of this rank.
+        is_zero: Whether this is rank zero, which logs.
     """
 
     def __init__(self, trainer: Any) -> None:
         self.count: int = trainer.world_size
         self.index: int = trainer.global_rank
+        self.is_zero = self.index == 0
 
-    @property
-    def is_zero(self) -> bool:
-        """Tells whether this is the one that logs."""
-        return self.index == 0
-
-    def gather(self, mine: T) -> list[T]:
-        """Gives everybody what each one has, in the order of ranks.
-
-        Args:
-            mine: Picklable.
-        """
+    def gather(self, value: T) -> list[T]:
+        """Returns the picklable values of all ranks, in the order of ranks, on every rank."""
         if self.count == 1:
-            return [mine]
-        import torch
+            return [value]
+        values: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(values, value)
+        return values
 
-        gathered: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(gathered, mine)
-        return gathered
-
-    def from_zero(self, mine: T) -> T:
-        """Gives everybody what rank zero has.
-
-        Args:
-            mine: Picklable; what other ranks pass is not used.
-        """
+    def broadcast(self, value: T) -> T:
+        """Returns the picklable value of rank zero on every rank; the values of others are ignored."""
         if self.count == 1:
-            return mine
-        import torch
-
-        shared: list[Any] = [mine]
-        torch.distributed.broadcast_object_list(shared, src=0)
-        return shared[0]  # type: ignore[no-any-return]  # torch says nothing of its type
+            return value
+        values: list[Any] = [value]
+        torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]  # type: ignore[no-any-return]  # a list of any objects by torch's signature
 
     def raise_together(self, error: Exception | None) -> None:
-        """Raises on all ranks what went wrong on any of them.
-
-        Args:
-            error: What went wrong on this one; None where nothing did.
-
-        Raises:
-            Exception: This rank's own error, else that of the first rank that has one.
-        """
-        for told in self.gather(None if error is None else sendable(error, self)):
-            if told is not None:
-                raise error or told
+        """Raises on all ranks if there is an error on any: that of this rank, else that of the first one with one."""
+        for found in self.gather(None if error is None else sendable(error, self)):
+            if found is not None:
+                raise error or found
 
 
 def sendable(error: Exception, ranks: Ranks) -> Exception:
-    """An error that can be told to other processes: itself, or where it cannot be pickled, its text."""
+    """Returns an error that other ranks can load: itself, or its text as a RuntimeError if it cannot be pickled."""
     if ranks.count == 1:
         return error
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  # what was just pickled
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # pickled in the same line
     except Exception:  # noqa: BLE001  # exceptions with arguments of their own fail in many ways
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

@@ -1,20 +1,17 @@
-"""When to log."""
+"""Schedules by a counter."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 
-
-@dataclass
 class Every:
     """Fires once for every multiple of ``interval`` that a counter reaches or passes.
 
-    Counters in reinforcement learning jump (several optimizers, several environments), so that ``count % interval``
-    would miss most of its moments.
+    Counters in reinforcement learning jump (several optimizers, several environments), so ``count % interval == 0``
+    would miss most multiples.
 
     Args:
-        interval: In the counter's own unit, ≥ 1.
-        last: The counter at the latest firing or at the start.
+        interval: Distance of two multiples, in the unit of the counter, ≥ 1.
+        last: Count at which it fired last, or at the start.
 
     Example:
         >>> every = Every(10)
@@ -22,28 +19,17 @@ class Every:
         [12, 20, 45]
     """
 
-    interval: int
-    last: int = 0
-    _next: int = field(init=False, repr=False, compare=False)  # the smallest count at which it fires
-
-    def __post_init__(self) -> None:
-        self._move_on(self.last)
-
-    def _move_on(self, count: int) -> None:
-        self.last = count
-        self._next = (count // self.interval + 1) * self.interval
+    def __init__(self, interval: int, *, last: int = 0) -> None:
+        self._interval = interval
+        self._next = (last // interval + 1) * interval  # smallest count at which it fires
 
     def due(self, count: int) -> bool:
-        """Tells whether a multiple of the interval lies in ``(last, count]``, and moves on if so.
-
-        Args:
-            count: The counter now; never decreasing between two calls.
-        """
+        """Returns whether it fires, and if so, waits for the next multiple; ``count`` never decreases between calls."""
         if count < self._next:
             return False
-        self._move_on(count)
+        self._next = (count // self._interval + 1) * self._interval
         return True
 
     def would_fire(self, count: int) -> bool:
-        """Answers like :meth:`due` without moving on."""
+        """Returns what :meth:`due` would, and changes nothing."""
         return count >= self._next

@@ -1,141 +1,172 @@
-"""What the callbacks of one training share: the run, the counters, and how errors are taken."""
+"""State that the callbacks of one training share: counters, the tracker, the error policy and the job queue."""
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rlwandb_callbacks.callbacks.counters import Counters
+from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
+from rlwandb_callbacks.callbacks.lightning import find_wandb_logger
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.key_names import Naming
 from rlwandb_callbacks.core.values import Scalar, Value
-from rlwandb_callbacks.evaluation.report import Report
 from rlwandb_callbacks.evaluation.summary import Evaluation
-from rlwandb_callbacks.tracking.job_queue import JobQueue, Result
+from rlwandb_callbacks.tracking.job_queue import JobQueue
+from rlwandb_callbacks.tracking.result import Job, Result
 from rlwandb_callbacks.tracking.tracker import AlertingTracker, Tracker
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-    from rlwandb_callbacks.tracking.wandb_run import HeldRun
-
-    Listener = Callable[[Mapping[str, float], Mapping[str, float]], None]
-    EvaluationPart = Callable[[Evaluation], Callable[[], Mapping[str, Value]] | None]
-
+Listener: TypeAlias = Callable[[Mapping[str, float], Mapping[str, float]], None]
+"""Function of the axes and the scalars of a row, both by our own keys."""
+JobOfEvaluation: TypeAlias = Callable[[Evaluation], Job | None]
 NOTHING: Mapping[str, Value] = MappingProxyType({})
 
 
 class Session:
-    """Finds the run, writes rows to it, and lets go of it.
+    """Connects the callbacks of one training with its tracker, by default that of a W&B run.
 
-    Args:
-        cfg: The settings of the callbacks that share it.
-        tracker: Where to write instead of a W&B run, for tests and other trackers.
+    Attributes:
+        tracker: Tracker of the open run; None before it is opened, and on ranks other than zero.
+        run: W&B run behind the tracker, if there is one.
+        run_folder: Local folder of the latest W&B run, if there was one.
+        has_wandb_logger: Whether a WandbLogger of the Trainer writes to the same run.
+        published: Keys that evaluations put among the Trainer's metrics.
+        listeners: Called with every row that is written.
+        evaluation_jobs: Functions that add a job to each evaluation, by the name of their callback.
+        wants_observations: Whether evaluations keep the observations of their episodes.
     """
 
     def __init__(self, cfg: WandbRLConfig, tracker: Tracker | None = None) -> None:
         self.cfg = cfg
-        self.counters = Counters()
-        self.shares_rows_with_lightning = False
-        self._given_tracker = tracker
-        self._jobs: JobQueue | None = None
-        self._naming = Naming(cfg.naming)
-        self._listeners: list[Listener] = []
-        self._last_run_id: str | None = None
+        self.timer = LoggingTimer()
+        self.errors = ErrorPolicy(raises=cfg.on_error == "raise", timer=self.timer)
+        self.listeners: list[Listener] = []
         self.run_folder: Path | None = None
+        self.jobs = self._new_queue()
+        self._given_tracker = tracker
+        self._naming = Naming(cfg.naming) if cfg.naming else None
+        self._last_run_id: str | None = None
         self._forget_run()
-        self._reset()
+        self._start_counting()
+
+    def _new_queue(self) -> JobQueue:
+        return JobQueue(
+            self.cfg.executor,
+            queue_size=self.cfg.queue_size,
+            waits_when_full=self.cfg.queue_full == "wait",
+            max_bytes=self.cfg.videos.max_bytes,
+            on_fallback=self._warn_of_fallback,
+        )
 
     def _forget_run(self) -> None:
         self.tracker: Tracker | None = None
-        self._held: HeldRun | None = None
+        self.run: Any = None
+        self.has_wandb_logger = False
+        self.evaluation_jobs: dict[str, JobOfEvaluation] = {}
+        self.wants_observations = False
         self._users = 0
         self._is_connected = False
-        self.evaluation_parts: dict[str, EvaluationPart] = {}
-        self.wants_observations = False
 
-    def _reset(self) -> None:
+    def _start_counting(self) -> None:
         self.counters = Counters()
-        self.logging_timer = LoggingTimer()
-        self.written_at_update = -1
-        self.errors = 0
+        self.timer.reset()
+        self.errors.reset()
         self.skipped = 0
-        self._counts_written = {"logging/errors": 0, "logging/skipped": 0}
-        self._warned: set[str] = set()
         self.published: set[str] = set()
+        self._counts_written = {"logging/errors": 0, "logging/skipped": 0}
         self._axes: dict[str, float] = {"trainer/global_step": 0}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves the open run out, so that callbacks can be pickled and deep-copied at any time."""
-        closed: dict[str, Any] = {"tracker": None, "_held": None, "_users": 0, "_is_connected": False, "_jobs": None}
-        return {**vars(self), **closed, "evaluation_parts": {}}
+        """Leaves out the open run and the worker, so that callbacks can be pickled and copied at any time."""
+        open_only = ("tracker", "run", "jobs", "_users", "_is_connected", "evaluation_jobs")
+        return {name: value for name, value in vars(self).items() if name not in open_only}
 
-    @property
-    def run(self) -> Any:
-        """The W&B run that is written to; None where there is none."""
-        return None if self._held is None else self._held.run
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores a session that has no run yet."""
+        self.__dict__.update(state)
+        self.jobs = self._new_queue()
+        self._forget_run()
 
     def open(self, stage: str) -> None:
-        """Counts a callback that shares this session; the first one of a fit starts all counts anew."""
+        """Adds one callback to those that use this session; the first one of a fit resets all counts."""
         self._users += 1
         if self._users == 1 and stage == "fit":
-            self._reset()
+            self._start_counting()
 
     def connect(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Finds or opens the run, on rank zero only, once for all callbacks that share this session."""
+        """Finds or opens the run, once for all callbacks of this session, on rank zero only."""
         if self._is_connected:
             return
         self._is_connected = True
-        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-            self.tracker = self._given_tracker or self._wandb_tracker(trainer, module, stage)
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        if self._given_tracker is None:
+            self._connect_to_wandb(trainer, module, stage)
+        else:
+            self.tracker = self._given_tracker
 
-    def _wandb_tracker(self, trainer: Trainer, module: LightningModule, stage: str) -> Tracker | None:
+    def _connect_to_wandb(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         from rlwandb_callbacks.tracking import wandb_run
         from rlwandb_callbacks.tracking.wandb_tracker import WandbTracker
 
         logger = find_wandb_logger(trainer)
-        self.shares_rows_with_lightning = logger is not None
+        self.has_wandb_logger = logger is not None
         if logger is None:
-            held = wandb_run.open_run(self.cfg.run, again=None if stage == "fit" else self._last_run_id)
+            run = wandb_run.open_run(self.cfg.run, again=None if stage == "fit" else self._last_run_id)
         else:
-            held = wandb_run.hold(logger.experiment)
-        self._held = held
-        if not wandb_run.is_run(held.run):
-            return None
-        self._last_run_id, self.run_folder = held.run.id, Path(held.run.dir).parent
-        hyper_parameters = {} if logger else wandb_run.without_secrets(dict(module.hparams))
-        config = {**hyper_parameters, "rlwandb": wandb_run.without_secrets(self.cfg)}
-        held.run.config.update(config, allow_val_change=True)
-        return WandbTracker(held.run, step_metric=self.shown_as(self.cfg.run.step_metric))
+            run = wandb_run.use_run(logger.experiment)
+        self.run = run
+        if wandb_run.is_run(run):
+            self._last_run_id, self.run_folder = run.id, Path(run.dir).parent
+            wandb_run.update_config(run, self.cfg, {} if logger else module.hparams)
+            self.tracker = WandbTracker(run, step_metric=self.key_in_run(self.cfg.run.step_metric))
 
     def close(self, exit_code: int = 0) -> None:
-        """Lets go of the run once the last of the callbacks that share it has closed."""
+        """Finishes all jobs and releases the run, when the last callback of this session has closed."""
         self._users -= 1
         if self._users > 0:
             return
-        held = self._held
+        run = self.run
         try:
-            with self.guarded("Finishing"):
+            with self.errors.guard("Finishing"):
                 try:
                     self._finish_jobs()
                 finally:
                     self._flush()
-        finally:  # also if somebody loses patience and presses Ctrl-C once more
+        finally:  # also after a second Ctrl-C
             self._forget_run()
-            if held is not None:
-                with self.guarded("Finishing the run"):
-                    held.release(exit_code)
+            if run is not None:
+                with self.errors.guard("Finishing the run"):
+                    from rlwandb_callbacks.tracking.wandb_run import release_run
+
+                    release_run(run, exit_code)
+
+    def _finish_jobs(self) -> None:
+        abandoned = self.jobs.finish(self.cfg.finish_seconds)
+        if abandoned:
+            self.skipped += abandoned
+            self.errors.warn_once(
+                f"videos, pictures or maps were not ready {self.cfg.finish_seconds:g} s after the end of training and "
+                f"were abandoned ({abandoned} in the queue). Set finish_seconds higher to wait for them, or show fewer "
+                "or shorter episodes (videos.select, evaluation.max_steps).",
+                kind="abandoned",
+            )
 
     def _flush(self) -> None:
         if self.tracker is not None:
-            if (self.errors, self.skipped) != tuple(self._counts_written.values()):
+            if (self.errors.count, self.skipped) != tuple(self._counts_written.values()):
                 self._write(self._axes, {})
             self.tracker.flush()
+
+    def key_in_run(self, key: str) -> str:
+        """Returns the name of one of our keys in the run, by the preset of ``naming``."""
+        return key if self._naming is None else self._naming.key(key)
 
     def write(
         self,
@@ -143,30 +174,49 @@ class Session:
         module: LightningModule,
         values: Mapping[str, Value],
         *,
-        elsewhere: Mapping[str, Value] = NOTHING,
+        logged_elsewhere: Mapping[str, Value] = NOTHING,
     ) -> None:
-        """Writes one row, with its axes; does nothing where there is no run.
+        """Writes one row by our own keys, with its axes; does nothing without a tracker.
 
-        Args:
-            trainer: For the axes.
-            module: For the axes.
-            values: What to write.
-            elsewhere: What somebody else writes on this step, for listeners only.
+        ``logged_elsewhere`` holds values that Lightning logs on this step; only the listeners get them.
         """
-        if self.tracker is None:
-            return
-        self._axes = self.counters.axes(trainer, module)
-        self._write(self._axes, {**values, **self.logging_timer.values()}, elsewhere)
-        self.written_at_update = self.counters.updates
+        if self.tracker is not None:
+            self._axes = self.counters.axes(trainer, module)
+            self._write(self._axes, {**values, **self.timer.values()}, logged_elsewhere)
+
+    def _write(
+        self, axes: Mapping[str, float], values: Mapping[str, Value], logged_elsewhere: Mapping[str, Value] = NOTHING
+    ) -> None:
+        assert self.tracker is not None
+        counts = {"logging/errors": self.errors.count, "logging/skipped": self.skipped}
+        row = {**values, **{k: Scalar(count) for k, count in counts.items() if count > self._counts_written[k]}}
+        if self._naming is None:
+            self.tracker.write(axes, row)
+        else:
+            self.tracker.write(self._naming.row(axes), self._naming.row(row))
+        self._counts_written = counts
+        if self.listeners:
+            self._notify(axes, {**logged_elsewhere, **row})
+
+    def notify(self, trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:
+        """Passes values of the present step to the listeners without writing them."""
+        self._notify(self.counters.axes(trainer, module), values)
+
+    def _notify(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
+        numbers = {key: value.value for key, value in values.items() if isinstance(value, Scalar)}
+        for listener in self.listeners:
+            with self.errors.guard("Checking a row"):
+                listener(axes, numbers)
 
     def row_writer(self, trainer: Trainer, module: LightningModule) -> Callable[[Mapping[str, Value]], None]:
-        """Writes one row at the present step, whenever it is called; may be called on another thread."""
+        """Returns a function that writes a row at the present step; it may be called later, on another thread."""
         self._axes = self.counters.axes(trainer, module)
-        tracker, axes = self.tracker, self._naming.row(self._axes)
+        tracker, naming = self.tracker, self._naming or Naming()
+        axes = naming.row(self._axes)
 
         def write(values: Mapping[str, Value]) -> None:
             if tracker is not None:
-                tracker.write(axes, self._naming.row(values))
+                tracker.write(axes, naming.row(values))
 
         return write
 
@@ -175,173 +225,61 @@ class Session:
         trainer: Trainer,
         module: LightningModule,
         what: str,
-        work: Callable[[], Mapping[str, Value] | Report],
+        jobs: Sequence[Job],
         *,
-        on_report: Callable[[Report], None] | None = None,
-        counts: bool = True,
+        on_result: Callable[[Result], None] | None = None,
+        takes_place: bool = True,
     ) -> None:
-        """Has slow work done, and writes what it gives on the step at which it was submitted.
+        """Queues jobs and writes their values, once they are ready, on the step of this call.
 
-        Args:
-            trainer: For the axes.
-            module: For the axes.
-            what: What is being done, as the subject of a warning ("Embedding the data set").
-            work: Picklable, without a W&B run, a module or a trainer in it.
-            on_report: Takes what came of it, and tells what went wrong.
-            counts: Whether it takes a place in the queue; not so for what is done once.
+        The jobs are picklable, and hold neither a run nor a module nor a Trainer; ``what`` is their work, as the
+        subject of a warning ("Drawing the data set"). ``on_result`` gets the result and is responsible for its error,
+        which is reported by default. Jobs that are submitted once in a training need not take a place in the queue.
         """
         if self.tracker is None:
             return
         axes = self.counters.axes(trainer, module)
 
-        def take(outcome: Result) -> None:
-            report = (
-                outcome.result if isinstance(outcome.result, Report) else Report(outcome.result or {}, outcome.error)
-            )
-            if report.values and self.tracker is not None:
-                self._write(axes, report.values)
-            if on_report is not None:
-                on_report(report)
-            elif report.error is not None:
-                self.report(what, report.error)
+        def take(result: Result) -> None:
+            if result.values and self.tracker is not None:
+                self._write(axes, result.values)
+            if on_result is not None:
+                on_result(result)
+            elif result.error is not None:
+                self.errors.report_error(what, result.error)
 
-        with self.guarded(what):
-            if not self._queue().submit(work, take, counts=counts):
-                self.skipped += 1
-                self.warn_once(
-                    f"{what} was skipped, as {self.cfg.queue_size} reports are still under way; logging/skipped counts "
-                    "them. Evaluate less often, show fewer or shorter episodes, or set queue_full='wait'.",
-                    kind="skipped",
-                )
+        with self.errors.guard(what):
+            if not self.jobs.submit(jobs, take, takes_place=takes_place):
+                self._warn_of_full_queue(what)
 
-    def _queue(self) -> JobQueue:
-        if self._jobs is None:
-            self._jobs = JobQueue.from_config(self.cfg, self._warn_of_fallback)
-        return self._jobs
+    def _warn_of_full_queue(self, what: str) -> None:
+        self.skipped += 1
+        self.errors.warn_once(
+            f"{what} was skipped, as the queue of videos and pictures is full (queue_size={self.cfg.queue_size}); "
+            "logging/skipped counts what was skipped. Evaluate less often, show fewer or shorter episodes, or set "
+            "queue_full='wait'.",
+            kind="skipped",
+        )
 
     def _warn_of_fallback(self, reason: Exception) -> None:
-        self.warn_once(
-            f"no worker could take the slow work ({type(reason).__name__}: {reason}), so it is done in the training "
-            "process, which waits. An environment that is made by an importable function or class can be sent to a "
-            "worker; executor='inline' ends this warning.",
+        self.errors.warn_once(
+            f"videos and pictures are made in the training process, which waits for them, as no worker could take the "
+            f"job ({type(reason).__name__}: {reason}). An environment that is made by an importable function or class "
+            "can be sent to a worker; executor='inline' ends this warning.",
             kind="worker",
         )
 
-    def collect(self) -> None:
-        """Writes the reports that are ready."""
-        if self._jobs:
-            with self.guarded("Collecting reports"):
-                self._jobs.collect()
-
-    def _finish_jobs(self) -> None:
-        if not self._jobs:
-            return
-        given_up = self._jobs.finish(self.cfg.finish_seconds)
-        if given_up:
-            self.skipped += given_up
-            self.warn_once(
-                f"{given_up} reports were given up, as they were not ready {self.cfg.finish_seconds:g} s after the end "
-                "of training. Set finish_seconds higher to wait for them, or show fewer or shorter episodes "
-                "(videos.select, evaluation.max_steps).",
-                kind="given up",
-            )
-
-    def parts_for(self, evaluation: Evaluation) -> list[Callable[[], Mapping[str, Value]]]:
-        """What other callbacks have to add to the report of an evaluation, as work that pickles."""
-        works = []
-        for part in self.evaluation_parts.values():
-            with self.guarded("Looking at the evaluation"):
-                works.append(part(evaluation))
-        return [work for work in works if work is not None]
-
-    def _write(
-        self, axes: Mapping[str, float], values: Mapping[str, Value], elsewhere: Mapping[str, Value] = NOTHING
-    ) -> None:
-        assert self.tracker is not None
-        counts = {"logging/errors": self.errors, "logging/skipped": self.skipped}
-        news = {key: Scalar(count) for key, count in counts.items() if count > self._counts_written[key]}
-        row = {**values, **news}
-        self.tracker.write(self._naming.row(axes), self._naming.row(row))
-        self._counts_written = counts
-        self._tell(axes, {**elsewhere, **row})
-
-    def tell(self, trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:
-        """Gives values of the present step to those who listen, and writes nothing."""
-        self._tell(self.counters.axes(trainer, module), values)
-
-    def _tell(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
-        if not self._listeners:
-            return
-        numbers = {key: value.value for key, value in values.items() if isinstance(value, Scalar)}
-        for listener in self._listeners:
-            with self.guarded("Looking at a row"):
-                listener(axes, numbers)
-
-    def shown_as(self, key: str) -> str:
-        """What a key of ours is called in the run, by the preset that ``naming`` chose."""
-        return self._naming.key(key)
-
-    def listen(self, listener: Listener) -> None:
-        """Gives the axes and the scalars of each row, by our own keys, to a listener as well."""
-        if listener not in self._listeners:
-            self._listeners.append(listener)
-
-    def stop_listening(self, listener: Listener) -> None:
-        """Gives a listener nothing any more; one that does not listen is fine."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
-
     def alert(self, title: str, text: str, *, level: str) -> None:
-        """Tells somebody, by way of the tracker; a warning where the tracker has no way.
-
-        Args:
-            title: Less than 64 characters.
-            text: What was seen.
-            level: ``INFO``, ``WARN`` or ``ERROR``.
-        """
+        """Sends an alert, see :class:`AlertingTracker`; warns if the tracker has no alerts."""
         tracker: object = self.tracker
         if isinstance(tracker, AlertingTracker):
             tracker.alert(title, text, level)
         elif tracker is not None:
-            self.warn_once(f"{title}: {text}. (This tracker has no alerts of its own.)", kind=f"alert {title}")
-
-    @contextlib.contextmanager
-    def guarded(self, what: str) -> Iterator[None]:
-        """Keeps trouble with logging away from training, unless ``on_error`` is ``raise``.
-
-        Args:
-            what: What is being done, as the subject of the warning ("The evaluation").
-        """
-        try:
-            with self.logging_timer.running():
-                yield
-        except Exception as error:  # noqa: BLE001  # whatever fails in logging must not end a training
-            self.report(what, error)
-
-    def report(self, what: str, error: Exception) -> None:
-        """Counts an error and warns of the first of its kind; raises it where ``on_error`` is ``raise``."""
-        if self.cfg.on_error == "raise":
-            raise error
-        self.errors += 1
-        self.warn_once(f"{what} failed, and training goes on: {type(error).__name__}: {error}", kind=what)
-
-    def warn_once(self, message: str, *, kind: str) -> None:
-        """Warns, once for each kind in a training."""
-        if kind not in self._warned:
-            self._warned.add(kind)
-            warnings.warn(f"rlwandb: {message}", UserWarning, stacklevel=2)
-
-
-def find_wandb_logger(trainer: Trainer) -> Any:
-    """Finds the WandbLogger of either Lightning by the name of its class, without starting anything."""
-    for logger in trainer.loggers:
-        if any(cls.__name__ == "WandbLogger" for cls in type(logger).__mro__):
-            return logger
-    return None
+            self.errors.warn_once(f"{title}: {text}. (This tracker has no alerts of its own.)", kind=f"alert {title}")
 
 
 def sessions_in(trainer: Any, own: Session) -> list[Session]:
-    """The sessions of all callbacks of this package in a Trainer, of which parts of a group share one."""
+    """Returns the sessions of all callbacks of this package in a Trainer; the parts of a group share one."""
     found = [own]
     for callback in trainer.callbacks:
         for part in getattr(callback, "callbacks", (callback,)):

@@ -1,4 +1,4 @@
-"""All callbacks as one, configured by one object."""
+"""All callbacks as one, with one config."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from rlwandb_callbacks.callbacks.alerts.callback import AlertCallback
-from rlwandb_callbacks.callbacks.base import RUNTIME_ATTRIBUTES, RLCallback
+from rlwandb_callbacks.callbacks.base import RUNTIME_ATTRIBUTES, RLCallback, new_session
 from rlwandb_callbacks.callbacks.dataset import DatasetCallback
 from rlwandb_callbacks.callbacks.evaluation.callback import EvaluationCallback
 from rlwandb_callbacks.callbacks.gradients.callback import GradientsCallback
-from rlwandb_callbacks.callbacks.lightning import LightningCallback, adopt_loaded_namespaces
+from rlwandb_callbacks.callbacks.lightning import LightningCallback
 from rlwandb_callbacks.callbacks.metrics.callback import MetricsCallback
 from rlwandb_callbacks.callbacks.plasticity.callback import PlasticityCallback
 from rlwandb_callbacks.callbacks.rollouts.callback import RolloutsCallback
-from rlwandb_callbacks.config import WandbRLConfig, as_config
+from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.tracking.tracker import Tracker
 
 LAST_HOOKS = ("on_exception", "teardown")
@@ -30,86 +30,77 @@ def build_callbacks(
 
     Args:
         cfg: A config, or a mapping with its keys.
-        tracker: Where to write instead of a W&B run.
-        keywords: Keys of the config that win over ``cfg``.
+        tracker: Tracker to write to instead of a W&B run.
+        keywords: Keys of the config, which override those of ``cfg``.
 
     Example:
         >>> [type(callback).__name__ for callback in build_callbacks({"gradient_logger": True})]
         ['GradientsCallback', 'MetricsCallback', 'RolloutsCallback', 'EvaluationCallback']
     """
-    config = as_config(cfg, **keywords)
-    wanted: list[Callable[..., RLCallback]] = []
-    if config.gradient_logger:
-        wanted.append(GradientsCallback)
-    if config.plot_logger:
-        wanted += [MetricsCallback, RolloutsCallback]
-    elif config.alerts.enabled:  # their rules are about numbers that nobody wants to see
-        wanted.append(functools.partial(MetricsCallback, is_written=False))
-    if config.plasticity.enabled:
-        wanted.append(PlasticityCallback)
-    if config.vis_dataset:
-        wanted.append(DatasetCallback)
-    wanted.append(EvaluationCallback)
-    if config.alerts.enabled:
-        wanted.append(AlertCallback)
-    callbacks = [kind(config, tracker=tracker) for kind in wanted]
-    for callback in callbacks:
-        callback.share(callbacks[0].session)
-    return callbacks
+    session = new_session(cfg, tracker, keywords)
+    config = session.cfg
+    metrics = functools.partial(MetricsCallback, is_written=config.plot_logger)  # alerts also check unwritten metrics
+    is_wanted: dict[Callable[..., RLCallback], bool] = {
+        GradientsCallback: config.gradient_logger,
+        metrics: config.plot_logger or config.alerts.enabled,
+        RolloutsCallback: config.plot_logger,
+        PlasticityCallback: config.plasticity.enabled,
+        DatasetCallback: config.vis_dataset,
+        EvaluationCallback: True,
+        AlertCallback: config.alerts.enabled,
+    }
+    return [kind(session=session) for kind, wanted in is_wanted.items() if wanted]
 
 
 class CallbackGroup(LightningCallback):
-    """Several callbacks as one object in the Trainer, where every further object costs time in each batch.
+    """Several callbacks as one object in the Trainer, as each object there costs time in every batch.
 
-    Every hook that Lightning has is passed on to those parts that override it, in their order.
+    Every hook of Lightning is forwarded to the parts that override it, in their order.
 
     Args:
         callbacks: The parts.
     """
 
     def __init__(self, callbacks: Sequence[RLCallback]) -> None:
-        adopt_loaded_namespaces()
         super().__init__()
         self.callbacks = list(callbacks)
         self._listeners = {hook: [part for part in self.callbacks if overrides(part, hook)] for hook in HOOKS}
 
     @property
     def state_key(self) -> str:
-        """One key whatever the settings, so that checkpoints of other settings load."""
+        """The same key for all settings, so that checkpoints of other settings load."""
         return f"rlwandb_callbacks.{type(self).__name__}"
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of the parts by their keys."""
+        """Returns the states of the parts by their keys."""
         return {part.state_key: part.state_dict() for part in self.callbacks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Gives each part its state, as far as the checkpoint has one."""
+        """Restores the state of each part that the checkpoint has."""
         for part in self.callbacks:
             if part.state_key in state_dict:
                 part.load_state_dict(state_dict[part.state_key])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out what Lightning attaches while it runs."""
+        """Leaves out attributes that Lightning sets while it runs."""
         return {name: value for name, value in vars(self).items() if name not in RUNTIME_ATTRIBUTES}
 
 
 def _forwarding(hook: str) -> Callable[..., None]:
-    @functools.wraps(getattr(LightningCallback, hook))
     def forward(self: CallbackGroup, *args: Any, **kwargs: Any) -> None:
         for part in self._listeners[hook]:
             getattr(part, hook)(*args, **kwargs)
 
-    @functools.wraps(getattr(LightningCallback, hook))
     def forward_to_all(self: CallbackGroup, *args: Any, **kwargs: Any) -> None:
-        with contextlib.ExitStack() as calls:  # each is made, whatever the others raise
+        with contextlib.ExitStack() as calls:  # calls every part, even if one raises
             for part in reversed(self._listeners[hook]):
                 calls.callback(getattr(part, hook), *args, **kwargs)
 
-    return forward_to_all if hook in LAST_HOOKS else forward
+    return functools.wraps(getattr(LightningCallback, hook))(forward_to_all if hook in LAST_HOOKS else forward)
 
 
 def overrides(callback: LightningCallback, hook: str) -> bool:
-    """Tells whether a callback does anything in a hook."""
+    """Returns whether the class of a callback overrides a hook."""
     return getattr(type(callback), hook) is not getattr(LightningCallback, hook)
 
 
@@ -127,8 +118,8 @@ class WandbRLCallback(CallbackGroup):
         cfg: A :class:`rlwandb_callbacks.WandbRLConfig`, or a mapping with its keys: dict, EasyDict, OmegaConf.
         env: Short for ``evaluation.env``.
         policy: Short for ``evaluation.policy``.
-        tracker: Where to write instead of a W&B run, for tests and other trackers.
-        keywords: Further keys of the config; they win over ``cfg``.
+        tracker: Tracker to write to instead of a W&B run.
+        keywords: Further keys of the config, which override those of ``cfg``.
 
     Raises:
         rlwandb_callbacks.ConfigError: For an unknown key or a wrong value.
@@ -148,10 +139,10 @@ class WandbRLCallback(CallbackGroup):
         tracker: Any = None,
         **keywords: Any,
     ) -> None:
-        self.cfg = as_config(cfg, env=env, policy=policy, **keywords)
-        super().__init__(build_callbacks(self.cfg, tracker=tracker))
+        super().__init__(build_callbacks(cfg, tracker=tracker, env=env, policy=policy, **keywords))
+        self.cfg = self.callbacks[0].cfg
 
     @property
     def run_folder(self) -> Path | None:
-        """Folder of the latest W&B run on this machine; None before there was one, and on ranks other than zero."""
+        """Local folder of the latest W&B run; None before the first one, and on ranks other than zero."""
         return self.callbacks[0].session.run_folder

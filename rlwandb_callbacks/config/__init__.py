@@ -1,7 +1,7 @@
-"""The settings of all callbacks: frozen dataclasses that are checked once, when they are made.
+"""Settings of all callbacks: frozen dataclasses that validate their fields.
 
-The flat keys of :class:`WandbRLConfig` keep the meaning that they have in DI-engine's logger; a section per callback
-holds the tuning of its part. Any mapping with the same keys serves as well: see :func:`as_config`.
+The flat keys of :class:`WandbRLConfig` have the same meaning as in DI-engine's logger; the settings of each callback
+are in a section of their own. A mapping with the same keys is accepted too: see :func:`as_config`.
 
 Example:
     >>> as_config({"action_logger": "q value", "evaluation": {"episodes": 4}}).evaluation.episodes
@@ -12,22 +12,16 @@ Example:
     rlwandb_callbacks.errors.ConfigError: Unknown key 'epsiodes' (value 4) in evaluation. Did you mean 'episodes'? ...
 """
 
-from rlwandb_callbacks.config.alerts import AlertsConfig
 from rlwandb_callbacks.config.dataset import DatasetConfig, EmbeddingConfig
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.from_mapping import as_config
-from rlwandb_callbacks.config.gradients import GradientsConfig
-from rlwandb_callbacks.config.metrics import MetricsConfig
-from rlwandb_callbacks.config.plasticity import PlasticityConfig
-from rlwandb_callbacks.config.root import ACTION_LOGGERS, DATASET_FORMATS, WandbRLConfig
-from rlwandb_callbacks.config.run import STEP_METRICS, RunConfig
-from rlwandb_callbacks.config.validation import check_types
+from rlwandb_callbacks.config.root import DATASET_FORMATS, WandbRLConfig
+from rlwandb_callbacks.config.run import RunConfig
+from rlwandb_callbacks.config.training import AlertsConfig, GradientsConfig, MetricsConfig, PlasticityConfig
 from rlwandb_callbacks.config.videos import VideosConfig
 
 __all__ = [
-    "ACTION_LOGGERS",
     "DATASET_FORMATS",
-    "STEP_METRICS",
     "AlertsConfig",
     "DatasetConfig",
     "EmbeddingConfig",
@@ -39,5 +33,4 @@ __all__ = [
     "VideosConfig",
     "WandbRLConfig",
     "as_config",
-    "check_types",
 ]

@@ -1,4 +1,4 @@
-"""Makes a config of what the user gave: a config, any mapping with its keys, keywords."""
+"""Creates a config from what a user passes: a config, a mapping with its keys, keywords."""
 
 from __future__ import annotations
 
@@ -7,93 +7,86 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
+from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.root import WandbRLConfig
-from rlwandb_callbacks.config.validation import field_types
+from rlwandb_callbacks.config.validation import Section, field_types
 from rlwandb_callbacks.errors import ConfigError, nearest
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Section)
 
 
 def as_config(cfg: WandbRLConfig | Mapping[str, Any] | None = None, **keywords: Any) -> WandbRLConfig:
-    """Makes a checked config of what the user gave.
+    """Creates a validated config.
 
     Args:
         cfg: A config, or a mapping with its keys (dict, EasyDict, OmegaConf), or None for the defaults.
-        keywords: Keys of :class:`WandbRLConfig` that win over ``cfg``; ``env`` and ``policy`` are short for
+        keywords: Keys of :class:`WandbRLConfig` that override ``cfg``; ``env`` and ``policy`` are short for
             ``evaluation.env`` and ``evaluation.policy``.
 
     Raises:
-        ConfigError: For an unknown key or a wrong value; the message names the key, the value and what is allowed.
+        ConfigError: If a key is unknown or a value wrong. The message names the key, the value and what is allowed.
     """
-    if cfg is None:
-        given: dict[str, Any] = {}
-    elif isinstance(cfg, WandbRLConfig):
-        given = {item.name: getattr(cfg, item.name) for item in fields(cfg)}
-    elif isinstance(cfg, Mapping):
-        given = _plain(cfg)
-    else:
-        raise ConfigError(
-            f"cfg is {cfg!r} of type {type(cfg).__name__}; allowed are a WandbRLConfig, a mapping with its keys, "
-            "or None."
-        )
-    shorthand = {name: keywords.pop(name) for name in ("env", "policy") if name in keywords}
-    given |= _plain(keywords)
-    shorthand = {name: value for name, value in shorthand.items() if value is not None}
+    shorthand = {name: value for name in ("env", "policy") if (value := keywords.pop(name, None)) is not None}
+    values = _plain(_values(cfg, WandbRLConfig, "cfg")) | _plain(keywords)
     if shorthand:
-        given["evaluation"] = _as_mapping(given.get("evaluation", {}), "evaluation") | shorthand
-    config = _build(WandbRLConfig, given, "")
+        values["evaluation"] = _values(values.get("evaluation"), EvaluationConfig, "evaluation") | shorthand
+    config = _build(WandbRLConfig, values, "")
     if config.video_logger and config.evaluation.env is None:
         raise ConfigError(
             "video_logger is True, which needs an environment to play in, and evaluation.env is None. Set "
-            "evaluation.env "
-            "(a Gymnasium id such as 'CartPole-v1', or a function that makes an environment) and evaluation.policy, or "
-            "leave video_logger out."
+            "evaluation.env (a Gymnasium id such as 'CartPole-v1', or a function that makes an environment) and "
+            "evaluation.policy, or leave video_logger out."
         )
     return config
 
 
-def _build(cls: type[T], given: Mapping[str, Any], path: str) -> T:
-    hints = field_types(cls)
+def _build(cls: type[T], raw_values: Mapping[str, Any], path: str) -> T:
+    types = field_types(cls)
     values = {}
-    for key, raw in given.items():
-        if key not in hints:
-            place = f" in {path}" if path else ""
-            advice = _home_of(str(key), cls) or nearest(str(key), hints)
+    for key, raw in raw_values.items():
+        if key not in types:
+            where = f" in {path}" if path else ""
+            advice = _section_advice(str(key), cls) or nearest(str(key), types)
             raise ConfigError(
-                f"Unknown key '{key}' (value {raw!r}){place}.{advice} Known keys{place}: {', '.join(hints)}."
+                f"Unknown key '{key}' (value {raw!r}){where}.{advice} Known keys{where}: {', '.join(types)}."
             )
-        section = hints[key]
-        is_section = isinstance(section, type) and is_dataclass(section)
-        if is_section and not is_dataclass(raw):
-            values[key] = _build(section, _as_mapping(raw, key), f"{path}.{key}" if path else key)
+        if _is_section(types[key]) and not is_dataclass(raw):
+            subpath = f"{path}.{key}" if path else key
+            values[key] = _build(types[key], _values(raw, types[key], subpath), subpath)
         else:
-            values[key] = list(raw) if isinstance(raw, tuple) and list in _origins(section) else raw
+            values[key] = list(raw) if isinstance(raw, tuple) and _allows_list(types[key]) else raw
     return cls(**values)
 
 
-def _home_of(key: str, cls: Any) -> str:
-    """Says which sections have a key that was looked for outside of them; empty where none has."""
-    sections = {name: hint for name, hint in field_types(cls).items() if isinstance(hint, type) and is_dataclass(hint)}
-    homes = [name for name, section in sections.items() if key in field_types(section)]
-    return f" It belongs into {' or '.join(repr(home) for home in homes)}." if homes else ""
+def _section_advice(key: str, cls: type[Section]) -> str:
+    sections = {name: hint for name, hint in field_types(cls).items() if _is_section(hint)}
+    owners = [name for name, section in sections.items() if key in field_types(section)]
+    return f" It belongs to {' or '.join(map(repr, owners))}." if owners else ""
 
 
-def _origins(hint: Any) -> set[Any]:
-    return {typing.get_origin(option) or option for option in (*typing.get_args(hint), hint)}
+def _is_section(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Section)
 
 
-def _as_mapping(value: Any, name: str) -> dict[str, Any]:
-    if value is None:
+def _allows_list(hint: Any) -> bool:
+    return any(typing.get_origin(option) is list for option in (hint, *typing.get_args(hint)))
+
+
+def _values(section: Any, cls: type[Section], name: str) -> dict[str, Any]:
+    if section is None:
         return {}
-    if is_dataclass(value):
-        return {item.name: getattr(value, item.name) for item in fields(value)}
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise ConfigError(f"{name} is {value!r}; it is a section and takes a mapping of its keys.")
+    if isinstance(section, cls):
+        return {item.name: getattr(section, item.name) for item in fields(section)}
+    if isinstance(section, Mapping):
+        return dict(section)
+    raise ConfigError(
+        f"{name} is {section!r} of type {type(section).__name__}; it must be a mapping of its keys, {cls.__name__} or "
+        "null."
+    )
 
 
 def _plain(value: Any) -> Any:
-    """Turns the containers of EasyDict and OmegaConf into plain ones; plain ones keep their keys and types."""
+    """Converts the containers of EasyDict and OmegaConf to plain ones; plain ones keep their keys and types."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if type(value) in (list, tuple):

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from rlwandb_callbacks.config.validation import check_types, require_one_of
-
-STEP_METRICS = ("trainer/global_step", "time/env_steps", "time/updates")
+from rlwandb_callbacks.config.validation import OneOf, Section
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """The W&B run that is opened where neither a WandbLogger nor ``wandb.init`` opened one.
+class RunConfig(Section, key="run"):
+    """The W&B run that is opened if neither a WandbLogger nor ``wandb.init`` opened one.
 
     Args:
         project: W&B project.
         name: Name of the run.
         entity: W&B user or team.
-        group: Runs that belong together.
+        group: Name of the group of runs that this run belongs to.
         tags: Labels of the run.
         notes: Longer description.
-        mode: ``online``, ``offline`` or ``disabled``; by default ``WANDB_MODE``, else online where an account and the
-            network are there and offline where not.
-        id: Identifier, to go on with a run.
+        mode: ``online``, ``offline`` or ``disabled``; by default ``WANDB_MODE``, else online if there are an account
+            and a network, and offline if not.
+        id: Identifier of a run to resume.
         resume: ``allow``, ``must``, ``never`` or ``auto``.
         config: Further entries of the run's config.
-        step_metric: X axis of what the callbacks log: ``trainer/global_step``, ``time/env_steps`` or ``time/updates``.
-            Every row carries all three that are known, so that W&B can change it later.
+        step_metric: X axis of all charts: ``trainer/global_step``, ``time/env_steps`` or ``time/updates``. Every row
+            has all of the three that are known, so the axis can be changed in W&B later.
     """
 
     project: str | None = None
@@ -36,16 +34,8 @@ class RunConfig:
     group: str | None = None
     tags: list[str] = field(default_factory=list)
     notes: str | None = None
-    mode: str | None = None
+    mode: Annotated[str, OneOf("online", "offline", "disabled")] | None = None
     id: str | None = None
-    resume: str | None = None
+    resume: Annotated[str, OneOf("allow", "must", "never", "auto")] | None = None
     config: dict[str, Any] = field(default_factory=dict)
-    step_metric: str = "trainer/global_step"
-
-    key_prefix = "run."
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require_one_of(self, "mode", (None, "online", "offline", "disabled"))
-        require_one_of(self, "resume", (None, "allow", "must", "never", "auto"))
-        require_one_of(self, "step_metric", STEP_METRICS)
+    step_metric: Annotated[str, OneOf("trainer/global_step", "time/env_steps", "time/updates")] = "trainer/global_step"

@@ -1,94 +1,138 @@
-"""Checks of values that a user wrote, with messages that name the field, the value and what is allowed."""
+"""Checks settings against the annotations of their fields: types, ranges and names that are allowed."""
 
 from __future__ import annotations
 
 import numbers
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 from rlwandb_callbacks.errors import ConfigError, nearest
 
-# What an environment, a spec, a parallel environment of PettingZoo, or a trained agent has that cannot be called.
-MAKES_OR_ACTS = ("spec", "possible_agents", "predict")
+# An environment, a PettingZoo environment or a trained agent has one of these attributes and is not callable.
+ENV_OR_AGENT_ATTRIBUTES = ("spec", "possible_agents", "predict")
+TYPE_NAMES: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+    dict: "a mapping",
+    Callable: "a callable",
+    Executor: "a concurrent.futures.Executor",
+}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Range of a number, as metadata of an ``Annotated`` type.
+
+    Example:
+        >>> bounds = Bounds(gt=0, le=1)
+        >>> str(bounds), bounds.allows(0), bounds.allows(1)
+        ('> 0 and ≤ 1', False, True)
+    """
+
+    ge: float | None = None  # ≥
+    gt: float | None = None  # >
+    le: float | None = None  # ≤
+    lt: float | None = None  # <
+
+    def allows(self, value: float) -> bool:
+        """Returns whether a number is in the range; NaN never is."""
+        return (
+            (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def __str__(self) -> str:
+        limits = {"≥": self.ge, ">": self.gt, "≤": self.le, "<": self.lt}
+        return " and ".join(f"{sign} {limit:,}" for sign, limit in limits.items() if limit is not None)
+
+
+class OneOf:
+    """Allowed names, as metadata of an ``Annotated`` type.
+
+    ``Literal`` would be checked by jsonargparse first, whose message suggests no name.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def allows(self, value: str) -> bool:
+        """Returns whether a name is allowed."""
+        return value in self.names
+
+
+PositiveInt = Annotated[int, Bounds(ge=1)]
+NonNegativeInt = Annotated[int, Bounds(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Base class of all settings; checks every field when an instance is created.
+
+    Args:
+        key: Key of the section in the config, as a keyword of the subclass; the root has none.
+
+    Raises:
+        ConfigError: If a field has a wrong value. The message names the field, the value and what is allowed.
+    """
+
+    _key_prefix = ""
+
+    def __init_subclass__(cls, key: str = "") -> None:
+        if key:
+            cls._key_prefix = f"{key}."
+
+    def __post_init__(self) -> None:
+        for name, hint in field_types(type(self)).items():
+            value = getattr(self, name)
+            if not _fits(value, hint):
+                *others, last = options = _options(hint)
+                allowed = f"{', '.join(others)} or {last}" if others else last
+                advice = nearest(str(value), [option.strip("'") for option in options])
+                raise ConfigError(f"{self._key_prefix}{name} is {value!r}; it must be {allowed}.{advice}")
 
 
 def field_types(cls: Any) -> dict[str, Any]:
-    """The fields of a dataclass by name, each with its annotation as types."""
-    return typing.get_type_hints(cls)
-
-
-def check_types(section: Any) -> None:
-    """Checks each field of a dataclass against its annotation.
-
-    Raises:
-        ConfigError: Naming the field, its value and what is allowed.
-    """
-    for name, hint in field_types(type(section)).items():
-        value = getattr(section, name)
-        if not _fits(value, hint):
-            raise ConfigError(f"{_full_name(section, name)} is {value!r}; allowed is {_in_words(hint)}.")
+    """Returns the type of each field of a dataclass by name."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {item.name: hints[item.name] for item in fields(cls)}
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
+    if origin is Annotated:
+        return _fits(value, arguments[0]) and bool(arguments[1].allows(value))
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
+        return any(_fits(value, option) for option in arguments)
     if origin is Callable:
-        return callable(value) or any(hasattr(value, name) for name in MAKES_OR_ACTS)
+        return callable(value) or any(hasattr(value, name) for name in ENV_OR_AGENT_ATTRIBUTES)
     if origin in (list, dict):
-        item_hint = typing.get_args(hint)[-1]
         items = value.values() if isinstance(value, dict) else value
-        return isinstance(value, origin) and all(_fits(item, item_hint) for item in items)
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return isinstance(value, type(None) if hint is None else hint)
+        return isinstance(value, origin) and all(_fits(item, arguments[-1]) for item in items)
+    if hint in (int, float):
+        number = numbers.Integral if hint is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    return isinstance(value, hint)
 
 
-def _in_words(hint: Any) -> str:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_in_words(option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is list:
-        return f"a list of {_in_words(typing.get_args(hint)[0])}"
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "nothing (null)"}
-    origins = {
-        dict: "a mapping",
-        Callable: "a callable",
-        Executor: "a concurrent.futures.Executor",
-    }
-    return names.get(hint) or origins.get(typing.get_origin(hint) or hint) or str(hint)
-
-
-def _full_name(section: Any, name: str) -> str:
-    return f"{section.key_prefix}{name}"
-
-
-def require(section: Any, name: str, allowed: Callable[[Any], bool], in_words: str) -> None:
-    """Raises a ConfigError unless ``allowed`` holds for a field; ``in_words`` says what is allowed."""
-    value = getattr(section, name)
-    if not allowed(value):
-        raise ConfigError(f"{_full_name(section, name)} is {value!r}; allowed is {in_words}.")
-
-
-def require_one_of(section: Any, name: str, allowed: Sequence[Any]) -> None:
-    """Raises a ConfigError unless a field is one of ``allowed``."""
-    value = getattr(section, name)
-    if value not in allowed:
-        options = ", ".join("null" if option is None else repr(option) for option in allowed)
-        raise ConfigError(
-            f"{_full_name(section, name)} is {value!r}; allowed are {options}."
-            f"{nearest(str(value), [str(option) for option in allowed])}"
-        )
-
-
-def path_text(path: Any) -> Any:
-    """The text of a path; anything else as it is."""
-    return path.__fspath__() if hasattr(path, "__fspath__") else path
+def _options(hint: Any) -> list[str]:
+    """Describes each alternative that a type allows."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        base, constraint = arguments
+        return [f"{name!r}" for name in constraint.names] if base is str else [f"{TYPE_NAMES[base]} {constraint}"]
+    if origin in (typing.Union, types.UnionType):
+        return [option for part in arguments for option in _options(part)]
+    if origin is list:
+        return [f"a list of {' and '.join(_options(arguments[0]))}"]
+    return [TYPE_NAMES.get(origin or hint) or hint.__name__]

@@ -1,1 +1,1 @@
-"""Pure core: numpy in, values out. No torch, no Lightning, no wandb, no files, no clocks, no global random state."""
+"""Data types that all folders share. Depends on numpy only: not on torch, Lightning, wandb or drawing libraries."""

@@ -1,4 +1,4 @@
-"""What an environment's actions are called and where their bounds lie."""
+"""Names and bounds of an environment's actions."""
 
 from __future__ import annotations
 
@@ -11,86 +11,57 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class DiscreteActions:
-    """A finite set of actions.
-
-    Args:
-        names: One per action, in order.
-        first: The integer that stands for ``names[0]`` (``Discrete.start``).
-    """
+    """A finite set of actions, with one name per action, in order."""
 
     names: tuple[str, ...]
-    first: int = 0
+    first: int = 0  # integer of the action names[0] (Discrete.start)
 
 
 @dataclass(frozen=True)
 class ContinuousActions:
-    """A box of real numbers.
+    """A box of real numbers with D dimensions."""
 
-    Args:
-        low: Shape ``[D]``, ``-inf`` where unbounded.
-        high: Shape ``[D]``, ``inf`` where unbounded.
-        names: One per dimension; by default they are numbered.
-    """
-
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    names: tuple[str, ...] = ()
+    low: NDArray[np.float64]  # shape [D], -inf if unbounded
+    high: NDArray[np.float64]  # shape [D], inf if unbounded
+    names: tuple[str, ...] = ()  # one per dimension; by default they are numbered
 
 
 @dataclass(frozen=True)
 class GroupedActions:
-    """Several finite choices that are made at once (``MultiDiscrete``).
+    """Several discrete actions that are taken together (``MultiDiscrete``); multidimensional ones are flattened."""
 
-    Args:
-        groups: One per dimension of the action, in order; arrays of choices are flattened.
-        titles: What each is called; by default they are numbered.
-    """
-
-    groups: tuple[DiscreteActions, ...]
-    titles: tuple[str, ...] = ()
+    groups: tuple[DiscreteActions, ...]  # one per dimension of the action, in order
+    titles: tuple[str, ...] = ()  # one per group; by default they are numbered
 
 
 @dataclass(frozen=True)
 class BinaryActions:
-    """Switches, each of them off (0) or on (1) (``MultiBinary``).
+    """Several binary actions, each off (0) or on (1) (``MultiBinary``); multidimensional ones are flattened."""
 
-    Args:
-        names: One per switch, in order; arrays of switches are flattened.
-    """
-
-    names: tuple[str, ...]
-
-    def as_groups(self) -> GroupedActions:
-        """The same as choices between 0 and 1.
-
-        Example:
-            >>> BinaryActions(("jump",)).as_groups().groups[0].names
-            ('0', '1')
-        """
-        return GroupedActions((DiscreteActions(("0", "1")),) * len(self.names))
+    names: tuple[str, ...]  # one per dimension, in order
 
 
 @dataclass(frozen=True)
 class OtherActions:
-    """Any other space: actions are shown as they are written."""
+    """Actions of any other space, which are shown as text."""
 
 
 ActionSpec: TypeAlias = DiscreteActions | ContinuousActions | GroupedActions | BinaryActions | OtherActions
 
 
 def choices_of(actions: ActionSpec) -> tuple[DiscreteActions, ...]:
-    """The finite choices that an action consists of, in the order of its dimensions; none for other spaces.
+    """Returns the discrete parts of an action, in the order of its dimensions; none for other spaces.
 
     Example:
-        >>> len(choices_of(DiscreteActions(("left", "right")))), len(choices_of(OtherActions()))
-        (1, 0)
+        >>> choices_of(BinaryActions(("jump",)))
+        (DiscreteActions(names=('0', '1'), first=0),)
     """
     match actions:
         case DiscreteActions():
             return (actions,)
         case GroupedActions(groups=groups):
             return groups
-        case BinaryActions():
-            return actions.as_groups().groups
+        case BinaryActions(names=names):
+            return (DiscreteActions(("0", "1")),) * len(names)
         case _:
             return ()

@@ -1,7 +1,8 @@
-"""One played episode, and what the policy thought at every step of it."""
+"""An episode, and the scores of the policy at each of its steps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -9,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.infos import InfoNumbers
+from rlwandb_callbacks.core.infos import InfoSummary
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -31,7 +32,7 @@ class Probabilities:
 
     Args:
         values: Shape ``[..., A]``, in [0, 1]; sums to 1 over the last axis.
-        source: What they were made from, when not by the policy itself ("softmax of q-values").
+        source: Where they come from, if not from the policy itself ("softmax of q-values").
     """
 
     values: Floats
@@ -40,12 +41,12 @@ class Probabilities:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A Gaussian policy over a continuous action, or the summary of one that was squashed.
+    """A Gaussian policy over a continuous action, or the moments of a squashed one.
 
     Args:
         mean: Shape ``[..., D]``, in action units.
         std: Shape ``[..., D]``, in action units, ≥ 0.
-        entropy: Shape ``[...]``, in nats, as the policy's distribution tells it; None where it does not.
+        entropy: Shape ``[...]``, in nats, from the policy's distribution; None if it does not define one.
     """
 
     mean: Floats
@@ -55,37 +56,28 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Grouped:
-    """Scores of an action that consists of several finite choices: of ``MultiDiscrete`` and ``MultiBinary``.
+    """Scores of several discrete actions that are taken together (``MultiDiscrete``, ``MultiBinary``).
 
     Args:
-        groups: One per choice, in the order of the action's dimensions, all of one kind and with the same leading
-            axes. A switch of ``MultiBinary`` is a choice between 0 and 1.
-
-    Example:
-        >>> Grouped((Probabilities(np.array([0.5, 0.5])), Probabilities(np.array([0.1, 0.2, 0.7])))).kind
-        <class 'rlwandb_callbacks.core.episode.Probabilities'>
+        groups: One per dimension of the action, in order, all of one type and with the same leading axes. A dimension
+            of ``MultiBinary`` has the options 0 and 1.
     """
 
     groups: tuple[QValues | Probabilities, ...]
-
-    @property
-    def kind(self) -> type[QValues | Probabilities]:
-        """What the groups are."""
-        return type(self.groups[0])
 
 
 PolicyScores: TypeAlias = QValues | Probabilities | Gaussian | Grouped
 
 
 def groups_of(scores: PolicyScores | None) -> tuple[QValues | Probabilities, ...]:
-    """The finite choices that scores are about; none for a Gaussian, or where there are no scores."""
+    """Returns the scores of each discrete part of an action; none for a Gaussian and for None."""
     if isinstance(scores, Grouped):
         return scores.groups
     return (scores,) if isinstance(scores, QValues | Probabilities) else ()
 
 
 def row_of(scores: PolicyScores, index: int) -> PolicyScores:
-    """Takes one row along the first axis of scores.
+    """Returns one row along the first axis of scores.
 
     Example:
         >>> row_of(QValues(np.array([[1.0, 2.0], [3.0, 4.0]])), 1).values
@@ -100,9 +92,9 @@ def row_of(scores: PolicyScores, index: int) -> PolicyScores:
 
 
 def stack_scores(rows: list[PolicyScores]) -> PolicyScores | None:
-    """Stacks the scores of T steps into one with a leading axis ``[T, ...]``; None where there are no rows.
+    """Stacks the scores of T steps along a new leading axis ``[T, ...]``; returns None if there are no rows.
 
-    All rows are of the kind of the first, as one policy gives one kind.
+    All rows must have the type of the first; a policy has one type of scores.
     """
     if not rows:
         return None
@@ -121,14 +113,14 @@ def stack_scores(rows: list[PolicyScores]) -> PolicyScores | None:
 
 @dataclass(frozen=True)
 class PolicyStep:
-    """What a policy does in a batch of B states.
+    """Output of a policy for a batch of B states.
 
     Args:
-        actions: Shape ``[B, ...]``, as the environment takes them. For ``Dict`` and ``Tuple`` spaces such arrays in a
-            dict or tuple.
-        scores: Leading axis B, where the policy gives any.
-        values: Shape ``[B]``: V(s), where the policy gives it.
-        chosen_q: Shape ``[B]``: Q(s, a) of ``actions``, where a critic gives it and ``scores`` do not hold it.
+        actions: Shape ``[B, ...]``, as the environment accepts them. For ``Dict`` and ``Tuple`` spaces a dict or tuple
+            of such arrays.
+        scores: Scores with the leading axis B, if the policy has any.
+        values: V(s), shape ``[B]``, if the policy returns it.
+        chosen_q: Q(s, a) of ``actions``, shape ``[B]``, if a critic returns it and ``scores`` do not contain it.
     """
 
     actions: NDArray[np.generic]
@@ -142,27 +134,27 @@ class Episode:
     """A complete episode of T steps.
 
     Args:
-        actions: Shape ``[T, ...]``, as they were given to the environment; dicts and tuples in an array of objects.
-        rewards: Shape ``[T]``, undiscounted, in the environment's unit.
-        terminated: The environment ended in a terminal state.
+        actions: Actions as passed to the environment, shape ``[T, ...]``; dicts and tuples in an array of objects.
+        rewards: Undiscounted rewards, shape ``[T]``, in the environment's unit.
+        terminated: The environment reached a terminal state.
         truncated: The environment, or ``max_steps``, cut the episode.
-        seed: What the environment was reset with; None when unknown (then it cannot be played again).
-        scores: Leading axis T: what the policy gave for each action, before it was taken.
-        values: Shape ``[T]``: V(s) where the policy gives it.
-        chosen_q: Shape ``[T]``: Q(s, a) of the actions, where a critic gives it and ``scores`` do not hold it.
-        success: What the environment said of the outcome, where it says so.
-        cut_at: The step limit that ended it, when it was ours and not the environment's.
-        digests: Shape ``[T + 1]``, ``uint32``: fingerprints of observation and reward, by which a replay is checked.
-        frames: Shape ``[T + 1, H, W, 3]``, ``uint8`` RGB, for episodes that bring their pictures along.
-        infos: What the numeric keys of the environment's ``info`` came to.
-        agent_returns: Undiscounted return by agent, where several play together; ``rewards`` are their sums then.
-        observations: Shape ``[ceil(T / observation_stride), ...]``, those of dicts and tuples flat: the states in which
-            every ``observation_stride``-th action was taken, for episodes that bring them along.
+        seed: Seed of the environment's reset; None if unknown (the episode cannot be replayed then).
+        scores: Scores of the policy for each action, with the leading axis T.
+        values: V(s), shape ``[T]``, if the policy returns it.
+        chosen_q: Q(s, a) of the actions, shape ``[T]``, if a critic returns it and ``scores`` do not contain it.
+        success: Whether the episode was a success, if the environment reports it.
+        cut_at: The step limit that ended the episode, if it was ``evaluation.max_steps`` and not the environment's.
+        digests: Fingerprints of observation and reward, shape ``[T + 1]``, ``uint32``, to check a replay.
+        frames: RGB frames, shape ``[T + 1, H, W, 3]``, ``uint8``, if they were recorded.
+        infos: Summary of each numeric key of the environment's ``info``.
+        agent_returns: Undiscounted return by agent if several play together; ``rewards`` are their sums then.
+        observations: Observations of every ``observation_stride``-th action, shape ``[ceil(T / observation_stride),
+            ...]``, dicts and tuples flattened, if they were recorded.
         observation_stride: Steps between two of ``observations``, ≥ 1.
 
     Raises:
-        ValueError: If the lengths of actions, rewards, scores, values, chosen_q, digests, frames or observations do not
-            agree.
+        ValueError: If actions, scores, values, chosen_q, digests, frames or observations do not match the number of
+            rewards.
 
     Example:
         >>> episode = Episode(actions=np.array([0, 1]), rewards=np.array([1.0, 2.0]), terminated=True)
@@ -182,29 +174,23 @@ class Episode:
     cut_at: int | None = None
     digests: NDArray[np.uint32] | None = field(default=None, repr=False)
     frames: NDArray[np.uint8] | None = field(default=None, repr=False)
-    infos: Mapping[str, InfoNumbers] = field(default_factory=dict, repr=False)
+    infos: Mapping[str, InfoSummary] = field(default_factory=dict, repr=False)
     agent_returns: Mapping[str, float] = field(default_factory=dict, repr=False)
     observations: NDArray[np.float32] | None = field(default=None, repr=False)
     observation_stride: int = field(default=1, repr=False)
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)
-        per_step = {
-            "actions": self.actions,
-            "values": self.values,
-            "chosen_q": self.chosen_q,
-            "scores": _score_array(self.scores),
-        }
-        per_state = {"digests": self.digests, "frames": self.frames}
-        thinned = {"observations": self.observations}
-        kept = -(-steps // self.observation_stride)
-        for expected, arrays in ((steps, per_step), (steps + 1, per_state), (kept, thinned)):
-            for name, array in arrays.items():
-                if array is not None and len(array) != expected:
-                    raise ValueError(
-                        f"Episode.{name} has {len(array)} entries along its first axis; with {steps} rewards it must "
-                        f"have {expected}."
-                    )
+        expected = dict.fromkeys(("actions", "values", "chosen_q", "scores"), steps)
+        expected |= dict.fromkeys(("digests", "frames"), steps + 1)
+        expected["observations"] = math.ceil(steps / self.observation_stride)
+        for name, count in expected.items():
+            array = _score_array(self.scores) if name == "scores" else getattr(self, name)
+            if array is not None and len(array) != count:
+                raise ValueError(
+                    f"Episode.{name} has {len(array)} entries along its first axis; with {steps} rewards it must have "
+                    f"{count}."
+                )
 
     @property
     def length(self) -> int:
@@ -226,7 +212,7 @@ class Episode:
 
     @property
     def ending(self) -> str:
-        """How it ended, in words for captions and panels."""
+        """How the episode ended, as text for captions and panels."""
         if self.cut_at is not None:
             return f"cut at {self.cut_at:,} steps"
         return "terminated" if self.terminated else "truncated"

@@ -1,4 +1,4 @@
-"""Writes files whole, and checks that a folder takes files."""
+"""Atomic writes, and a check that a folder is writable."""
 
 from __future__ import annotations
 
@@ -12,19 +12,12 @@ from rlwandb_callbacks.errors import ConfigError, sentence
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Puts a file in its place once it is written; if that fails, an older one of that name stays as it is.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path to write to, and moves the file to ``path`` if no error is raised.
 
-    Several processes may write the same file: who reads meanwhile sees the old one or a new one.
-
-    Args:
-        path: Of the file; its folder must exist.
-
-    Yields:
-        Where to write meanwhile: a hidden file beside it, of the same kind, that is removed if anything fails.
-
-    Raises:
-        OSError: If the file cannot be put in its place.
+    The temporary file is a hidden one beside ``path``, whose folder must exist, with the same suffix. An error leaves
+    an older file unchanged. Several processes may write the same file; readers see the old or the new content, never a
+    part.
     """
     unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
     try:
@@ -35,21 +28,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: str, *, setting: str) -> None:
-    """Makes a folder and a file in it, which is gone at once.
-
-    Args:
-        folder: Where files will be written.
-        setting: What chose it, for the message.
-
-    Raises:
-        ConfigError: If either cannot be made.
-    """
+    """Creates a folder, and a temporary file in it; an error names the setting that chose the folder."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ConfigError(
-            f"{setting} is {folder!r}, where no file can be written: {sentence(error)} Set it to a folder that you "
-            "may write to."
+            f"{setting} is {folder!r}, where no file can be written: {sentence(error)} Set it to a writable folder."
         ) from error

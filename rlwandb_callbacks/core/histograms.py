@@ -1,4 +1,4 @@
-"""Counting: samples, discrete actions, network parameters."""
+"""Histograms of samples and of discrete actions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ MAX_BINS = 64
 
 
 def histogram(samples: NDArray[np.generic], *, bins: int | None = None) -> Histogram | None:
-    """Counts samples between their smallest and largest finite value; non-finite ones are left out.
+    """Counts the finite samples of any shape in equal bins between their minimum and maximum.
 
-    Args:
-        samples: Any shape and real dtype; flattened.
-        bins: How many; by default Rice's rule, ``2 * n ** (1/3)``, at most 64.
-
-    Returns:
-        None where no sample is finite. One bin where all samples are equal.
+    The default number of bins is that of Rice's rule, ``2 * n ** (1/3)``, at most 64. Equal samples are counted in one
+    bin. Returns None if no sample is finite.
 
     Example:
         >>> histogram(np.array([1.0, 1.0, 2.0, np.nan]), bins=2).counts
@@ -40,12 +36,7 @@ def histogram(samples: NDArray[np.generic], *, bins: int | None = None) -> Histo
 
 
 def count_actions(actions: NDArray[np.generic], *, first: int, n: int) -> Histogram:
-    """Counts discrete actions, one bin per action and centered on it.
-
-    Args:
-        actions: Shape ``[T]``, integers in ``first … first + n - 1``.
-        first: The smallest action (``Discrete.start``).
-        n: How many actions there are.
+    """Counts ``n`` discrete actions, integers from ``first`` (``Discrete.start``), in bins centered on them.
 
     Example:
         >>> count_actions(np.array([1, 1, 0]), first=0, n=3).counts

@@ -1,4 +1,4 @@
-"""Finds objects by the path under which Python imports them."""
+"""Imports objects by their import path."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from typing import Any
 
 
 def import_object(path: str) -> Any:
-    """Imports ``package.module:name`` or ``package.module.name``.
-
-    Raises:
-        ImportError: If there is no such module.
-        AttributeError: If the module has no such name.
+    """Imports an object by ``package.module:name`` or ``package.module.name``.
 
     Example:
         >>> import_object("math:tau") == import_object("math.tau")
@@ -22,3 +18,13 @@ def import_object(path: str) -> Any:
     for part in name.split("."):
         found = getattr(found, part)
     return found
+
+
+def find_object(path: str) -> Any:
+    """Imports an object like :func:`import_object`; returns None if the path does not lead to one."""
+    if ":" not in path and "." not in path:
+        return None
+    try:
+        return import_object(path)
+    except (ImportError, AttributeError, ValueError):
+        return None

@@ -1,11 +1,12 @@
-"""The names that users of other libraries have on their dashboards: presets that rename our keys, and nothing else.
+"""Presets that rename keys to those of other libraries, for existing dashboards.
 
-A preset is a table from our key to theirs. What it does not list keeps our name. Where a library means something else
-by a word (Stable-Baselines3's ``entropy_loss`` is minus the entropy) the key is left alone: values never change.
+A preset maps our keys to those of a library. Keys that it does not list keep our name, and values never change: a key
+with another meaning in a library (Stable-Baselines3's ``entropy_loss`` is minus the entropy) is not listed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -73,15 +74,27 @@ DI_ENGINE = {
     "train/td_error": "td_error",
 }
 PRESETS: dict[str, dict[str, str]] = {"sb3": SB3, "cleanrl": CLEANRL, "torchrl": TORCHRL, "di-engine": DI_ENGINE}
-TAKEN_SUFFIX = "_own"
+CONFLICT_SUFFIX = "_own"
+
+INVALID_CHARACTERS = re.compile(r"[^\w.-]+")
+
+
+def valid_name(name: str) -> str:
+    """Replaces what neither keys nor file names should contain.
+
+    Example:
+        >>> valid_name("distance to goal/m")
+        'distance_to_goal_m'
+    """
+    return INVALID_CHARACTERS.sub("_", name)
 
 
 @dataclass(frozen=True)
 class Naming:
     """Renames keys when they are written.
 
-    No two keys ever meet under one name: a key that is not in the table, but is called as the table calls another one
-    (a metric of the user's own named ``train/n_updates``, under ``sb3``), gets ``_own`` behind it.
+    Two keys never get the same name: a key that is not in the table but equals a new name in it (a user's metric
+    ``train/n_updates``, under ``sb3``) gets the suffix ``_own``.
 
     Args:
         preset: One of :data:`PRESETS`; None keeps our names.
@@ -95,16 +108,16 @@ class Naming:
 
     @property
     def table(self) -> dict[str, str]:
-        """Their key by ours."""
+        """New key by our key."""
         return {} if self.preset is None else PRESETS[self.preset]
 
-    def key(self, ours: str) -> str:
-        """What a key of ours is called in the run."""
+    def key(self, name: str) -> str:
+        """Returns the name of one of our keys in the run."""
         table = self.table
-        if ours in table:
-            return table[ours]
-        return f"{ours}{TAKEN_SUFFIX}" if ours in table.values() else ours
+        if name in table:
+            return table[name]
+        return f"{name}{CONFLICT_SUFFIX}" if name in table.values() else name
 
-    def row(self, ours: Mapping[str, T]) -> dict[str, T]:
-        """Renames the keys of a row; its values and their order stay."""
-        return {self.key(key): value for key, value in ours.items()} if self.preset else dict(ours)
+    def row(self, row: Mapping[str, T]) -> dict[str, T]:
+        """Returns a row with new keys; values and order stay the same."""
+        return {self.key(key): value for key, value in row.items()} if self.preset else dict(row)

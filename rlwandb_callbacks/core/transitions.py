@@ -1,4 +1,4 @@
-"""Rows of offline data, and what is known of the episodes that they come from."""
+"""Transitions of offline data, and the episodes that they belong to."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from rlwandb_callbacks.core.episode import Floats
 
 @dataclass(frozen=True, kw_only=True)
 class Transitions:
-    """A sample of K transitions, in the order in which the data set holds them.
+    """A sample of K transitions, in the order of the data set.
 
     Args:
-        observations: Shape ``[K, ...]``: the states in which the actions were taken; dict observations as one vector.
-        actions: Shape ``[K]``, integers, for discrete actions; shape ``[K, D]``, floats, for others.
-        rewards: Shape ``[K]``, in the environment's unit.
-        rows: Shape ``[K]``: indices into the whole data set, ascending.
-        episodes: Shape ``[K]``: index of each row's episode, from 0.
-        steps: Shape ``[K]``: step in the episode, from 0.
-        lengths: Shape ``[K]``: length of each row's episode, in steps.
-        returns: Shape ``[K]``: undiscounted return of each row's whole episode.
+        observations: Observations in which the actions were taken, shape ``[K, ...]``; a dict observation is one
+            vector.
+        actions: Integers of shape ``[K]`` for discrete actions, floats of shape ``[K, D]`` for others.
+        rewards: Rewards, shape ``[K]``, in the environment's unit.
+        rows: Ascending indices into the whole data set, shape ``[K]``.
+        episodes: Index of each row's episode, from 0, shape ``[K]``.
+        steps: Step of each row in its episode, from 0, shape ``[K]``.
+        lengths: Length of each row's episode in steps, shape ``[K]``.
+        returns: Undiscounted return of each row's whole episode, shape ``[K]``.
         action_spec: Names or bounds of the actions.
 
     Raises:
@@ -44,7 +45,7 @@ class Transitions:
         names = ("observations", "actions", "rewards", "rows", "episodes", "steps", "lengths", "returns")
         counts = {name: len(getattr(self, name)) for name in names}
         if len(set(counts.values())) > 1:
-            raise ValueError(f"Transitions of unequal length: {counts}.")
+            raise ValueError(f"The arrays of Transitions have unequal lengths: {counts}.")
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -52,14 +53,14 @@ class Transitions:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSummaries:
-    """What is known of the E episodes of a data set.
+    """The E episodes of a data set.
 
     Args:
-        returns: Shape ``[E]``, undiscounted.
-        lengths: Shape ``[E]``, in steps.
-        terminated: Shape ``[E]``, bool: ended in a terminal state.
-        truncated: Shape ``[E]``, bool: cut by a time limit. The last episode of a file may be neither: its end is
-            missing.
+        returns: Undiscounted returns, shape ``[E]``.
+        lengths: Lengths in steps, shape ``[E]``.
+        terminated: Whether each episode reached a terminal state, shape ``[E]``.
+        truncated: Whether each episode was cut by a time limit, shape ``[E]``. The last episode may be neither if
+            the file ends before it.
     """
 
     returns: Floats

@@ -1,4 +1,4 @@
-"""What can be logged: a closed union, so that mypy proves that every tracker handles every kind."""
+"""Values that can be logged: a closed union, so that mypy can check that a tracker handles every type."""
 
 from __future__ import annotations
 
@@ -10,70 +10,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
-"""A picture: ``[H, W, 3]``, ``uint8``, RGB."""
+"""An image: RGB, shape ``[H, W, 3]``, ``uint8``."""
 
 DEFAULT_FPS = 30.0
-"""Frames per second of a video whose environment names no ``render_fps``."""
+"""Frames per second of a video if the environment has no ``render_fps``."""
 
 
 @dataclass(frozen=True)
 class Scalar:
-    """One number.
-
-    Args:
-        value: Any float, NaN and infinities included.
-    """
+    """One number; NaN and infinities are allowed."""
 
     value: float
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts over adjacent bins.
+    """Counts over N adjacent bins."""
 
-    Args:
-        counts: Shape ``[N]``, integers or floats ≥ 0.
-        edges: Shape ``[N + 1]``, ascending, in the unit of the counted quantity.
-    """
-
-    counts: NDArray[np.generic]
-    edges: NDArray[np.float64]
+    counts: NDArray[np.generic]  # integers or floats ≥ 0, shape [N]
+    edges: NDArray[np.float64]  # ascending, shape [N + 1], in the unit of the samples
 
 
 @dataclass(frozen=True)
 class Image:
-    """A picture.
+    """An image, and the text below it."""
 
-    Args:
-        pixels: Shape ``[H, W, 3]``, ``uint8`` RGB.
-        caption: Text under the picture.
-    """
-
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     caption: str = ""
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video file that is ready to be shown.
+    """A video file, and the text below it."""
 
-    Args:
-        path: An mp4 file (H.264, yuv420p) on disk.
-        caption: Text under the video.
-    """
-
-    path: str
+    path: str  # of an mp4 file (H.264, yuv420p)
     caption: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under named columns.
-
-    Args:
-        columns: Column names, ``C`` of them.
-        rows: Each of length ``C``; numbers, strings, booleans or None.
-    """
+    """A table: names of the columns, and rows of the same length."""
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[float | int | str | bool | None, ...]]
@@ -81,11 +57,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Html:
-    """A page that needs nothing but itself: scripts and data are in it.
-
-    Args:
-        text: The whole page.
-    """
+    """The source of an HTML page that contains its scripts and data."""
 
     text: str
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 Rows: TypeAlias = NDArray[np.int64]
 BLOCK_BYTES = 4 * 2**20
+_GAP_BYTES = 64 * 2**10  # reading so many bytes takes about as long as one more call
 _NUMBERS = "biuf"
 
 
@@ -19,12 +22,12 @@ class Column(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the whole column, ``(N, ...)``."""
+        """Shape of the whole column, ``(N, ...)``."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the entries; a real number or bool."""
+        """Dtype of the entries; a real number or bool."""
         ...
 
     def read(self, rows: Rows) -> NDArray[np.generic]:
@@ -32,24 +35,24 @@ class Column(Protocol):
         ...
 
     def span(self, low: int, high: int) -> NDArray[np.generic]:
-        """Reads rows ``low`` to ``high``, without the last: shape ``[high - low, ...]``."""
+        """Reads the rows from ``low`` up to, not including, ``high``: shape ``[high - low, ...]``."""
         ...
 
 
 def row_bytes(column: Column) -> int:
-    """Size of one entry in bytes."""
+    """Returns the size of one entry in bytes."""
     return max(1, math.prod(column.shape[1:]) * column.dtype.itemsize)
 
 
 def spans(column: Column) -> Iterator[NDArray[np.generic]]:
-    """Reads a column from its beginning to its end in pieces of some megabytes."""
+    """Reads a column from its beginning to its end in blocks of some megabytes."""
     step = max(1, BLOCK_BYTES // row_bytes(column))
     for low in range(0, column.shape[0], step):
         yield column.span(low, min(low + step, column.shape[0]))
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:
-    """Whether entries are real numbers or bools, rather than objects, text or records."""
+    """Returns whether entries are real numbers or bools, rather than objects, text or records."""
     return dtype.kind in _NUMBERS
 
 
@@ -71,6 +74,40 @@ class ArrayColumn:
 
     def span(self, low: int, high: int) -> NDArray[np.generic]:
         return self._array[low:high]
+
+
+class FileColumn(ABC):
+    """A column in a file; scattered rows are picked from contiguous blocks of at most 4 MiB.
+
+    Args:
+        shape: Shape of the whole column, ``(N, ...)``.
+        dtype: Dtype of the entries.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+
+    @abstractmethod
+    def span(self, low: int, high: int) -> NDArray[np.generic]:
+        """Reads the rows from ``low`` up to, not including, ``high``: shape ``[high - low, ...]``."""
+
+    def read(self, rows: Rows) -> NDArray[np.generic]:
+        """Reads the given rows, which ascend and differ: shape ``[K, ...]``."""
+        out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        for first, end in _blocks(rows, row_bytes(self)):
+            wanted = rows[first:end]
+            low = int(wanted[0])
+            out[first:end] = self.span(low, int(wanted[-1]) + 1)[wanted - low]
+        return out
+
+
+def _blocks(rows: Rows, size: int) -> Iterator[tuple[int, int]]:
+    """Yields index ranges of rows, ``size`` bytes each, that are read in one block."""
+    if len(rows):
+        apart = np.diff(rows) * size > _GAP_BYTES
+        apart |= np.diff(rows // max(1, BLOCK_BYTES // size)) != 0
+        yield from itertools.pairwise([0, *(np.flatnonzero(apart) + 1).tolist(), len(rows)])
 
 
 class JoinedColumn:

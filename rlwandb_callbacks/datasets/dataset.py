@@ -5,82 +5,83 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Self
 
 from rlwandb_callbacks.core.action_spec import ActionSpec
 from rlwandb_callbacks.core.transitions import EpisodeSummaries, Transitions
-from rlwandb_callbacks.datasets.columns import Column, row_bytes, spans
-from rlwandb_callbacks.datasets.episode_boundaries import ScannedEpisodes, StepBlock, boundary_warnings, scan_episodes
-from rlwandb_callbacks.datasets.fingerprint import digest_of
-from rlwandb_callbacks.datasets.infer_actions import ActionReading, read_actions
+from rlwandb_callbacks.datasets.columns import Column, Rows, row_bytes, spans
+from rlwandb_callbacks.datasets.episode_boundaries import EpisodeBoundaries, StepBlock, boundary_warnings, find_episodes
+from rlwandb_callbacks.datasets.infer_actions import ActionDecoder, infer_actions
 from rlwandb_callbacks.errors import DatasetError, sentence
 
 MAX_SAMPLE_BYTES = 160 * 2**20
+FULL_DIGEST_BYTES = 128 * 2**20
+_DIGEST_BLOCKS = 1024
+_DIGEST_BLOCK_BYTES = 64 * 2**10
 
 
-class Opened(Protocol):
+class DatasetReader(Protocol):
     """An open data set of N transitions."""
 
     @property
     def observations(self) -> Column:
-        """``[N, ...]``."""
+        """Shape ``[N, ...]``."""
         ...
 
     @property
     def actions(self) -> Column:
-        """``[N, ...]``, as they are stored."""
+        """Shape ``[N, ...]``, as they are stored."""
         ...
 
     @property
     def rewards(self) -> Column:
-        """``[N]`` or ``[N, 1]``."""
+        """Shape ``[N]`` or ``[N, 1]``."""
         ...
 
     @property
-    def known_actions(self) -> ActionSpec | None:
-        """What the file says of its action space."""
+    def declared_actions(self) -> ActionSpec | None:
+        """The action space that the file declares."""
         ...
 
     @property
-    def tells_timeouts(self) -> bool:
-        """Whether time limits are marked apart from terminal states."""
+    def marks_timeouts(self) -> bool:
+        """Whether the layout distinguishes time limits from terminal states."""
         ...
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What looks wrong, apart from the ends of episodes."""
+        """Problems of the file, except those of the ends of episodes."""
         ...
 
     def steps(self) -> Iterator[StepBlock]:
-        """All steps in order, in pieces."""
+        """Yields all steps in order, in blocks."""
         ...
 
 
-Opener: TypeAlias = Callable[[], AbstractContextManager[Opened]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Description:
-    num_transitions: int
-    observation_shape: tuple[int, ...]
-    warnings: tuple[str, ...]
+Opener: TypeAlias = Callable[[], AbstractContextManager[DatasetReader]]
 
 
 class OfflineDataset:
-    """Transitions of a data set, opened when they are asked for.
+    """Transitions of a data set, which is opened only while it is read.
 
-    It holds no open file, and pickles: a worker that gets it opens the file anew. In a ``with`` block the file is
-    opened once and stays open until the end of the block.
+    It can be pickled, and holds no open file then: a worker that receives it opens the file itself. In a ``with`` block
+    the file is opened once and stays open until the end of the block.
 
     Args:
-        name: What the data set is called in messages and titles.
-        layout: Name of the format that it was read as.
-        opener: Opens it; pickles where the data set is to be sent to another process.
-        file: The file whose bytes are the content, where there is one.
+        name: Name of the data set in messages and titles.
+        layout: Name of the format that it is read as.
+        opener: Opens the data set; can be pickled if the data set is sent to another process.
+        file: The file with the content, if there is one.
+
+    Attributes:
+        num_transitions: Number of transitions, N.
+        observation_shape: Shape of one observation; dict and tuple observations are one vector.
 
     Raises:
         DatasetError: If it cannot be read, or its columns do not fit together.
@@ -97,144 +98,170 @@ class OfflineDataset:
         self.layout = layout
         self._opener = opener
         self._file = file
-        self._held: tuple[ExitStack, Opened] | None = None
-        self._scanned: ScannedEpisodes | None = None
-        self._reading: ActionReading | None = None
+        self._kept_open: tuple[ExitStack, DatasetReader] | None = None
+        self._boundaries: EpisodeBoundaries | None = None
+        self._decoder: ActionDecoder | None = None
         self._digest: str | None = None
-        with self._opened() as opened:
-            self._description = _Description(
-                num_transitions=opened.rewards.shape[0],
-                observation_shape=tuple(opened.observations.shape[1:]),
-                warnings=tuple(opened.warnings),
-            )
+        with self._open() as reader:
+            self.num_transitions = reader.rewards.shape[0]
+            self.observation_shape = tuple(reader.observations.shape[1:])
+            self._file_warnings = reader.warnings
 
     def __repr__(self) -> str:
         return f"<OfflineDataset {self.name!r}: {self.layout}, {self.num_transitions:,} transitions>"
 
     def __enter__(self) -> Self:
-        if self._held is None:
+        if self._kept_open is None:
             stack = ExitStack()
-            self._held = stack, stack.enter_context(self._opener())
+            self._kept_open = stack, stack.enter_context(self._opener())
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Closes the file that a ``with`` block holds open; does nothing where there is none."""
-        held, self._held = self._held, None
-        if held is not None:
-            held[0].close()
+        """Closes the file that a ``with`` block keeps open, if there is one."""
+        kept_open, self._kept_open = self._kept_open, None
+        if kept_open is not None:
+            kept_open[0].close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_held": None}
+        return self.__dict__ | {"_kept_open": None}
 
     @contextmanager
-    def _opened(self) -> Iterator[Opened]:
+    def _open(self) -> Iterator[DatasetReader]:
         try:
-            if self._held is not None:
-                yield self._held[1]
+            if self._kept_open is not None:
+                yield self._kept_open[1]
                 return
-            with self._opener() as opened:
-                yield opened
+            with self._opener() as reader:
+                yield reader
         except OSError as error:
             raise DatasetError(
-                f"{self.name} cannot be read: {sentence(error)} Is it complete? Copy or make it anew."
+                f"{self.name} cannot be read: {sentence(error)} Is it complete? Copy or create it again."
             ) from error
 
     @property
-    def num_transitions(self) -> int:
-        """How many transitions there are, N."""
-        return self._description.num_transitions
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """Shape of one observation; dict and tuple observations are one vector."""
-        return self._description.observation_shape
-
-    @property
     def num_episodes(self) -> int:
-        """How many episodes there are, E; the first look reads rewards and ends of all transitions."""
-        with self._opened() as opened:
-            return len(self._episodes(opened).starts)
+        """Number of episodes, E; the first access reads rewards and ends of all transitions."""
+        with self._open() as reader:
+            return len(self._find_episodes(reader).starts)
 
     @property
     def action_spec(self) -> ActionSpec:
-        """Names or bounds of the actions; the first look may read all actions, if they are discrete."""
-        with self._opened() as opened:
-            return self._actions(opened).spec
+        """Names or bounds of the actions; the first access may read all actions, if they are discrete."""
+        with self._open() as reader:
+            return self._action_decoder(reader).spec
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What looks wrong with the data, a sentence each: missing or misplaced ends of episodes, and so on."""
-        with self._opened() as opened:
-            found = boundary_warnings(self._episodes(opened), tells_timeouts=opened.tells_timeouts)
-        return self._description.warnings + found
+        """Problems of the data, a sentence each, such as missing or misplaced ends of episodes."""
+        with self._open() as reader:
+            found = boundary_warnings(self._find_episodes(reader), marks_timeouts=reader.marks_timeouts)
+        return self._file_warnings + found
 
     def episodes(self) -> EpisodeSummaries:
-        """Returns, lengths and ends of all episodes."""
-        with self._opened() as opened:
-            return self._episodes(opened).summaries
+        """Returns the returns, lengths and ends of all episodes."""
+        with self._open() as reader:
+            return self._find_episodes(reader).summaries
 
     def sample(self, count: int, seed: int) -> Transitions:
         """Draws transitions uniformly and without replacement.
 
         Args:
-            count: How many, at least 1. There are fewer where the data set is smaller, or where as many observations
-                would take more than 160 MiB (some thousand large images): ``len()`` of the answer says.
-            seed: The same seed draws the same rows.
+            count: Number of transitions, at least 1. There are fewer if the data set is smaller, or if so many
+                observations would take more than 160 MiB (some thousand large images): see ``len()`` of the result.
+            seed: Seed of the draw; the same seed draws the same rows.
 
         Raises:
             DatasetError: If ``count`` is less than 1, or the data cannot be read.
         """
         if count < 1:
             raise DatasetError(f"count is {count}; allowed is at least 1 transition to sample from {self.name}.")
-        with self._opened() as opened:
-            fitting = max(1, MAX_SAMPLE_BYTES // row_bytes(opened.observations))
+        with self._open() as reader:
+            fitting = max(1, MAX_SAMPLE_BYTES // row_bytes(reader.observations))
             count = min(count, self.num_transitions, fitting)
             chosen = np.random.default_rng(seed).choice(self.num_transitions, count, replace=False, shuffle=False)
-            return self._read(opened, np.sort(chosen.astype(np.int64)))
+            return self._read(reader, np.sort(chosen.astype(np.int64)))
 
-    def _read(self, opened: Opened, rows: np.ndarray[Any, np.dtype[np.int64]]) -> Transitions:
-        found, reading = self._episodes(opened), self._actions(opened)
+    def _read(self, reader: DatasetReader, rows: Rows) -> Transitions:
+        found, decoder = self._find_episodes(reader), self._action_decoder(reader)
         episodes = np.searchsorted(found.starts, rows, side="right") - 1
         return Transitions(
-            observations=_native(opened.observations.read(rows)),
-            actions=reading.read(_native(opened.actions.read(rows))),
-            rewards=opened.rewards.read(rows).reshape(-1).astype(np.float64),
+            observations=_native(reader.observations.read(rows)),
+            actions=decoder.decode(_native(reader.actions.read(rows))),
+            rewards=reader.rewards.read(rows).reshape(-1).astype(np.float64),
             rows=rows,
             episodes=episodes,
             steps=rows - found.starts[episodes],
             lengths=found.summaries.lengths[episodes],
             returns=found.summaries.returns[episodes],
-            action_spec=reading.spec,
+            action_spec=decoder.spec,
         )
 
     def digest(self) -> str:
-        """A fingerprint of the content, for names of cached results: 32 hexadecimal digits.
+        """Returns a fingerprint of the content, for names of cached results: 32 hexadecimal digits.
 
         It covers name and shape of the layout, all rewards and all ends of episodes; and of a file up to 128 MiB every
-        byte. Of a larger one it covers its size and 1,024 blocks of 64 KiB, spread evenly over it: a change of a few
-        observations or actions of a large file, and of nothing else, may go unnoticed. Name and dates do not count.
+        byte. Of a larger one it covers its size and 1,024 blocks of 64 KiB, spread evenly over it: a change of only a
+        few observations or actions of a large file may go unnoticed. Its name and dates do not count.
         """
         if self._digest is None:
-            with self._opened() as opened:
-                columns = () if self._file else (opened.observations, opened.actions)
-                heading = f"{self.layout} {math.prod(self.observation_shape)} {opened.known_actions}"
-                self._digest = digest_of(heading, file=self._file, columns=columns, steps=opened.steps())
+            with self._open() as reader:
+                heading = f"{self.layout} {math.prod(self.observation_shape)} {reader.declared_actions}"
+                found = blake2b(heading.encode(), digest_size=16)
+                for block in _content(reader, self._file):
+                    found.update(block)
+                self._digest = found.hexdigest()
         return self._digest
 
-    def _episodes(self, opened: Opened) -> ScannedEpisodes:
-        if self._scanned is None:
-            self._scanned = scan_episodes(opened.steps())
-        return self._scanned
+    def _find_episodes(self, reader: DatasetReader) -> EpisodeBoundaries:
+        if self._boundaries is None:
+            self._boundaries = find_episodes(reader.steps())
+        return self._boundaries
 
-    def _actions(self, opened: Opened) -> ActionReading:
-        if self._reading is None:
-            actions = opened.actions
-            self._reading = read_actions(actions.shape, lambda: spans(actions), opened.known_actions)
-        return self._reading
+    def _action_decoder(self, reader: DatasetReader) -> ActionDecoder:
+        if self._decoder is None:
+            actions = reader.actions
+            self._decoder = infer_actions(actions.shape, lambda: spans(actions), reader.declared_actions)
+        return self._decoder
 
 
-def _native(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+def _native(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _content(reader: DatasetReader, file: str | None) -> Iterator[bytes]:
+    """Yields what a digest covers: the file, or the columns if there is none; then rewards and ends of all steps."""
+    if file is not None:
+        yield from _file_content(Path(file))
+    else:
+        yield from _column_content(reader.observations)
+        yield from _column_content(reader.actions)
+    for block in reader.steps():
+        yield block.rewards.tobytes()
+        yield np.packbits([block.terminated, block.truncated, block.last]).tobytes()
+
+
+def _file_content(path: Path) -> Iterator[bytes]:
+    size = path.stat().st_size
+    yield f"{size} ".encode()
+    with path.open("rb", buffering=0) as file:
+        if size <= FULL_DIGEST_BYTES:
+            while block := file.read(2**20):
+                yield block
+            return
+        for start in np.linspace(0, size - _DIGEST_BLOCK_BYTES, _DIGEST_BLOCKS, dtype=np.int64).tolist():
+            file.seek(start)
+            yield file.read(_DIGEST_BLOCK_BYTES)
+
+
+def _column_content(column: Column) -> Iterator[bytes]:
+    count, size = column.shape[0], row_bytes(column)
+    yield f"{column.shape} {column.dtype.str} ".encode()
+    if count * size <= FULL_DIGEST_BYTES:
+        yield from (block.tobytes() for block in spans(column))
+        return
+    rows = max(1, _DIGEST_BLOCK_BYTES // size)
+    for start in np.unique(np.linspace(0, max(count - rows, 0), _DIGEST_BLOCKS, dtype=np.int64)).tolist():
+        yield column.span(start, min(start + rows, count)).tobytes()

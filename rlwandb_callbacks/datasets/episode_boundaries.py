@@ -1,9 +1,10 @@
-"""Tells the episodes of a stream of steps apart, in memory that does not grow with the steps."""
+"""Splits a stream of steps into episodes, in memory that does not grow with the number of steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +12,19 @@ from numpy.typing import NDArray
 from rlwandb_callbacks.core.episode import Floats
 from rlwandb_callbacks.core.transitions import EpisodeSummaries
 
-LONGEST_PLAUSIBLE = 27_000  # an Atari game of 30 minutes, the longest limit in common use, is 27,000 decisions
-LONGEST_WITHOUT_TIMEOUTS = 5_000  # five times the most common limit, where limits are not marked
+LONGEST_PLAUSIBLE = 27_000  # steps of 30 minutes of Atari, the longest time limit in common use
+LONGEST_WITHOUT_TIMEOUTS = 5_000  # five times the most common limit, if limits are not marked
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepBlock:
-    """Some consecutive steps.
+    """A block of consecutive steps.
 
     Args:
         rewards: Shape ``[B]``, in the environment's unit.
-        terminated: Shape ``[B]``, bool: the step led to a terminal state.
-        truncated: Shape ``[B]``, bool: the step was cut by a time limit.
-        last: Shape ``[B]``, bool: the step is the last of its episode.
+        terminated: Shape ``[B]``: whether the step led to a terminal state.
+        truncated: Shape ``[B]``: whether the episode was cut off there, as by a time limit.
+        last: Shape ``[B]``: whether the step is the last of its episode.
     """
 
     rewards: Floats
@@ -33,13 +34,13 @@ class StepBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScannedEpisodes:
-    """The episodes of a data set, and what looks wrong with their ends.
+class EpisodeBoundaries:
+    """Where the episodes of a data set begin and end.
 
     Args:
         summaries: Returns, lengths and ends of the E episodes.
-        starts: Shape ``[E]``: row of each episode's first step.
-        marks_inside: How many steps are marked as an end although their episode goes on.
+        starts: Shape ``[E]``: row of the first step of each episode.
+        marks_inside: Number of steps that are marked as an end although their episode goes on.
     """
 
     summaries: EpisodeSummaries
@@ -47,14 +48,16 @@ class ScannedEpisodes:
     marks_inside: int = 0
 
 
-class _Episodes:
-    """Collects finished episodes; the one that is still open waits for its next block."""
+# Arrays (returns, lengths, terminated, truncated) of consecutive episodes.
+_Finished: TypeAlias = tuple[Floats, NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]
+
+
+class _EpisodeCollector:
+    """Collects finished episodes, and keeps the one that goes on in the next block open."""
 
     def __init__(self) -> None:
-        self.returns: list[Floats] = []
-        self.lengths: list[NDArray[np.int64]] = []
-        self.terminated: list[NDArray[np.bool_]] = []
-        self.truncated: list[NDArray[np.bool_]] = []
+        none = np.zeros(0, dtype=bool)
+        self.finished: list[_Finished] = [(np.zeros(0), np.zeros(0, dtype=np.int64), none, none)]
         self.marks_inside = 0
         self._open_return = 0.0
         self._open_length = 0
@@ -70,7 +73,7 @@ class _Episodes:
         returns[0] += self._open_return
         lengths[0] += self._open_length
         finished = len(ends)
-        self._keep(returns[:finished], lengths[:finished], block.terminated[ends], block.truncated[ends])
+        self.finished.append((returns[:finished], lengths[:finished], block.terminated[ends], block.truncated[ends]))
         self.marks_inside += int(np.count_nonzero((block.terminated | block.truncated) & ~block.last))
         still_open = finished < len(lengths)
         self._open_return = float(returns[-1]) if still_open else 0.0
@@ -79,69 +82,52 @@ class _Episodes:
     def close(self) -> None:
         if self._open_length:
             neither = np.zeros(1, dtype=bool)
-            self._keep(np.array([self._open_return]), np.array([self._open_length]), neither, neither)
-
-    def _keep(
-        self,
-        returns: Floats,
-        lengths: NDArray[np.int64],
-        terminated: NDArray[np.bool_],
-        truncated: NDArray[np.bool_],
-    ) -> None:
-        self.returns.append(returns)
-        self.lengths.append(lengths)
-        self.terminated.append(terminated)
-        self.truncated.append(truncated)
+            self.finished.append((np.array([self._open_return]), np.array([self._open_length]), neither, neither))
 
 
-def scan_episodes(blocks: Iterable[StepBlock]) -> ScannedEpisodes:
-    """Tells episodes apart; the last may lack its end.
+def find_episodes(blocks: Iterable[StepBlock]) -> EpisodeBoundaries:
+    """Splits steps into episodes; the last one may lack its end.
 
     Args:
-        blocks: All steps in order, in pieces of any size.
+        blocks: All steps in order, in blocks of any size.
 
     Example:
         >>> no = np.zeros(3, dtype=bool)
         >>> end = np.array([False, True, False])
         >>> block = StepBlock(rewards=np.array([1.0, 2.0, 4.0]), terminated=end, truncated=no, last=end)
-        >>> found = scan_episodes([block, block])
+        >>> found = find_episodes([block, block])
         >>> found.summaries.returns, found.summaries.lengths, found.starts
         (array([3., 7., 4.]), array([2, 3, 1]), array([0, 2, 5]))
     """
-    found = _Episodes()
+    found = _EpisodeCollector()
     for block in blocks:
         found.add(block)
     found.close()
-    lengths = np.concatenate([np.zeros(0, dtype=np.int64), *found.lengths])
-    summaries = EpisodeSummaries(
-        returns=np.concatenate([np.zeros(0), *found.returns]),
-        lengths=lengths,
-        terminated=np.concatenate([np.zeros(0, dtype=bool), *found.terminated]),
-        truncated=np.concatenate([np.zeros(0, dtype=bool), *found.truncated]),
-    )
-    return ScannedEpisodes(summaries=summaries, starts=np.cumsum(lengths) - lengths, marks_inside=found.marks_inside)
+    returns, lengths, terminated, truncated = map(np.concatenate, zip(*found.finished, strict=True))
+    summaries = EpisodeSummaries(returns=returns, lengths=lengths, terminated=terminated, truncated=truncated)
+    return EpisodeBoundaries(summaries=summaries, starts=np.cumsum(lengths) - lengths, marks_inside=found.marks_inside)
 
 
-def boundary_warnings(found: ScannedEpisodes, *, tells_timeouts: bool) -> tuple[str, ...]:
-    """Says what looks wrong with the ends of episodes, one whole sentence each.
+def boundary_warnings(found: EpisodeBoundaries, *, marks_timeouts: bool) -> tuple[str, ...]:
+    """Returns the problems with the ends of episodes, one sentence each.
 
     Args:
-        found: The episodes as they were told apart.
-        tells_timeouts: Whether the layout marks time limits apart from terminal states.
+        found: The episodes.
+        marks_timeouts: Whether the layout distinguishes time limits from terminal states.
     """
     lengths = found.summaries.lengths
     ended = found.summaries.terminated | found.summaries.truncated
     checks = (
-        _none_ends(lengths, ended),
-        _too_long(lengths, tells_timeouts=tells_timeouts),
+        _no_end(lengths, ended),
+        _too_long(lengths, marks_timeouts=marks_timeouts),
         _all_one_step(lengths),
-        _limits_as_terminals(found.summaries, tells_timeouts=tells_timeouts),
-        _marked_inside(found.marks_inside),
+        _time_limit_as_terminal(found.summaries, marks_timeouts=marks_timeouts),
+        _marks_inside(found.marks_inside),
     )
     return tuple(check for check in checks if check)
 
 
-def _none_ends(lengths: NDArray[np.int64], ended: NDArray[np.bool_]) -> str:
+def _no_end(lengths: NDArray[np.int64], ended: NDArray[np.bool_]) -> str:
     if len(lengths) != 1 or ended.any():
         return ""
     count = int(lengths[0])
@@ -151,12 +137,12 @@ def _none_ends(lengths: NDArray[np.int64], ended: NDArray[np.bool_]) -> str:
     )
 
 
-def _too_long(lengths: NDArray[np.int64], *, tells_timeouts: bool) -> str:
+def _too_long(lengths: NDArray[np.int64], *, marks_timeouts: bool) -> str:
     longest = int(np.argmax(lengths))
-    limit = LONGEST_PLAUSIBLE if tells_timeouts else max(LONGEST_WITHOUT_TIMEOUTS, 10 * float(np.median(lengths)))
+    limit = LONGEST_PLAUSIBLE if marks_timeouts else max(LONGEST_WITHOUT_TIMEOUTS, 10 * float(np.median(lengths)))
     if lengths[longest] <= min(limit, LONGEST_PLAUSIBLE):
         return ""
-    cause = "ends are missing" if tells_timeouts else "it marks no time limits, so that episodes run together"
+    cause = "ends are missing" if marks_timeouts else "it marks no time limits, so that episodes run together"
     return (
         f"Episode {longest} has {lengths[longest]:,} steps, which is a bug in the file rather than an episode: {cause}."
         " Returns, lengths and times within episodes are wrong there."
@@ -169,9 +155,9 @@ def _all_one_step(lengths: NDArray[np.int64]) -> str:
     return "Every step is marked as the end of its episode; the marks are probably inverted or constant."
 
 
-def _limits_as_terminals(episodes: EpisodeSummaries, *, tells_timeouts: bool) -> str:
+def _time_limit_as_terminal(episodes: EpisodeSummaries, *, marks_timeouts: bool) -> str:
     lengths = episodes.lengths
-    if tells_timeouts or len(lengths) < 2 or lengths[0] < 2 or (lengths != lengths[0]).any():
+    if marks_timeouts or len(lengths) < 2 or lengths[0] < 2 or (lengths != lengths[0]).any():
         return ""
     if not episodes.terminated.all():
         return ""
@@ -181,7 +167,7 @@ def _limits_as_terminals(episodes: EpisodeSummaries, *, tells_timeouts: bool) ->
     )
 
 
-def _marked_inside(count: int) -> str:
+def _marks_inside(count: int) -> str:
     if not count:
         return ""
     marked = f"{count:,} steps are" if count > 1 else "1 step is"

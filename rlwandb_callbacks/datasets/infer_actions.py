@@ -1,4 +1,4 @@
-"""Finds out what the numbers in a column of actions are: indices, one-hot rows, or vectors."""
+"""Infers what a column of stored actions holds: indices, one-hot rows, or vectors."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.action_spec import ActionSpec, ContinuousActions, DiscreteActions
 
-MAX_DISCRETE = 1024  # beyond that, integers are more likely quantities than names of actions
+MAX_DISCRETE = 1024  # a larger range of integers is more likely a quantity than a set of actions
 
 Blocks: TypeAlias = Callable[[], Iterable[NDArray[np.generic]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActionReading:
-    """How stored actions become the actions of :class:`~rlwandb_callbacks.core.transitions.Transitions`.
+class ActionDecoder:
+    """Turns stored actions into the actions of :class:`~rlwandb_callbacks.core.transitions.Transitions`.
 
     Args:
         spec: Names or bounds of the actions.
-        one_hot: Whether each stored action is a row with a single one.
+        one_hot: Whether each stored action is a one-hot row.
     """
 
     spec: ActionSpec
     one_hot: bool = False
 
-    def read(self, stored: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Shape ``[K]``, ``int64``, for discrete actions; shape ``[K, D]``, floats, for others."""
+    def decode(self, stored: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Returns shape ``[K]``, ``int64``, for discrete actions; shape ``[K, D]``, floats, for others."""
         rows = stored.reshape(len(stored), -1)
         if self.one_hot:
             return np.asarray(np.argmax(rows, axis=1), dtype=np.int64)
@@ -39,46 +39,46 @@ class ActionReading:
         return rows if rows.dtype.kind == "f" else rows.astype(np.float64)
 
 
-def read_actions(shape: tuple[int, ...], blocks: Blocks, known: ActionSpec | None = None) -> ActionReading:
-    """Finds out how the actions of a data set are stored.
+def infer_actions(shape: tuple[int, ...], blocks: Blocks, declared: ActionSpec | None = None) -> ActionDecoder:
+    """Infers how the actions of a data set are stored.
 
     Integers in a column of one are discrete actions, and so are floats that are all whole, not negative and not all
-    zero; rows of D > 1 with a single one and zeros besides are one-hot. All others are vectors, without bounds unless
-    ``known`` has some.
+    zero; rows of D > 1 numbers with a single one and zeros otherwise are one-hot. All others are vectors, without
+    bounds unless ``declared`` has some.
 
     Args:
-        shape: Of the whole column, ``[N, ...]``.
-        blocks: Gives the column in pieces; asked only for as many as are needed to decide.
-        known: What the file says of its action space.
+        shape: Shape of the whole column, ``[N, ...]``.
+        blocks: Yields the column in blocks; only as many as are needed to decide are read.
+        declared: The action space that the file declares.
 
     Example:
         >>> rows = np.array([[0, 0, 1], [1, 0, 0]])
-        >>> reading = read_actions(rows.shape, lambda: [rows])
-        >>> reading.read(rows), reading.spec.names
+        >>> decoder = infer_actions(rows.shape, lambda: [rows])
+        >>> decoder.decode(rows), decoder.spec.names
         (array([2, 0]), ('0', '1', '2'))
     """
     width = math.prod(shape[1:])
-    if width == 1 and not isinstance(known, ContinuousActions):
+    if width == 1 and not isinstance(declared, ContinuousActions):
         bounds = _whole_bounds(blocks())
         if bounds is not None:
-            return ActionReading(spec=_discrete(*bounds, known))
+            return ActionDecoder(spec=_discrete(*bounds, declared))
     if len(shape) == 2 and width > 1 and _all_one_hot(blocks()):
-        return ActionReading(spec=_discrete(0, width - 1, known), one_hot=True)
-    if isinstance(known, ContinuousActions) and known.low.size == width:
-        return ActionReading(spec=ContinuousActions(known.low.reshape(-1), known.high.reshape(-1)))
-    return ActionReading(spec=ContinuousActions(np.full(width, -np.inf), np.full(width, np.inf)))
+        return ActionDecoder(spec=_discrete(0, width - 1, declared), one_hot=True)
+    if isinstance(declared, ContinuousActions) and declared.low.size == width:
+        return ActionDecoder(spec=ContinuousActions(declared.low.reshape(-1), declared.high.reshape(-1)))
+    return ActionDecoder(spec=ContinuousActions(np.full(width, -np.inf), np.full(width, np.inf)))
 
 
-def _discrete(low: int, high: int, known: ActionSpec | None) -> DiscreteActions:
-    if isinstance(known, DiscreteActions):
-        low, high = min(low, known.first), max(high, known.first + len(known.names) - 1)
+def _discrete(low: int, high: int, declared: ActionSpec | None) -> DiscreteActions:
+    if isinstance(declared, DiscreteActions):
+        low, high = min(low, declared.first), max(high, declared.first + len(declared.names) - 1)
     elif 0 <= low < MAX_DISCRETE:
         low = 0
     return DiscreteActions(tuple(str(action) for action in range(low, high + 1)), first=low)
 
 
 def _whole_bounds(blocks: Iterable[NDArray[np.generic]]) -> tuple[int, int] | None:
-    """The smallest and the largest of whole numbers that may be actions; None where they cannot be."""
+    """Returns the smallest and largest value if all are whole numbers that may be actions, else None."""
     low, high, floats = math.inf, -math.inf, False
     for block in blocks:
         if block.size == 0:

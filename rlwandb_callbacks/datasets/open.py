@@ -1,4 +1,4 @@
-"""Finds out what a source of offline data is, by its content, and opens it."""
+"""Recognizes the layout of offline data by its content, and opens it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 
 from rlwandb_callbacks.config import DATASET_FORMATS
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
-from rlwandb_callbacks.datasets.formats import d4rl, di_engine
-from rlwandb_callbacks.datasets.formats.flat import ALIASES, Aliases, is_flat
-from rlwandb_callbacks.datasets.formats.hdf5 import is_hdf5, open_flat_hdf5, open_hdf5, shapes_of
+from rlwandb_callbacks.datasets.formats.flat import HDF5_LAYOUTS, Aliases, has_required_fields
+from rlwandb_callbacks.datasets.formats.hdf5 import EPISODE_GROUP, is_hdf5, open_flat_hdf5, open_hdf5
 from rlwandb_callbacks.datasets.formats.memory import open_mapping
-from rlwandb_callbacks.datasets.formats.minari import find_installed, is_minari, looks_like_id, open_minari
+from rlwandb_callbacks.datasets.formats.minari import find_installed, looks_like_id, open_minari
 from rlwandb_callbacks.datasets.formats.npz import open_npz
 from rlwandb_callbacks.datasets.formats.pickles import open_pickle
-from rlwandb_callbacks.datasets.formats.torch_dataset import open_items
-from rlwandb_callbacks.datasets.formats.transition_lists import columns_from
+from rlwandb_callbacks.datasets.formats.torch_dataset import open_torch_dataset
+from rlwandb_callbacks.datasets.formats.transition_lists import to_arrays
 from rlwandb_callbacks.datasets.safe_pickle.file import is_torch_zip, looks_like_pickle
 from rlwandb_callbacks.errors import DatasetError, nearest
 
@@ -37,11 +36,11 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
         source: Path of a file or folder; id of a Minari data set that is installed here; mapping of arrays; list of
             transitions; ``torch.utils.data.Dataset`` of transitions (dicts, or tuples (s, a, r, s', done)).
         dataset_format: One of ``d4rl``, ``minari``, ``di-engine``, ``di-engine-pickle``, ``hdf5``, ``npz``, ``memory``,
-            ``torch``; by default the one that the content is in.
+            ``torch``; by default it is recognized by the content.
 
     Raises:
-        DatasetError: If there is nothing, the layout is not known, the format is not, arrays are missing, empty or of
-            unequal length or hold objects, the file is damaged, or a pickle wants more than data.
+        DatasetError: If the source does not exist, its layout or ``dataset_format`` is unknown, arrays are missing,
+            empty, of unequal length or hold objects, the file is damaged, or a pickle holds more than data.
         OSError: If the file may not be read.
 
     Example:
@@ -50,8 +49,8 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
     """
     if dataset_format is not None and dataset_format not in DATASET_FORMATS:
         raise DatasetError(
-            f"dataset_format is {dataset_format!r}; allowed are {', '.join(DATASET_FORMATS)}, or None for the one "
-            f"that the content is in.{nearest(str(dataset_format), DATASET_FORMATS)}"
+            f"dataset_format is {dataset_format!r}; allowed are {', '.join(DATASET_FORMATS)}, or None to "
+            f"recognize it by the content.{nearest(str(dataset_format), DATASET_FORMATS)}"
         )
     if isinstance(source, OfflineDataset):
         return source
@@ -62,44 +61,43 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
 
 def _open_object(source: Any, dataset_format: str | None) -> OfflineDataset:
     if dataset_format not in (None, "memory", "torch"):
-        raise DatasetError(f"dataset_format is {dataset_format!r}, which takes a path; {_what(source)} was given.")
+        raise DatasetError(
+            f"dataset_format is {dataset_format!r}, which needs a path, not a value of type {type(source).__name__}."
+        )
     if dataset_format != "torch" and isinstance(source, Mapping):
         return open_mapping(source)
     if dataset_format != "torch" and isinstance(source, Sequence):
-        return open_mapping(columns_from(source, "the list"), "the list")
+        return open_mapping(to_arrays(source, "the list"), "the list")
     if dataset_format != "memory" and hasattr(source, "__getitem__"):
-        return open_items(source)
+        return open_torch_dataset(source)
     raise DatasetError(
-        f"{_what(source)} is no offline data; allowed are a path, the id of a Minari data set, a mapping of arrays, a "
-        "list of transitions, or a torch Dataset of transitions with __len__ and __getitem__."
+        f"Offline data cannot be read from a value of type {type(source).__name__}; allowed are a path, the id of a "
+        "Minari data set, a mapping of arrays, a list of transitions, or a torch Dataset of transitions with __len__ "
+        "and __getitem__."
     )
 
 
-def _what(source: Any) -> str:
-    return f"a {type(source).__name__}"
-
-
-def _open_path(given: str, dataset_format: str | None) -> OfflineDataset:
-    path = Path(given).expanduser()
+def _open_path(source: str, dataset_format: str | None) -> OfflineDataset:
+    path = Path(source).expanduser()
     if not path.exists():
-        if looks_like_id(given) and dataset_format in (None, "minari"):
-            return open_minari(find_installed(given), name=given)
-        raise _missing(given, path)
+        if looks_like_id(source) and dataset_format in (None, "minari"):
+            return open_minari(find_installed(source), name=source)
+        raise _missing(source, path)
     if dataset_format in ("memory", "torch"):
-        raise DatasetError(f"dataset_format is {dataset_format!r}, which is not read from a path; {given} was given.")
+        raise DatasetError(f"dataset_format is {dataset_format!r}, which is not read from a path such as {source}.")
     return _OPENERS[dataset_format or _recognize(path)](path)
 
 
-def _missing(given: str, path: Path) -> DatasetError:
-    beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+def _missing(source: str, path: Path) -> DatasetError:
+    siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
     return DatasetError(
-        f"{given} does not exist (looked in {path.parent.absolute()}).{nearest(path.name, beside)} Allowed are a file, "
-        "a folder with a Minari data set, or the id of one that is installed, such as mujoco/pendulum/expert-v0."
+        f"{source} does not exist (looked in {path.parent.absolute()}).{nearest(path.name, siblings)} Allowed are a "
+        "file, a folder with a Minari data set, or the id of one that is installed, such as mujoco/pendulum/expert-v0."
     )
 
 
 def _recognize(path: Path) -> str:
-    """The format of what a path holds."""
+    """Returns the format of a file or folder."""
     if path.is_dir():
         return "minari"
     if is_hdf5(path):
@@ -111,19 +109,19 @@ def _recognize(path: Path) -> str:
     with path.open("rb") as file:
         beginning = file.read(16)
     raise DatasetError(
-        f"{path} has no known layout: it is neither HDF5 nor .npz nor a pickle (it begins with {beginning!r}, of "
-        f"{path.stat().st_size:,} bytes). Known layouts: {_KNOWN}."
+        f"{path} has no known layout: it is neither HDF5 nor .npz nor a pickle ({path.stat().st_size:,} "
+        f"bytes, which begin with {beginning!r}). Known layouts: {_KNOWN}."
     )
 
 
 def _recognize_hdf5(path: Path) -> str:
     with open_hdf5(str(path)) as file:
-        shapes = shapes_of(file)
-    if is_minari(shapes):
+        shapes = {name: getattr(file.get(name), "shape", None) for name in file}  # None for groups
+    if any(shape is None and EPISODE_GROUP.fullmatch(name) for name, shape in shapes.items()):
         return "minari"
-    for name, aliases in _FLAT_HDF5.items():
-        if is_flat(shapes, aliases):
-            return name
+    for layout, aliases in HDF5_LAYOUTS.items():
+        if has_required_fields(shapes, aliases):
+            return layout
     found = ", ".join(f"{key} {shape or '(group)'}" for key, shape in list(shapes.items())[:20])
     raise DatasetError(f"{path} has no known layout. Keys found: {found or 'none'}. Known layouts: {_KNOWN}.")
 
@@ -133,10 +131,9 @@ def _open_flat(path: Path, *, layout: str, aliases: Aliases) -> OfflineDataset:
     return OfflineDataset(name=str(path), layout=layout, opener=opener, file=str(path))
 
 
-_FLAT_HDF5: dict[str, Aliases] = {"d4rl": d4rl.KEYS, "di-engine": di_engine.KEYS, "hdf5": ALIASES}
 _OPENERS: dict[str, Callable[[Path], OfflineDataset]] = {
     "minari": open_minari,
     "npz": open_npz,
     "di-engine-pickle": open_pickle,
-    **{name: partial(_open_flat, layout=name, aliases=aliases) for name, aliases in _FLAT_HDF5.items()},
+    **{layout: partial(_open_flat, layout=layout, aliases=aliases) for layout, aliases in HDF5_LAYOUTS.items()},
 }

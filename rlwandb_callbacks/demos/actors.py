@@ -1,4 +1,4 @@
-"""Stochastic policies that the demos share: observations [B, O] to distributions over a batch of actions."""
+"""Stochastic policies of the demos: networks from observations [B, O] to a distribution over B actions."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LOG_STD_RANGE = (-5.0, 2.0)
 
 
 class DiscreteActor(nn.Module):
-    """Answers with a `Categorical` over A actions.
+    """Policy with a `Categorical` distribution over A actions.
 
     Args:
-        sizes: Of the observation, the hidden layers, and A.
+        sizes: Sizes of the observation, the hidden layers, and A.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -35,15 +35,15 @@ class DiscreteActor(nn.Module):
         self.network = make_mlp(sizes, nn.Tanh, last_gain=0.01)
 
     def forward(self, observation: Tensor) -> Categorical:
-        """Observations [B, O] to a distribution over [B]."""
+        """Maps observations [B, O] to a distribution over actions [B]."""
         return Categorical(logits=self.network(observation), validate_args=False)
 
 
 class GaussianActor(nn.Module):
-    """Answers with a diagonal Gaussian over D dimensions, whose spread is the same in all states.
+    """Policy with a diagonal Gaussian over D dimensions and a learned, state-independent standard deviation.
 
     Args:
-        sizes: Of the observation, the hidden layers, and D.
+        sizes: Sizes of the observation, the hidden layers, and D.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -52,21 +52,21 @@ class GaussianActor(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(sizes[-1]))
 
     def forward(self, observation: Tensor) -> Independent[Normal]:
-        """Observations [B, O] to a distribution over [B, D]."""
+        """Maps observations [B, O] to a distribution over actions [B, D]."""
         mean = self.network(observation)
         normal = Normal(mean, self.log_std.exp().expand_as(mean), validate_args=False)
         return Independent(normal, 1, validate_args=False)
 
 
 class SquashedGaussianActor(nn.Module):
-    """Answers with a Gaussian that is squashed into the bounds of the actions.
+    """Policy with a Gaussian that is squashed into the bounds of the actions.
 
     Args:
-        sizes: Of the observation and the hidden layers.
-        action_space: With finite bounds.
+        sizes: Sizes of the observation and the hidden layers.
+        action_space: Flat Box with finite bounds.
 
     Raises:
-        ValueError: If a bound is infinite.
+        ValueError: If the actions are not flat, or a bound is infinite.
     """
 
     low: Tensor
@@ -75,28 +75,29 @@ class SquashedGaussianActor(nn.Module):
     def __init__(self, sizes: Sequence[int], action_space: spaces.Box) -> None:
         super().__init__()
         if not action_space.is_bounded() or len(action_space.shape) != 1:
-            raise ValueError(f"A squashed Gaussian needs a flat Box of bounded actions; this is {action_space}")
+            raise ValueError(f"SAC needs actions in a flat Box with finite bounds; they are {action_space}")
         self.network = make_mlp([*sizes, 2 * action_space.shape[0]])
         self.register_buffer("low", torch.as_tensor(action_space.low, dtype=torch.float32))
         self.register_buffer("high", torch.as_tensor(action_space.high, dtype=torch.float32))
 
     def forward(self, observation: Tensor) -> SquashedGaussian:
-        """Observations [B, O] to a distribution over [B, D]."""
+        """Maps observations [B, O] to a distribution over actions [B, D]."""
         mean, log_std = self.network(observation).chunk(2, dim=-1)
         return SquashedGaussian(mean, log_std.clamp(*LOG_STD_RANGE).exp(), self.low, self.high)
 
 
 class SquashedGaussian(TransformedDistribution):
-    """A Gaussian through tanh, stretched to bounds (Haarnoja et al. 2018, "Soft actor-critic", appendix C).
+    """Gaussian squashed by tanh and scaled to bounds (Haarnoja et al. 2018, "Soft actor-critic", appendix C).
 
-    Torch can sample it and tell a log-probability per dimension. What evaluation and its pictures need besides is here:
-    the action to take without noise, and mean and standard deviation of actions.
+    TorchRL's `TanhNormal` has no mode, mean and standard deviation, which evaluation shows, and recomputes the Gaussian
+    value of an action by the inverse of tanh: beyond |x| = 8 its log-probability is off by up to thousands of nats.
+    Here the transforms cache that value.
 
     Args:
-        mean: [..., D] before squashing.
-        std: [..., D] before squashing, > 0.
-        low: [D], smallest action.
-        high: [D], largest action.
+        mean: Mean before squashing, [..., D].
+        std: Standard deviation before squashing, [..., D], > 0.
+        low: Smallest action, [D].
+        high: Largest action, [D].
 
     Example:
         >>> policy = SquashedGaussian(torch.zeros(1), torch.ones(1), torch.tensor([-2.0]), torch.tensor([4.0]))
@@ -105,48 +106,48 @@ class SquashedGaussian(TransformedDistribution):
     """
 
     def __init__(self, mean: Tensor, std: Tensor, low: Tensor, high: Tensor) -> None:
-        # Both remember what they were given: where tanh is 1 to the last digit, its inverse is infinite.
-        stretch = AffineTransform((low + high) / 2, (high - low) / 2, cache_size=1)
-        squash: list[Transform] = [TanhTransform(cache_size=1), stretch]
+        # The caches avoid inverting tanh, which is impossible where it is 1.0 in float32.
+        scale = AffineTransform((low + high) / 2, (high - low) / 2, cache_size=1)
+        squash: list[Transform] = [TanhTransform(cache_size=1), scale]
         super().__init__(Normal(mean, std, validate_args=False), squash, validate_args=False)
 
     @property
     def mode(self) -> Tensor:
-        """[..., D]: the squashed mean of the Gaussian, which SAC acts by in evaluation; the density may peak beside."""
-        return self._squashed(self.base_dist.mean)
+        """Squashed mean of the Gaussian, [..., D]: SAC's action in evaluation; the density may peak elsewhere."""
+        return self._squash(self.base_dist.mean)
 
     @property
     def mean(self) -> Tensor:
-        """[..., D], of actions."""
+        """Mean of the actions, [..., D]."""
         return self._actions_at_quantiles().mean(dim=0)
 
     @property
     def stddev(self) -> Tensor:
-        """[..., D], of actions."""
+        """Standard deviation of the actions, [..., D]."""
         return self._actions_at_quantiles().std(dim=0, correction=0)
 
     @property
     def variance(self) -> Tensor:
-        """[..., D], of actions."""
+        """Variance of the actions, [..., D]."""
         return self.stddev.square()
 
     def _actions_at_quantiles(self, count: int = 64) -> Tensor:
-        """[count, ..., D]: actions at evenly spaced quantiles, which hold the moments without drawing numbers."""
+        """Returns the actions at evenly spaced quantiles, [count, ..., D], which give the moments without sampling."""
         base = self.base_dist
         quantiles = (torch.arange(count, device=base.mean.device) + 0.5) / count
-        return self._squashed(base.icdf(quantiles.reshape(-1, *[1] * base.mean.ndim)))
+        return self._squash(base.icdf(quantiles.reshape(-1, *[1] * base.mean.ndim)))
 
-    def _squashed(self, values: Tensor) -> Tensor:
+    def _squash(self, values: Tensor) -> Tensor:
         for transform in self.transforms:
             values = transform(values)
         return values
 
 
 def make_actor(observation_size: int, hidden_sizes: Sequence[int], action_space: spaces.Space[Any]) -> nn.Module:
-    """An actor for Discrete actions from 0 on, or for a flat Box.
+    """Makes an actor for Discrete actions that start at 0, or for a flat Box.
 
     Raises:
-        ValueError: If the actions are something else.
+        ValueError: If the action space is a different one.
     """
     match action_space:
         case spaces.Discrete(n=n, start=0):
@@ -154,4 +155,4 @@ def make_actor(observation_size: int, hidden_sizes: Sequence[int], action_space:
         case spaces.Box(shape=(size,)):
             return GaussianActor([observation_size, *hidden_sizes, size])
         case _:
-            raise ValueError(f"An actor needs Discrete actions from 0 on, or a flat Box; this is {action_space}")
+            raise ValueError(f"PPO needs Discrete actions that start at 0, or a flat Box; they are {action_space}")

@@ -1,4 +1,4 @@
-"""Atari games as DQN learns them: small gray pictures for the network, the game's own colors for people."""
+"""Atari games for DQN: small grayscale observations for the network, full-color frames for videos."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def make_atari(
 ) -> gym.Env[Any, Any]:
     """Makes a game with the usual preprocessing (Machado et al. 2018, "Revisiting the Arcade Learning Environment").
 
-    An action lasts `frame_skip` frames of the game, which it misses with the given probability (sticky actions). The
-    game itself is made with a frame skip of 1, as it is the preprocessing that skips.
-    `render` gives the game's picture, [210, 160, 3] for most games, once per step, so `render_fps` is that of steps.
+    An action lasts `frame_skip` frames of the game. In each of them, the game repeats its previous action instead with
+    the given probability (sticky actions). The game itself is made with a frame skip of 1, as the preprocessing skips.
+    `render` returns the game's image, [210, 160, 3] for most games, once per step, so `render_fps` counts steps.
 
     Args:
         game: Gymnasium id, such as `ALE/Qbert-v5`.
-        render_mode: `rgb_array` for pictures.
+        render_mode: `rgb_array` to render images, None otherwise.
         frame_skip: Frames of the game per step, ≥ 1.
-        stacked_frames: Latest pictures in an observation.
-        repeat_action_probability: Of a frame to keep the action before, 0 to 1.
+        stacked_frames: Latest frames in an observation, ≥ 1.
+        repeat_action_probability: Probability that a frame repeats the previous action, 0 to 1.
 
     Returns:
-        An env with observations [stacked_frames, 84, 84] of bytes; its actions are those that the game knows.
+        An env with uint8 observations [stacked_frames, 84, 84] and the game's minimal set of actions.
 
     Raises:
-        ImportError: If the emulator or OpenCV is not installed; the message says how to install them.
+        ImportError: If ale-py or OpenCV is not installed; the message says how to install them.
 
     Example:
         >>> env = make_atari("ALE/Qbert-v5")
@@ -44,7 +44,7 @@ def make_atari(
     """
     try:
         import ale_py
-        import cv2  # noqa: F401  # the preprocessing needs it, and says so in other words
+        import cv2  # noqa: F401  # the preprocessing needs it; its own error does not name our extra
     except ImportError as error:
         raise ImportError(f'{game} needs ale-py and OpenCV: pip install "rlwandb-callbacks[atari]"') from error
     gym.register_envs(ale_py)
@@ -56,5 +56,5 @@ def make_atari(
 
 
 def make_qbert(render_mode: str | None = None, **settings: Any) -> gym.Env[Any, Any]:
-    """Makes Q*bert; `settings` go to `make_atari`."""
+    """Makes Q*bert; `settings` are arguments of `make_atari`."""
     return make_atari("ALE/Qbert-v5", render_mode=render_mode, **settings)

@@ -1,4 +1,4 @@
-"""``make demo``: trains CartPole with DQN, and says where its videos are."""
+"""``rlwandb demo``: trains CartPole with DQN and prints where its videos are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlwandb_callbacks.demos.dqn import DQN
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the demo and prints what came of it."""
+    """Runs the demo and prints its result; returns the exit status."""
     options = parse(arguments)
     os.environ.setdefault("WANDB_MODE", "offline")
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -49,17 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the options of ``rlwandb demo``."""
-    parser = argparse.ArgumentParser("rlwandb demo", description="Trains CartPole with DQN and makes its videos.")
-    parser.add_argument("--seed", type=int, default=0, help="of network, exploration and environment")
-    parser.add_argument("--updates", type=int, default=None, help="gradient steps, for a shorter demo")
+    """Parses the options of ``rlwandb demo``."""
+    parser = argparse.ArgumentParser("rlwandb demo", description="Trains CartPole with DQN and records videos of it.")
+    parser.add_argument("--seed", type=int, default=0, help="seed of network, exploration and environment")
+    parser.add_argument("--updates", type=int, default=None, help="number of updates, for a shorter demo")
     parser.add_argument("--val-check-interval", type=int, default=2_000, help="updates between two evaluations")
-    parser.add_argument("--record-path", type=Path, default=Path("rl_videos"), help="where videos are kept")
+    parser.add_argument("--record-path", type=Path, default=Path("rl_videos"), help="folder of the videos")
     return parser.parse_args(arguments)
 
 
 def summary(trainer: pl.Trainer, callback: WandbRLCallback, record_path: Path, seconds: float) -> str:
-    """What the demo prints at its end."""
+    """Returns the text that the demo prints at its end."""
     metrics = trainer.callback_metrics
     videos = sorted(record_path.glob("**/*.mp4"), key=lambda path: path.stat().st_mtime)[-3:]
     folder = callback.run_folder

@@ -3,13 +3,13 @@
     trainer = pl.Trainer(max_epochs=1, val_check_interval=1000, logger=False)
     trainer.fit(CQL("pendulum.npz"))
 
-Learning from data that others collected, Q-functions hope for too much of actions that the data does not have. CQL
-(Kumar et al. 2020, "Conservative Q-Learning for Offline Reinforcement Learning") pushes their values down and those of
-the data's actions up. The losses are TorchRL's `CQLLoss`: soft actor-critic with that penalty. Here only the data is
-made, a batch drawn, and the losses added.
+Q-functions that learn from offline data overestimate actions that the data does not have. CQL (Kumar et al. 2020,
+"Conservative Q-Learning for Offline Reinforcement Learning") lowers the values of those actions and raises those of the
+data's actions. The losses are TorchRL's `CQLLoss`: soft actor-critic with that penalty. This module makes the data,
+draws batches and adds the losses.
 
-In shapes, B is the number of transitions in a batch. The networks see actions in [-1, 1], as `CQLLoss` draws its random
-ones from there; the policy answers in torques.
+In shapes, B is the number of transitions in a batch. The networks use actions in [-1, 1], from which `CQLLoss` draws
+its random actions; the policy returns torques.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from rlwandb_callbacks.demos.actors import SquashedGaussian
+from rlwandb_callbacks.demos.networks import seeded
 from rlwandb_callbacks.demos.pendulum_data import (
     EPISODE_STEPS,
     MAX_TORQUE,
@@ -46,7 +48,7 @@ OBSERVATION_SIZE = 3
 
 
 def make_actor(hidden_size: int) -> ProbabilisticActor:
-    """Observations [B, 3] to a Gaussian over [B, 1], squashed into [-1, 1]."""
+    """Makes a policy from observations [B, 3] to a Gaussian over actions [B, 1], squashed into [-1, 1]."""
     body = nn.Sequential(
         MLP(OBSERVATION_SIZE, 2, num_cells=[hidden_size] * 2, activation_class=nn.ReLU), NormalParamExtractor()
     )
@@ -55,53 +57,35 @@ def make_actor(hidden_size: int) -> ProbabilisticActor:
 
 
 def make_critic(hidden_size: int) -> ValueOperator:
-    """Observations [B, 3] and actions [B, 1] to `state_action_value` [B, 1]."""
+    """Makes a q-network from observations [B, 3] and actions [B, 1] to `state_action_value` [B, 1]."""
     body = MLP(OBSERVATION_SIZE + 1, 1, num_cells=[hidden_size] * 2, activation_class=nn.ReLU)
     return ValueOperator(body, in_keys=["observation", "action"])
-
-
-def squashed_moments(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of tanh(x) for a Gaussian x, by Gauss-Hermite quadrature; shapes as given.
-
-    Example:
-        >>> mean, std = squashed_moments(torch.zeros(1), torch.tensor([0.01]))
-        >>> round(float(mean), 4), round(float(std), 4)
-        (0.0, 0.01)
-    """
-    nodes, weights = (torch.as_tensor(part, dtype=loc.dtype, device=loc.device) for part in _HERMITE)
-    squashed = torch.tanh(loc[..., None] + scale[..., None] * nodes)
-    mean = squashed @ weights
-    return mean, ((squashed - mean[..., None]).square() @ weights).sqrt()
-
-
-_nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
-_HERMITE = (_nodes, _weights / _weights.sum())
 
 
 class CQL(pl.LightningModule):
     """Soft actor-critic with two Q-functions and the penalty of CQL.
 
-    One epoch is the whole training. `Trainer(val_check_interval=n)` runs the validation hooks, where callbacks
+    One epoch is the whole training. `Trainer(val_check_interval=n)` runs the validation hooks, in which callbacks
     evaluate, every n updates; the validation itself is empty.
 
     Args:
-        data_path: The data set, made where there is none.
-        data_episodes: Its episodes of 200 steps.
-        data_seed: Of its making.
-        updates: Length of the training.
-        learning_rate: Adam's at the start; it falls linearly to 0 at the last update.
-        gamma: Discount per env step. Pendulum's episodes are cut at 200 steps; with 0.97 the first half of each can be
-            compared with what the critics predict.
+        data_path: File of the data set; it is written if it does not exist.
+        data_episodes: Episodes in the data set, of 200 steps each.
+        data_seed: Seed of the data set.
+        updates: Updates of the whole training.
+        learning_rate: Adam's learning rate at the start; it decays linearly to 0 at the last update.
+        gamma: Discount per env step. Pendulum's episodes are truncated at 200 steps; with 0.97 the returns of the first
+            half of each can be compared with the critics' predictions.
         hidden_size: Units in each of the two hidden layers of each network.
         batch_size: Transitions per update.
-        penalty_weight: Of CQL's penalty, against the temporal-difference loss.
-        penalty_actions: Random actions per state, and as many of the policy, whose values are pushed down.
-        target_update_rate: RankResult of the way that the target networks move after each update.
-        reward_scale: The critics learn rewards times this; what is logged and answered is in the rewards' own unit.
-        seed: Seeds weights and sampling; the actions that the losses draw come from torch's own generator.
+        penalty_weight: Weight of CQL's penalty relative to the temporal-difference loss.
+        penalty_actions: Random actions per state, and as many of the policy, whose values are lowered.
+        target_update_rate: Weight of the trained networks in each soft update of the target networks, 0 to 1.
+        reward_scale: Factor of the rewards that the critics learn; logged and returned values are in the original unit.
+        seed: Seed of weights and sampling; the losses draw actions from torch's global generator.
 
     Attributes:
-        losses: TorchRL's, with all networks.
+        losses: TorchRL's `CQLLoss`, which holds all networks.
     """
 
     def __init__(
@@ -123,8 +107,7 @@ class CQL(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             self.losses = CQLLoss(
                 make_actor(hidden_size),
                 make_critic(hidden_size),
@@ -136,10 +119,10 @@ class CQL(pl.LightningModule):
         self.losses.make_value_estimator(gamma=gamma)
         self.targets = SoftUpdate(self.losses, tau=target_update_rate)
         self._sampling = np.random.default_rng(seed)
-        self._rows: TensorDict | None = None
+        self._transitions: TensorDict | None = None
 
     def prepare_data(self) -> None:
-        """Makes the data set where there is none. Lightning calls this before anybody looks for the file."""
+        """Writes the data set if it does not exist; Lightning calls this before any hook that reads it."""
         path = Path(self.hparams["data_path"])
         if not path.exists():
             write_dataset(path, episodes=self.hparams["data_episodes"], seed=self.hparams["data_seed"])
@@ -150,15 +133,15 @@ class CQL(pl.LightningModule):
         rows = read_dataset(path)
         if len(rows["rewards"]) != episodes * EPISODE_STEPS:
             raise ValueError(
-                f"data_path {path} holds {len(rows['rewards']):,} transitions; with data_episodes {episodes} it should "
-                f"be {episodes * EPISODE_STEPS:,}. Delete it, so that it is made anew, or choose another data_path."
+                f"data_path {path} holds {len(rows['rewards']):,} transitions; with data_episodes={episodes} it must "
+                f"hold {episodes * EPISODE_STEPS:,}. Delete the file to write it again, or set another data_path."
             )
         returns = episode_returns(rows)
         rank_zero_info(f"{path}: {episodes} episodes, mean return {returns.mean():,.0f}, best {returns.max():,.0f}")
-        self._rows = as_transitions(rows, self.hparams["reward_scale"])
+        self._transitions = as_transitions(rows, self.hparams["reward_scale"])
 
     def training_step(self, batch: int, batch_idx: int) -> dict[str, Any]:
-        """Adds up TorchRL's losses on a batch. Each has gradients for networks of its own, so one optimizer serves all.
+        """Adds TorchRL's losses on a batch. Each trains different networks, so one optimizer serves all.
 
         Args:
             batch: Not used.
@@ -166,10 +149,11 @@ class CQL(pl.LightningModule):
 
         Returns:
             `loss` []; its parts `critic_loss`, `cql_penalty`, `actor_loss`; `q_value` and `target_q_value` [B] of the
-            data's actions, in the unit of the rewards; `entropy` of the squashed policy in nats; `alpha`, its price.
+            data's actions, in the unit of the rewards; `entropy` of the squashed policy in nats, and its weight
+            `alpha`.
         """
-        rows = self._sample()
-        losses = self.losses(rows)
+        transitions = self._sample()
+        losses = self.losses(transitions)
         critic_loss, penalty, actor_loss = losses["loss_qvalue"], losses["loss_cql"], losses["loss_actor"]
         unit = 1.0 / self.hparams["reward_scale"]
         return {
@@ -177,85 +161,82 @@ class CQL(pl.LightningModule):
             "critic_loss": critic_loss.detach(),
             "cql_penalty": penalty.detach(),
             "actor_loss": actor_loss.detach(),
-            "q_value": unit * torch.minimum(rows["pred_q1"], rows["pred_q2"])[:, 0].detach(),
-            "target_q_value": unit * self._target(rows),
+            "q_value": unit * torch.minimum(transitions["pred_q1"], transitions["pred_q2"])[:, 0].detach(),
+            "target_q_value": unit * self._target(transitions),
             "entropy": losses["entropy"],
             "alpha": losses["alpha"],
         }
 
     def _sample(self) -> TensorDict:
-        assert self._rows is not None
-        indices = self._sampling.integers(len(self._rows), size=self.hparams["batch_size"])
-        return self._rows[torch.from_numpy(indices)].to(self.device)
+        assert self._transitions is not None
+        indices = self._sampling.integers(len(self._transitions), size=self.hparams["batch_size"])
+        return self._transitions[torch.from_numpy(indices)].to(self.device)
 
     @torch.no_grad()
-    def _target(self, rows: TensorDict) -> Tensor:
-        """[B]: reward plus discounted next value, as `CQLLoss` works it out but does not give back."""
-        after = rows["next"].select("observation")
+    def _target(self, transitions: TensorDict) -> Tensor:
+        """Returns reward plus discounted next value, [B], which `CQLLoss` computes but does not return."""
+        next_state = transitions["next"].select("observation")
         with self.losses.actor_network_params.to_module(self.losses.actor_network):
-            after["action"] = self.losses.actor_network.get_dist(after).sample()
-        value = self._lower_q(after, self.losses.target_qvalue_network_params)
-        target: Tensor = rows["next", "reward"] + self.hparams["gamma"] * ~rows["next", "terminated"] * value
+            next_state["action"] = self.losses.actor_network.get_dist(next_state).sample()
+        value = self._lower_q(next_state, self.losses.target_qvalue_network_params)
+        reward, terminated = transitions["next", "reward"], transitions["next", "terminated"]
+        target: Tensor = reward + self.hparams["gamma"] * ~terminated * value
         return target[:, 0]
 
     def _lower_q(self, states_and_actions: TensorDict, parameters: Any) -> Tensor:
-        """[B, 1]: the smaller of the two critics' values."""
+        """Returns the smaller of the two critics' values, [B, 1]."""
         critic = self.losses.qvalue_network
         values = []
-        for own in parameters.unbind(0):
-            with own.to_module(critic):
+        for network_parameters in parameters.unbind(0):
+            with network_parameters.to_module(critic):
                 values.append(critic(states_and_actions.copy())["state_action_value"])
         return torch.minimum(*values)
 
     @torch.no_grad()
     def policy(self, observation: Tensor) -> dict[str, Tensor]:
-        """Acts in observations [B, 3] with the squashed mean.
+        """Chooses the squashed mean action for observations [B, 3].
 
         Returns:
-            `action` [B, 1] in torques; `loc` and `scale` [B, 1]: mean and standard deviation of the policy in torques;
-            `state_action_value` [B, 1] of that action, in the unit of the rewards.
+            `action` [B, 1], a torque; `loc` and `scale` [B, 1], mean and standard deviation of the torque;
+            `state_action_value` [B, 1] of the action, in the unit of the rewards.
         """
         states = TensorDict({"observation": observation}, [len(observation)])
         with self.losses.actor_network_params.to_module(self.losses.actor_network):
-            distribution = self.losses.actor_network.get_dist(states)
-        states["action"] = distribution.deterministic_sample
-        mean, std = squashed_moments(distribution.loc, distribution.scale)
-        return {
-            "action": MAX_TORQUE * states["action"],
-            "loc": MAX_TORQUE * mean,
-            "scale": MAX_TORQUE * std,
-            "state_action_value": self._lower_q(states, self.losses.qvalue_network_params)
-            / self.hparams["reward_scale"],
-        }
+            policy = self.losses.actor_network.get_dist(states)
+        bound = torch.full_like(policy.loc, MAX_TORQUE)
+        torque = SquashedGaussian(policy.loc, policy.scale, -bound, bound)
+        states["action"] = torque.mode / MAX_TORQUE
+        q_value = self._lower_q(states, self.losses.qvalue_network_params) / self.hparams["reward_scale"]
+        return {"action": torque.mode, "loc": torque.mean, "scale": torque.stddev, "state_action_value": q_value}
 
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
-        """Moves the target networks a little towards the trained ones."""
+        """Updates the target networks."""
         self.targets.step()
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
-        """Nothing to do: it exists so that Lightning calls the validation hooks."""
+        """Does nothing; Lightning calls the validation hooks only if it exists."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, and a learning rate that falls to 0 so that the training ends at rest."""
+        """Returns Adam with a learning rate that decays linearly to 0."""
         trained = [parameter for parameter in self.losses.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trained, self.hparams["learning_rate"])
-        fall = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.hparams["updates"])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": fall, "interval": "step"}}
+        decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.hparams["updates"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
 
     def train_dataloader(self) -> range:
-        """One number per update; its length is the progress bar's total."""
+        """Returns one number per update; its length is the progress bar's total."""
         return range(int(self.hparams["updates"]))
 
     def val_dataloader(self) -> range:
-        """A single empty batch."""
+        """Returns a single empty batch."""
         return range(1)
 
 
 def as_transitions(rows: dict[str, Any], reward_scale: float) -> TensorDict:
-    """Puts arrays by the names of D4RL into the form and the units that `CQLLoss` reads."""
+    """Converts arrays with D4RL's names to the layout and units that `CQLLoss` reads."""
     tensors = {name: torch.from_numpy(array) for name, array in rows.items()}
     terminated, timeout = tensors["terminals"][:, None], tensors["timeouts"][:, None]
-    after = {
+    next_step = {
         "observation": tensors["next_observations"],
         "reward": reward_scale * tensors["rewards"][:, None],
         "terminated": terminated,
@@ -266,7 +247,7 @@ def as_transitions(rows: dict[str, Any], reward_scale: float) -> TensorDict:
         {
             "observation": tensors["observations"],
             "action": tensors["actions"] / MAX_TORQUE,
-            "next": TensorDict(after, batch_size),
+            "next": TensorDict(next_step, batch_size),
         },
         batch_size,
     )

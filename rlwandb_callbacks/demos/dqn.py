@@ -3,9 +3,9 @@
     trainer = pl.Trainer(max_epochs=1, val_check_interval=2000, logger=False)
     trainer.fit(DQN("CartPole-v1"))
 
-Each training batch plays a few env steps, then learns from a sample of all that was played (Mnih et al. 2015,
+Each training batch plays a few env steps, then learns from a sample of the replay buffer (Mnih et al. 2015,
 "Human-level control through deep reinforcement learning") with the double-Q target (van Hasselt et al. 2016, "Deep
-reinforcement learning with double Q-learning"). Observations may be flat, or pictures as Atari's.
+reinforcement learning with double Q-learning"). Observations may be flat, or images such as Atari's.
 
 In shapes, B is the number of transitions in a batch, O the size of an observation and A the number of actions.
 """
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from rlwandb_callbacks.demos.networks import make_cnn, make_mlp, seeded
-from rlwandb_callbacks.demos.playing import Player, PlayingModule, follow, make_env
+from rlwandb_callbacks.demos.playing import Player, PlayingModule, make_env, soft_update
 from rlwandb_callbacks.demos.replay_buffer import ReplayBuffer, Transitions
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 def make_q_network(env: gym.Env[Any, Any], hidden_size: int) -> tuple[nn.Sequential, int]:
-    """A network from observations [B, ...] to q-values [B, A], and A; convolutional where observations are pictures.
+    """Makes a network from observations [B, ...] to q-values [B, A], convolutional for images; returns it and A.
 
     Raises:
-        ValueError: If the env has other observations, or actions that are not 0 to A - 1.
+        ValueError: If observations are neither flat nor uint8 images, or actions are not 0 to A - 1.
     """
     match env.observation_space, env.action_space:
         case gym.spaces.Box(shape=(size,)), gym.spaces.Discrete(n=n, start=0):
@@ -43,42 +43,42 @@ def make_q_network(env: gym.Env[Any, Any], hidden_size: int) -> tuple[nn.Sequent
             return make_cnn(shape, hidden_size, int(n)), int(n)
         case spaces:
             raise ValueError(
-                "DQN needs a flat Box of observations, or one of bytes [C, H, W], and Discrete actions from 0 on; "
+                "DQN needs a Box of flat observations or uint8 images [C, H, W], and Discrete actions that start at 0; "
                 f"{env} has {spaces}"
             )
 
 
 def epsilon_greedy_entropy(epsilon: float, num_actions: int) -> float:
-    """Entropy in nats, 0 to log(A), of taking a uniform action with probability `epsilon`, else the best one."""
+    """Returns the entropy, in nats, of a uniform action with probability `epsilon` and the best action otherwise."""
     probabilities = [1.0 - epsilon + epsilon / num_actions] + [epsilon / num_actions] * (num_actions - 1)
     return -sum(p * math.log(p) for p in probabilities if p > 0.0)
 
 
 class DQN(PlayingModule):
-    """Deep Q-network with double-Q targets from a target network that follows slowly.
+    """Deep Q-network with double-Q targets and a slowly updated target network.
 
     Args:
-        env_id: Gymnasium env, or import path of a function that makes one, with Discrete actions and a Box of
-            observations: flat, or pictures of bytes [C, H, W].
-        learning_rate: Adam's at the start; it falls linearly to 0 at the last update.
+        env_id: Gymnasium id, or import path of an env factory. Actions are Discrete; observations are a Box, flat or
+            of uint8 images [C, H, W].
+        learning_rate: Adam's learning rate at the start; it decays linearly to 0 at the last update.
         gamma: Discount per env step.
-        hidden_size: Units in each hidden layer that is not a convolution.
+        hidden_size: Units in each fully connected hidden layer.
         batch_size: Transitions per update.
-        buffer_size: Observations kept. All of a short training, so that the early failures are not forgotten.
-        stacked_frames: K where observations are stacks of the last K frames, which saves memory; else 1.
-        clips_rewards: Learn from rewards clipped to -1 to 1. Then q-values are not on the scale of returns, and
-            `q/bias` tells nothing.
-        warmup_env_steps: Uniformly random steps before the first update.
-        env_steps_per_update: Steps played before each update.
-        total_env_steps: Length of the training, warm-up included.
-        epsilon_start: Probability of a random action in the beginning.
-        epsilon_end: The same from `epsilon_env_steps` on.
-        epsilon_env_steps: Steps over which epsilon falls linearly.
-        target_update_rate: RankResult of the way that the target network moves to the trained one after each update.
-        seed: Seeds weights, env, exploration and sampling.
+        buffer_size: Transitions kept; by default all of the training, so that early failures are not forgotten.
+        stacked_frames: K if observations are stacks of the last K frames: each frame is then stored once. Otherwise 1.
+        clips_rewards: Whether to learn from rewards clipped to -1 to 1. Q-values are then not on the scale of returns,
+            and `q/bias` has no meaning.
+        warmup_env_steps: Uniformly random env steps before the first update.
+        env_steps_per_update: Env steps played before each update.
+        total_env_steps: Env steps of the whole training, warm-up included.
+        epsilon_start: Probability of a random action at the start.
+        epsilon_end: Probability of a random action after `epsilon_env_steps`.
+        epsilon_env_steps: Env steps over which epsilon decays linearly.
+        target_update_rate: Weight of the trained network in each soft update of the target network, 0 to 1.
+        seed: Seed of weights, env, exploration and sampling.
 
     Attributes:
-        q_network: The trained network, observations [B, ...] to q-values [B, A].
+        q_network: Trained network, observations [B, ...] to q-values [B, A].
     """
 
     def __init__(
@@ -107,22 +107,20 @@ class DQN(PlayingModule):
         with seeded(seed):
             self.q_network, self.num_actions = make_q_network(env, hidden_size)
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
-        self.replay = ReplayBuffer(
-            buffer_size, env.observation_space, env.action_space, stacked_frames=stacked_frames, seed=seed
-        )
-        self.player = Player(env, self.replay, seed, clips_rewards=clips_rewards)
+        self.replay = ReplayBuffer(buffer_size, seed)
+        self.player = Player(env, self.replay, seed, stacked_frames=stacked_frames, clips_rewards=clips_rewards)
         self.num_updates = (total_env_steps - warmup_env_steps) // env_steps_per_update
         self.uses_one_thread = len(env.observation_space.shape or ()) == 1
         self._exploring = np.random.default_rng(seed)
 
     @property
     def epsilon(self) -> float:
-        """Probability of a random action now."""
-        start, end, over = (self.hparams[f"epsilon_{name}"] for name in ("start", "end", "env_steps"))
-        return float(start + (end - start) * min(1.0, self.env_steps / over))
+        """Current probability of a random action."""
+        start, end, decay_steps = (self.hparams[f"epsilon_{name}"] for name in ("start", "end", "env_steps"))
+        return float(start + (end - start) * min(1.0, self.env_steps / decay_steps))
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Observations [B, ...] to q-values [B, A]."""
+        """Maps observations [B, ...] to q-values [B, A]."""
         q_values: Tensor = self.q_network(observation)
         return q_values
 
@@ -131,23 +129,23 @@ class DQN(PlayingModule):
         self._play(1.0, self.hparams["warmup_env_steps"])
 
     def training_step(self, batch: int, batch_idx: int) -> dict[str, Any]:
-        """Plays, then learns from a sample.
+        """Plays, then learns from a sample of the replay buffer.
 
         Args:
             batch: Not used.
             batch_idx: Not used.
 
         Returns:
-            `loss` []; detached `q_value`, `target_q_value` and `td_error` [B] of the actions taken; `epsilon`, and
+            `loss` []; detached `q_value`, `target_q_value` and `td_error` [B] of the sampled actions; `epsilon`, and
             `entropy` of the epsilon-greedy policy in nats; `env_steps` so far.
         """
         episodes = self.player.episodes
         self._play(self.epsilon, self.hparams["env_steps_per_update"])
         if self.player.episodes > episodes:
-            self.show_returns(self.player.returns)
-        rows = self.replay.sample(self.hparams["batch_size"]).to(self.device)
-        q_value = self(rows.observation).gather(1, rows.action[:, None])[:, 0]
-        target_q_value = self._target(rows)
+            self.log_mean_return(self.player.returns)
+        transitions = self.replay.sample(self.hparams["batch_size"]).to(self.device)
+        q_value = self(transitions.observation).gather(1, transitions.action[:, None])[:, 0]
+        target_q_value = self._target(transitions)
         return {
             "loss": nn.functional.mse_loss(q_value, target_q_value),
             "q_value": q_value.detach(),
@@ -169,19 +167,19 @@ class DQN(PlayingModule):
         return int(self(torch.as_tensor(observation, device=self.device)[None]).argmax())
 
     @torch.no_grad()
-    def _target(self, rows: Transitions) -> Tensor:
-        """[B]: reward plus discounted next value; the trained network chooses the action, the target one rates it."""
-        best = self(rows.next_observation).argmax(1, keepdim=True)
-        next_value = self.target_network(rows.next_observation).gather(1, best)[:, 0]
-        target: Tensor = rows.reward + self.hparams["gamma"] * ~rows.terminated * next_value
+    def _target(self, transitions: Transitions) -> Tensor:
+        """Returns reward plus discounted next value, [B]: the target network's of the trained network's action."""
+        best = self(transitions.next_observation).argmax(1, keepdim=True)
+        next_value = self.target_network(transitions.next_observation).gather(1, best)[:, 0]
+        target: Tensor = transitions.reward + self.hparams["gamma"] * ~transitions.terminated * next_value
         return target
 
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
-        """Moves the target network a little towards the trained one."""
-        follow(self.target_network, self.q_network, self.hparams["target_update_rate"])
+        """Updates the target network."""
+        soft_update(self.target_network, self.q_network, self.hparams["target_update_rate"])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, and a learning rate that falls to 0 so that the training ends at rest."""
+        """Returns Adam with a learning rate that decays linearly to 0."""
         optimizer = torch.optim.Adam(self.q_network.parameters(), self.hparams["learning_rate"])
-        fall = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.num_updates)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": fall, "interval": "step"}}
+        decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=self.num_updates)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}

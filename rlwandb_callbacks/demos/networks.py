@@ -1,4 +1,4 @@
-"""Networks that the demos share. In shapes, B is the size of a batch, O of an observation, A of the outputs."""
+"""Networks of the demos. In shapes, B is the batch size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within it torch draws from `seed`; its own generator goes on afterwards as if nothing had been drawn."""
+    """Seeds torch's CPU generator within the context and restores its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
@@ -22,13 +22,14 @@ def seeded(seed: int) -> Iterator[None]:
 def make_mlp(
     sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU, *, last_gain: float | None = None
 ) -> nn.Sequential:
-    """Maps [B, sizes[0]] float32 to [B, sizes[-1]] through fully connected layers.
+    """Makes a fully connected network from [B, sizes[0]] float32 to [B, sizes[-1]].
 
     Args:
-        sizes: Of the input, the hidden layers and the output.
-        activation: Between two layers.
-        last_gain: Makes the weights orthogonal, those of the last layer with this gain, and the biases 0 (Engstrom et
-            al. 2020, "Implementation matters in deep policy gradients"). By default they are torch's own.
+        sizes: Sizes of the input, the hidden layers and the output.
+        activation: Activation between two layers.
+        last_gain: Gain of the orthogonal initialization of the last layer; the hidden layers then have gain √2, and
+            biases are 0 (Engstrom et al. 2020, "Implementation matters in deep policy gradients"). None keeps torch's
+            default initialization.
 
     Example:
         >>> make_mlp([8, 64, 64, 4])(torch.zeros(5, 8)).shape
@@ -39,27 +40,27 @@ def make_mlp(
         for layer in layers:
             nn.init.orthogonal_(layer.weight, last_gain if layer is layers[-1] else math.sqrt(2.0))
             nn.init.zeros_(layer.bias)
-    behind_hidden = [module for layer in layers[:-1] for module in (layer, activation())]
-    return nn.Sequential(*behind_hidden, layers[-1])
+    hidden = [module for layer in layers[:-1] for module in (layer, activation())]
+    return nn.Sequential(*hidden, layers[-1])
 
 
 class ScaledBytes(nn.Module):
-    """Makes pictures of bytes, 0 to 255, float32 from 0 to 1; here, so that all else may move and keep bytes."""
+    """Layer from uint8 images, 0 to 255, to float32, 0 to 1, so that images are stored and moved as bytes."""
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Keeps the shape."""
-        return pictures.float() / 255.0
+        return images.float() / 255.0
 
 
 def make_cnn(shape: Sequence[int], hidden_size: int, num_outputs: int) -> nn.Sequential:
-    """Maps pictures [B, C, H, W] of bytes to [B, num_outputs].
+    """Makes a network from uint8 images [B, C, H, W] to [B, num_outputs].
 
     The layers are those of Mnih et al. 2015, "Human-level control through deep reinforcement learning".
 
     Args:
-        shape: C, H, W; H and W ≥ 36. Of gray pictures, C is the number of stacked frames.
+        shape: C, H, W; H and W ≥ 36. For grayscale images, C is the number of stacked frames.
         hidden_size: Units in the layer before the last.
-        num_outputs: Such as the number of actions.
+        num_outputs: Number of outputs, such as the number of actions.
 
     Example:
         >>> make_cnn([4, 84, 84], 512, 6)(torch.zeros(5, 4, 84, 84, dtype=torch.uint8)).shape

@@ -1,4 +1,4 @@
-"""Makes offline data of Pendulum-v1: episodes that are random in part, and a controller's for the rest.
+"""Makes offline data of Pendulum-v1: episodes of a controller with a varying fraction of random actions.
 
     write_dataset(Path("pendulum.npz"), episodes=100, seed=0)
 
@@ -23,10 +23,10 @@ Rows = dict[str, NDArray[Any]]
 
 
 def swing_up(observation: NDArray[np.float32]) -> float:
-    """Controls the pendulum: pumps energy until it is nearly up, then balances (Åström and Furuta 2000).
+    """Swings the pendulum up by energy, then balances it (Åström and Furuta 2000).
 
     Args:
-        observation: Shape [3]: cosine and sine of the angle from upright, angular velocity in rad/s.
+        observation: Cosine and sine of the angle from upright, and angular velocity in rad/s; shape [3].
 
     Returns:
         Torque in [-2, 2].
@@ -42,57 +42,59 @@ def swing_up(observation: NDArray[np.float32]) -> float:
 
 
 def make_dataset(episodes: int, seed: int) -> Rows:
-    """Plays episodes, each with its own share of uniformly random actions; in the others the controller acts.
+    """Plays episodes, each with its own fraction of uniformly random actions; all other actions are the controller's.
 
     Args:
-        episodes: How many, ≥ 1.
-        seed: Of the shares, the random actions and the starts.
+        episodes: Number of episodes, ≥ 1.
+        seed: Seed of the fractions, the random actions and the initial states.
 
     Returns:
-        Arrays by the names of D4RL, N = 200 × episodes: observations [N, 3], actions [N, 1] in [-2, 2],
+        Arrays with D4RL's names, N = 200 × episodes: observations [N, 3], actions [N, 1] in [-2, 2],
         rewards [N], next_observations [N, 3], terminals [N], timeouts [N].
     """
     rng = np.random.default_rng(seed)
     env = gym.make(ENV_ID)
     env.reset(seed=seed)
-    steps = [step for random_share in rng.random(episodes) for step in _episode(env, float(random_share), rng)]
+    steps = [step for fraction in rng.random(episodes) for step in _play_episode(env, float(fraction), rng)]
     env.close()
     names = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
     return {name: np.stack(column) for name, column in zip(names, zip(*steps, strict=True), strict=True)}
 
 
-def _episode(env: gym.Env[Any, Any], random_share: float, rng: np.random.Generator) -> list[tuple[Any, ...]]:
+def _play_episode(env: gym.Env[Any, Any], random_fraction: float, rng: np.random.Generator) -> list[tuple[Any, ...]]:
     steps: list[tuple[Any, ...]] = []
     observation, _ = env.reset()
     truncated = False
     while not truncated:
-        is_random = rng.random() < random_share
+        is_random = rng.random() < random_fraction
         torque = rng.uniform(-MAX_TORQUE, MAX_TORQUE) if is_random else swing_up(observation)
         action = np.array([torque], np.float32)
-        after, reward, terminated, truncated, _ = env.step(action)
-        steps.append((observation, action, np.float32(reward), after, np.bool_(terminated), np.bool_(truncated)))
-        observation = after
+        next_observation, reward, terminated, truncated, _ = env.step(action)
+        steps.append(
+            (observation, action, np.float32(reward), next_observation, np.bool_(terminated), np.bool_(truncated))
+        )
+        observation = next_observation
     return steps
 
 
 def episode_returns(rows: Rows) -> NDArray[np.float64]:
-    """Undiscounted return of each episode, shape [episodes]."""
+    """Returns the undiscounted return of each episode, shape [episodes]."""
     returns: NDArray[np.float64] = rows["rewards"].astype(np.float64).reshape(-1, EPISODE_STEPS).sum(axis=1)
     return returns
 
 
 def write_dataset(path: Path, *, episodes: int, seed: int) -> None:
-    """Makes a data set and writes it in one go, so that nobody reads half a file."""
+    """Makes a data set and writes it atomically: an existing file is replaced only by a complete one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = make_dataset(episodes, seed)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-        np.savez(file, **rows)  # type: ignore[arg-type]  # mypy sees that `rows` may hold numpy's own keyword
-    made = Path(file.name)
-    made.chmod(0o644)  # a temporary file is for its owner alone
-    made.replace(path)
+        np.savez(file, **rows)  # type: ignore[arg-type]  # mypy: `rows` might hold the keyword `allow_pickle`
+    temporary = Path(file.name)
+    temporary.chmod(0o644)  # temporary files are readable by their owner only
+    temporary.replace(path)
 
 
 def read_dataset(path: Path) -> Rows:
-    """Reads what :func:`write_dataset` wrote."""
+    """Reads a file of :func:`write_dataset`."""
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)

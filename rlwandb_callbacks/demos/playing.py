@@ -1,4 +1,4 @@
-"""What the demo agents have in common: an env that they play while they learn, and the hooks around that."""
+"""Common parts of the online demos: making an env, playing it while training, and the Lightning hooks for that."""
 
 from __future__ import annotations
 
@@ -12,104 +12,137 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 
-from rlwandb_callbacks.demos.replay_buffer import ReplayBuffer
-from rlwandb_callbacks.environments.factory import env_maker
+from rlwandb_callbacks.demos.replay_buffer import Observation, ReplayBuffer, Transition
+from rlwandb_callbacks.environments.factory import env_factory
 from rlwandb_callbacks.errors import EnvError
 
-EXTRAS = ("box2d", "mujoco")  # of ours and of Gymnasium's alike
+EXTRAS = ("box2d", "mujoco")  # named the same in this package and in Gymnasium
 
 
 def make_env(env_id: str) -> gym.Env[Any, Any]:
-    """Makes an env to train in.
+    """Makes a training env.
 
     Args:
-        env_id: Gymnasium id, or import path of a function that makes an env (`package.module:function`).
+        env_id: Gymnasium id, or import path of an env factory (`package.module:function`).
 
     Raises:
-        rlwandb_callbacks.EnvError: If there is no such env.
+        rlwandb_callbacks.EnvError: If the env does not exist.
         ImportError: If the env's simulator is not installed; the message says how to install it.
     """
     try:
-        return env_maker(env_id, {})()
+        return env_factory(env_id, {})()
     except EnvError as error:
         if not isinstance(error.__cause__, ImportError | gym.error.DependencyNotInstalled):
             raise
-        raise ImportError(_remedy(env_id, error.__cause__)) from error
+        raise ImportError(_missing_simulator(env_id, error.__cause__)) from error
 
 
-def _remedy(env_id: str, cause: Exception) -> str:
-    home = str(gym.registry[env_id].entry_point) if env_id in gym.registry else ""
-    extra = next((extra for extra in EXTRAS if extra in home), None)
+def _missing_simulator(env_id: str, cause: Exception) -> str:
+    entry_point = str(gym.registry[env_id].entry_point) if env_id in gym.registry else ""
+    extra = next((extra for extra in EXTRAS if extra in entry_point), None)
     if extra is None:
         return f"{env_id} cannot be made: {cause}"
     return f'{env_id} needs {extra}; install it with: pip install "rlwandb-callbacks[{extra}]"'
 
 
 class Player:
-    """Plays one env on and on, and puts what happens into a replay buffer.
+    """Plays one env, episode after episode, and stores every step in a replay buffer.
 
     Args:
-        env: The env.
-        replay: Takes every step.
-        seed: Of the env's first reset.
-        clips_rewards: Keep rewards clipped to -1 to 1, as is usual for Atari, where scores differ by orders of
-            magnitude from game to game.
+        env: Env to play.
+        replay: Buffer that stores the steps.
+        seed: Seed of the env's first reset.
+        stacked_frames: K if observations are stacks [K, ...] of the last K frames, as
+            `gymnasium.wrappers.FrameStackObservation` makes them: each frame is then stored once. Otherwise 1.
+        clips_rewards: Whether stored rewards are clipped to -1 to 1, as is usual for Atari, where the scores of games
+            differ by orders of magnitude.
 
     Attributes:
         episodes: Episodes completed so far.
-        returns: Undiscounted returns of the last 20 complete episodes, exploration included, nothing clipped.
+        returns: Undiscounted, unclipped returns of the last 20 completed episodes, exploration included.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], replay: ReplayBuffer, seed: int, *, clips_rewards: bool = False) -> None:
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        replay: ReplayBuffer,
+        seed: int,
+        *,
+        stacked_frames: int = 1,
+        clips_rewards: bool = False,
+    ) -> None:
         self.episodes = 0
         self.returns: deque[float] = deque(maxlen=20)
         self._env = env
         self._replay = replay
+        self._stacked_frames = stacked_frames
         self._clips_rewards = clips_rewards
-        self._return = 0.0
-        self._observation = self._begin(seed)
+        self._observation_dtype = np.uint8 if env.observation_space.dtype == np.uint8 else np.float32
+        self._action_dtype = np.int64 if isinstance(env.action_space, gym.spaces.Discrete) else np.float32
+        self._stored: Observation = ()
+        self._begin_episode(seed)
 
     def play(self, choose: Callable[[npt.NDArray[Any]], Any], env_steps: int) -> None:
-        """Goes on where the last call stopped.
+        """Continues where the last call stopped.
 
         Args:
-            choose: Maps an observation, in the replay buffer's dtype, to an action.
-            env_steps: Steps to play.
+            choose: Maps an observation, uint8 or float32, to an action.
+            env_steps: Number of steps to play.
         """
         for _ in range(env_steps):
             action = choose(self._observation)
             observation, reward, terminated, truncated, _ = self._env.step(action)
             self._return += float(reward)
-            kept_reward = max(-1.0, min(float(reward), 1.0)) if self._clips_rewards else float(reward)
-            self._replay.add(action, kept_reward, observation, terminated)
-            self._observation = self._next_episode() if terminated or truncated else self._taken(observation)
+            self._store(action, float(reward), observation, terminated)
+            if terminated or truncated:
+                self._end_episode()
 
-    def _next_episode(self) -> npt.NDArray[Any]:
+    def _store(self, action: Any, reward: float, observation: Any, terminated: bool) -> None:
+        previous = self._stored
+        self._observation = np.array(observation, self._observation_dtype)
+        self._stored = self._share_frames(previous)
+        stored_reward = max(-1.0, min(reward, 1.0)) if self._clips_rewards else reward
+        stored_action = np.asarray(action, self._action_dtype)
+        self._replay.add(Transition(previous, stored_action, np.float32(stored_reward), self._stored, bool(terminated)))
+
+    def _share_frames(self, previous: Observation) -> Observation:
+        """Returns the observation as it is stored: a stack shares all frames but the newest with the previous one."""
+        return self._observation if self._stacked_frames == 1 else (*previous[1:], self._observation[-1].copy())
+
+    def _end_episode(self) -> None:
         self.episodes += 1
         self.returns.append(self._return)
+        self._begin_episode(seed=None)
+
+    def _begin_episode(self, seed: int | None) -> None:
         self._return = 0.0
-        return self._begin(seed=None)
-
-    def _begin(self, seed: int | None) -> npt.NDArray[Any]:
         observation, _ = self._env.reset(seed=seed)
-        self._replay.begin(observation)
-        return self._taken(observation)
+        self._observation = np.array(observation, self._observation_dtype)
+        if self._stacked_frames > 1:
+            self._check_first_stack()
+        self._stored = self._share_frames(tuple(self._observation))
 
-    def _taken(self, observation: Any) -> npt.NDArray[Any]:
-        return np.array(observation, self._replay.dtype)
+    def _check_first_stack(self) -> None:
+        stack, count = self._observation, self._stacked_frames
+        if len(stack) != count or not np.all(stack == stack[-1:]):
+            raise ValueError(
+                f"stacked_frames is {count}, but the first observation, of shape {list(stack.shape)}, is not one frame "
+                f"repeated {count} times, as FrameStackObservation(padding_type='reset') returns it. Set "
+                "stacked_frames to the number of stacked frames, or to 1 for other observations."
+            )
 
 
 class PlayingModule(pl.LightningModule):
-    """A module that makes its own data: each training batch plays a while, then learns from what was played.
+    """Base of modules that generate their own data: each training batch plays some env steps, then learns.
 
-    One epoch is the whole training. ``Trainer(val_check_interval=n)`` runs the validation hooks, where callbacks
-    evaluate, every n batches; the validation itself is empty. Small networks train on one thread, which is faster for
-    them, above all beside other work; what torch was set to before comes back at the end of fit.
+    One epoch is the whole training. ``Trainer(val_check_interval=n)`` runs the validation hooks, in which callbacks
+    evaluate, every n batches; the validation itself is empty. Small networks train on one thread, which is faster,
+    especially on a busy machine; torch's number of threads is restored at the end of fit.
 
     Attributes:
-        num_updates: Training batches in the whole training; subclasses set it.
-        env_steps: Steps played so far, which callbacks take as an axis.
-        uses_one_thread: False where networks are large enough to gain from more.
+        num_updates: Number of batches in the whole training; subclasses set it.
+        env_steps: Env steps played so far; callbacks use it as an axis.
+        uses_one_thread: False if the networks are large enough to gain from more threads.
     """
 
     num_updates: int
@@ -126,35 +159,41 @@ class PlayingModule(pl.LightningModule):
             torch.set_num_threads(1)
 
     def on_fit_end(self) -> None:
-        """Sets the number of threads back."""
+        """Restores the number of threads."""
         torch.set_num_threads(self._threads_before)
 
-    def show_returns(self, returns: Sequence[float]) -> None:
-        """Puts the mean of the latest returns on the progress bar; worth a call only when an episode has ended."""
+    def log_mean_return(self, returns: Sequence[float]) -> None:
+        """Shows the mean of the latest returns on the progress bar; call it when an episode has ended."""
         self.log("return", float(np.mean(returns)), prog_bar=True, logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the count of env steps; what was played is not kept, a resumed training warms up again."""
+        """Saves the count of env steps. Transitions are not saved: a resumed training warms up again."""
         checkpoint["env_steps"] = self.env_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Counts on from where the checkpoint stood."""
+        """Restores the count of env steps."""
         self.env_steps = checkpoint["env_steps"]
 
     def train_dataloader(self) -> range:
-        """One number per batch, since the data is played while training; its length is the progress bar's total."""
+        """Returns one number per batch, as the data comes from play; its length is the progress bar's total."""
         return range(self.num_updates)
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
-        """Nothing to do: it exists so that Lightning calls the validation hooks."""
+        """Does nothing; Lightning calls the validation hooks only if it exists."""
 
     def val_dataloader(self) -> range:
-        """A single empty batch."""
+        """Returns a single empty batch."""
         return range(1)
 
 
 @torch.no_grad()
-def follow(target: torch.nn.Module, trained: torch.nn.Module, rate: float) -> None:
-    """Moves a target network this share of the way to the trained one."""
-    for slow, quick in zip(target.parameters(), trained.parameters(), strict=True):
-        slow.lerp_(quick, rate)
+def soft_update(target: torch.nn.Module, source: torch.nn.Module, rate: float) -> None:
+    """Updates a target network in place to `(1 - rate) * target + rate * source`.
+
+    Args:
+        target: Target network.
+        source: Trained network with the same parameters.
+        rate: 0 to 1.
+    """
+    for target_parameter, source_parameter in zip(target.parameters(), source.parameters(), strict=True):
+        target_parameter.lerp_(source_parameter, rate)

@@ -1,12 +1,12 @@
-"""Soft actor-critic as a LightningModule: a squashed Gaussian, twin critics, and a temperature that tunes itself.
+"""Soft actor-critic as a LightningModule: a squashed Gaussian, twin critics, and a learned temperature.
 
     trainer = pl.Trainer(max_epochs=1, val_check_interval=10_000, logger=False)
     trainer.fit(SAC("HalfCheetah-v5"))
 
-Each training batch plays an env step, then learns from a sample of all that was played (Haarnoja et al. 2018, "Soft
-actor-critic algorithms and applications"). Under Lightning's manual optimization, as there are three optimizers.
+Each training batch plays an env step, then learns from a sample of the replay buffer (Haarnoja et al. 2018, "Soft
+actor-critic algorithms and applications"). It uses Lightning's manual optimization, as there are three optimizers.
 
-In shapes, B is the number of transitions in a batch, O the size of an observation and D that of an action.
+In shapes, B is the number of transitions in a batch, O the size of an observation and D the size of an action.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rlwandb_callbacks.demos.actors import SquashedGaussianActor
 from rlwandb_callbacks.demos.networks import make_mlp, seeded
-from rlwandb_callbacks.demos.playing import Player, PlayingModule, follow, make_env
+from rlwandb_callbacks.demos.playing import Player, PlayingModule, make_env, soft_update
 from rlwandb_callbacks.demos.replay_buffer import ReplayBuffer, Transitions
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class TwinCritic(nn.Module):
-    """Two networks that rate the same actions; the lower of the two is believed (Fujimoto et al. 2018, "TD3").
+    """Two q-networks, of whose values the minimum is used (Fujimoto et al. 2018, "TD3").
 
     Args:
-        sizes: Of observation and action together, the hidden layers, and 1.
+        sizes: Sizes of observation and action together, the hidden layers, and 1.
     """
 
     def __init__(self, sizes: list[int]) -> None:
@@ -41,35 +41,34 @@ class TwinCritic(nn.Module):
         self.q1, self.q2 = make_mlp(sizes), make_mlp(sizes)
 
     def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Observations [B, O] and actions [B, D] to two q-values [B]."""
-        both = torch.cat([observation, action], dim=-1)
-        return self.q1(both)[:, 0], self.q2(both)[:, 0]
+        """Maps observations [B, O] and actions [B, D] to the q-values of both networks, [B] each."""
+        inputs = torch.cat([observation, action], dim=-1)
+        return self.q1(inputs)[:, 0], self.q2(inputs)[:, 0]
 
 
 class SAC(PlayingModule):
     """Soft actor-critic for flat observations and bounded continuous actions.
 
-    Actions are drawn from torch's own generator: `seed_everything` fixes them.
+    Actions are drawn from torch's global generator, which `seed_everything` seeds.
 
     Args:
-        env_id: Gymnasium env, or import path of a function that makes one, with flat Boxes of observations and of
-            bounded actions.
-        learning_rate: Adam's, of actor, critic and temperature.
+        env_id: Gymnasium id, or import path of an env factory. Observations and bounded actions are flat Boxes.
+        learning_rate: Adam's learning rate for actor, critics and temperature.
         gamma: Discount per env step.
         hidden_size: Units in each of the two hidden layers of all networks.
         batch_size: Transitions per update.
-        buffer_size: Observations kept.
-        warmup_env_steps: Uniformly random steps before the first update.
-        env_steps_per_update: Steps played before each update.
-        total_env_steps: Length of the training, warm-up included.
-        target_update_rate: RankResult of the way that the target critic moves to the trained one after each update.
-        start_temperature: Weight of the entropy in the beginning, > 0.
-        target_entropy: In nats, to which the temperature is tuned; by default -D.
-        seed: Seeds weights, env, warm-up and sampling.
+        buffer_size: Transitions kept.
+        warmup_env_steps: Uniformly random env steps before the first update.
+        env_steps_per_update: Env steps played before each update.
+        total_env_steps: Env steps of the whole training, warm-up included.
+        target_update_rate: Weight of the trained critics in each soft update of the target critics, 0 to 1.
+        start_temperature: Weight of the entropy at the start, > 0.
+        target_entropy: Entropy, in nats, to which the temperature is tuned; None means -D.
+        seed: Seed of weights, env, warm-up and sampling.
 
     Attributes:
-        actor: Observations [B, O] to a distribution over actions [B, D], which evaluation plays by.
-        critic: Observations [B, O] and actions [B, D] to two q-values [B].
+        actor: Policy, observations [B, O] to a distribution over actions [B, D].
+        critic: Both q-networks, observations [B, O] and actions [B, D] to two q-values [B].
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class SAC(PlayingModule):
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.tensor(float(np.log(start_temperature))))
         self.target_entropy = -float(action_space.shape[0]) if target_entropy is None else target_entropy
-        self.replay = ReplayBuffer(buffer_size, env.observation_space, action_space, seed=seed)
+        self.replay = ReplayBuffer(buffer_size, seed)
         self.player = Player(env, self.replay, seed)
         self.num_updates = (total_env_steps - warmup_env_steps) // env_steps_per_update
         self._action_space = action_space
@@ -112,65 +111,63 @@ class SAC(PlayingModule):
         self._play(lambda _: self._action_space.sample(), self.hparams["warmup_env_steps"])
 
     def training_step(self, batch: int, batch_idx: int) -> dict[str, Any]:
-        """Plays, then learns from a sample.
+        """Plays, then learns from a sample of the replay buffer.
 
         Args:
             batch: Not used.
             batch_idx: Not used.
 
         Returns:
-            All detached: `q1`, `q2`, `target_q` and `td_error` [B] of the actions taken; `loss` (that of the critic),
-            `critic_loss`, `actor_loss` []; `entropy` of the policy in nats; its weight `alpha`; `env_steps` so far.
+            All detached: `q1`, `q2`, `target_q` and `td_error` [B] of the sampled actions; `loss` (equal to
+            `critic_loss`), `critic_loss` and `actor_loss` []; `entropy` of the policy in nats; its weight `alpha`;
+            `env_steps` so far.
         """
         episodes = self.player.episodes
         self._play(self._choose, self.hparams["env_steps_per_update"])
         if self.player.episodes > episodes:
-            self.show_returns(self.player.returns)
-        rows = self.replay.sample(self.hparams["batch_size"]).to(self.device)
-        numbers = self._learn_values(rows) | self._learn_actions(rows)
-        follow(self.target_critic, self.critic, self.hparams["target_update_rate"])
-        return {**{name: number.detach() for name, number in numbers.items()}, "env_steps": self.env_steps}
+            self.log_mean_return(self.player.returns)
+        transitions = self.replay.sample(self.hparams["batch_size"]).to(self.device)
+        metrics = self._update_critic(transitions) | self._update_actor(transitions)
+        soft_update(self.target_critic, self.critic, self.hparams["target_update_rate"])
+        return {**{name: value.detach() for name, value in metrics.items()}, "env_steps": self.env_steps}
 
-    def _learn_values(self, rows: Transitions) -> dict[str, Tensor]:
-        target_q = self._target(rows)
-        q1, q2 = self.critic(rows.observation, rows.action)
+    def _update_critic(self, transitions: Transitions) -> dict[str, Tensor]:
+        target_q = self._target(transitions)
+        q1, q2 = self.critic(transitions.observation, transitions.action)
         loss = nn.functional.mse_loss(q1, target_q) + nn.functional.mse_loss(q2, target_q)
-        _, critic_optimizer, _ = self._optimizers()
-        self._step(critic_optimizer, loss)
+        optimizers: Any = self.optimizers()
+        self._step(optimizers[1], loss)
         td_error = target_q - (q1 + q2) / 2
         return {"loss": loss, "critic_loss": loss, "q1": q1, "q2": q2, "target_q": target_q, "td_error": td_error}
 
     @torch.no_grad()
-    def _target(self, rows: Transitions) -> Tensor:
-        """[B]: reward plus discounted next value, where the value of a state counts the entropy to be had there."""
-        policy = self.actor(rows.next_observation)
+    def _target(self, transitions: Transitions) -> Tensor:
+        """Returns reward plus discounted next value, [B]; the next value includes the entropy of the policy."""
+        policy = self.actor(transitions.next_observation)
         next_action = policy.sample()
-        next_q = torch.minimum(*self.target_critic(rows.next_observation, next_action))
+        next_q = torch.minimum(*self.target_critic(transitions.next_observation, next_action))
         next_value = next_q - self.log_temperature.exp() * policy.log_prob(next_action).sum(-1)
-        target: Tensor = rows.reward + self.hparams["gamma"] * ~rows.terminated * next_value
+        target: Tensor = transitions.reward + self.hparams["gamma"] * ~transitions.terminated * next_value
         return target
 
-    def _learn_actions(self, rows: Transitions) -> dict[str, Tensor]:
-        actor_optimizer, _, temperature_optimizer = self._optimizers()
+    def _update_actor(self, transitions: Transitions) -> dict[str, Tensor]:
+        optimizers: Any = self.optimizers()
         temperature = self.log_temperature.exp().detach()
-        policy = self.actor(rows.observation)
+        policy = self.actor(transitions.observation)
         action = policy.rsample()
         log_prob = policy.log_prob(action).sum(-1)
-        self.critic.requires_grad_(False)  # this loss trains the actor only
-        loss = (temperature * log_prob - torch.minimum(*self.critic(rows.observation, action))).mean()
-        self._step(actor_optimizer, loss)
+        self.critic.requires_grad_(False)  # the loss of the actor must not train the critic
+        loss = (temperature * log_prob - torch.minimum(*self.critic(transitions.observation, action))).mean()
+        self._step(optimizers[0], loss)
         self.critic.requires_grad_(True)
         entropy = -log_prob.detach().mean()
-        self._step(temperature_optimizer, self.log_temperature * (entropy - self.target_entropy))
+        self._step(optimizers[2], self.log_temperature * (entropy - self.target_entropy))
         return {"actor_loss": loss, "entropy": entropy, "alpha": temperature}
 
     def _step(self, optimizer: Any, loss: Tensor) -> None:
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-
-    def _optimizers(self) -> Any:
-        return self.optimizers()
 
     def _play(self, choose: Any, env_steps: int) -> None:
         self.player.play(choose, env_steps)
@@ -182,13 +179,17 @@ class SAC(PlayingModule):
         return action.cpu().numpy()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam for the actor, for both critics together, and for the temperature."""
+        """Returns one Adam each for the actor, both critics together, and the temperature."""
         parameters = self.actor.parameters(), self.critic.parameters(), [self.log_temperature]
         return [torch.optim.Adam(part, self.hparams["learning_rate"]) for part in parameters]
 
 
 def flat_spaces(env: gym.Env[Any, Any]) -> tuple[int, gym.spaces.Box]:
-    """Size of an observation, and the space of actions; ValueError where these are not flat Boxes."""
+    """Returns the size of an observation and the action space.
+
+    Raises:
+        ValueError: If observations or actions are not a flat Box.
+    """
     match env.observation_space, env.action_space:
         case gym.spaces.Box(shape=(size,)), gym.spaces.Box(shape=(_,)) as actions:
             return size, actions

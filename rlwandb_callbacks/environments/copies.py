@@ -1,114 +1,90 @@
-"""Makes environments like one that somebody else owns, without touching it."""
+"""Makes environments like an existing one, which is not modified."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv
 
+from rlwandb_callbacks.environments.wrappers import wrapper_chain
 from rlwandb_callbacks.errors import EnvError, describe_error
 
-NOT_REPEATED = ("RecordVideo", "HumanRendering")
+OMITTED_WRAPPERS = ("RecordVideo", "HumanRendering")
 
 
-def maker_like(env: Any) -> EnvSpec | Callable[..., Any]:
-    """Finds out how to make further environments like one that is given.
+def spec_or_copier(env: Any) -> EnvSpec | Callable[..., Any]:
+    """Returns an environment's spec if it records the arguments of all wrappers, else a function that copies it.
 
-    Args:
-        env: A single, a vector or a parallel environment. It is read, and neither stepped, reset nor closed.
-
-    Returns:
-        Its spec, where that tells all of its wrappers; else something that makes copies.
+    The single, vector or parallel environment is neither stepped, reset nor closed.
 
     Raises:
-        EnvError: If it can be copied in neither way.
+        EnvError: If the environment has no such spec and cannot be copied.
     """
     if isinstance(env, gym.Env):
         spec = env.spec
         if spec is not None and all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers):
-            return _quiet(spec)
+            return _without_output(spec)
     try:
-        return Copies(_renewed(env, None))
+        return partial(_copy, _copy(env))  # the user's environment may change, its copy does not
     except Exception as error:
         raise EnvError(
             f"evaluation.env is the environment {env!r}, which can neither be made again from its spec nor be copied: "
-            f"{describe_error(error)} Give a function that makes it."
+            f"{describe_error(error)} Set evaluation.env to a function that makes it."
         ) from error
 
 
-def _quiet(spec: EnvSpec) -> EnvSpec:
-    """Leaves out what opens windows or writes files."""
+def _without_output(spec: EnvSpec) -> EnvSpec:
+    """Copies a spec without what opens windows or writes files."""
     spec = copy.deepcopy(spec)
     spec.kwargs.pop("render_mode", None)
-    spec.additional_wrappers = tuple(
-        wrapper for wrapper in spec.additional_wrappers if wrapper.entry_point.rpartition(":")[2] not in NOT_REPEATED
-    )
+    wrappers = spec.additional_wrappers
+    kept = (each for each in wrappers if each.entry_point.rpartition(":")[2] not in OMITTED_WRAPPERS)
+    spec.additional_wrappers = tuple(kept)
     return spec
 
 
-@dataclass(frozen=True)
-class Copies:
-    """Makes copies of an environment.
-
-    Args:
-        original: Never used itself, and a copy already of what a user gave.
-    """
-
-    original: Any
-
-    def __call__(self, render_mode: str | None = None) -> Any:
-        """Makes one copy."""
-        return _renewed(self.original, render_mode)
-
-
-def layers(env: Any) -> Iterator[Any]:
-    """An environment's wrappers from the outermost inwards, and the environment inside them last."""
-    yield env
-    while isinstance(env, gym.Wrapper | VectorWrapper):
-        env = env.env
-        yield env
-
-
-def _renewed(env: Any, render_mode: str | None) -> Any:
+def _copy(env: Any, render_mode: str | None = None) -> Any:
     """Makes the innermost environment again and copies the wrappers around it."""
-    *wrappers, base = layers(env)
-    renewed = _renewed_base(base, render_mode)
-    # Whatever a wrapper holds of the environments inside it becomes their renewed ones.
-    memo = {id(base): renewed}
+    *wrappers, base = wrapper_chain(env)
+    copied = _copy_base(base, render_mode)
+    # References of a wrapper to the environments inside it become references to their copies.
+    memo = {id(base): copied}
     for wrapper in reversed(wrappers):
-        if type(wrapper).__name__ not in NOT_REPEATED:
-            renewed = copy.deepcopy(wrapper, memo)
-        memo[id(wrapper)] = renewed
-    return renewed
+        if type(wrapper).__name__ not in OMITTED_WRAPPERS:
+            copied = copy.deepcopy(wrapper, memo)
+        memo[id(wrapper)] = copied
+    return copied
 
 
-def _renewed_base(base: Any, render_mode: str | None) -> Any:
-    mode: dict[str, Any] = {"render_mode": render_mode}
+def _copy_base(base: Any, render_mode: str | None) -> Any:
     if isinstance(base, VectorEnv):
-        return _renewed_vector(base, mode)
+        return _copy_vector(base, render_mode)
     if isinstance(base, gym.Env) and base.spec is not None:
-        spec = _quiet(base.spec)
+        spec = _without_output(base.spec)
         spec.additional_wrappers = ()
-        return gym.make(spec, disable_env_checker=True, **mode).unwrapped
-    renewed = copy.deepcopy(base)
-    if hasattr(renewed, "render_mode"):
-        renewed.render_mode = render_mode
-    return renewed
+        return gym.make(spec, disable_env_checker=True, render_mode=render_mode).unwrapped
+    return _deepcopy(base, render_mode)
 
 
-def _renewed_vector(base: Any, mode: dict[str, Any]) -> Any:
+def _copy_vector(base: Any, render_mode: str | None) -> Any:
     if base.spec is not None and "vectorization_mode" in base.spec.kwargs:
         spec = copy.deepcopy(base.spec)
         spec.kwargs.pop("render_mode", None)
+        mode: dict[str, Any] = {"render_mode": render_mode}
         return gym.make_vec(spec, **mode)
     if not hasattr(base, "env_fns"):
-        renewed = copy.deepcopy(base)
-        renewed.render_mode = mode["render_mode"]
-        return renewed
-    told = ("copy", "observation_mode", "autoreset_mode")
-    return type(base)(base.env_fns, **{name: getattr(base, name) for name in told if hasattr(base, name)})
+        return _deepcopy(base, render_mode)
+    options = ("copy", "observation_mode", "autoreset_mode")
+    return type(base)(base.env_fns, **{name: getattr(base, name) for name in options if hasattr(base, name)})
+
+
+def _deepcopy(base: Any, render_mode: str | None) -> Any:
+    copied = copy.deepcopy(base)
+    if hasattr(copied, "render_mode"):
+        copied.render_mode = render_mode
+    return copied

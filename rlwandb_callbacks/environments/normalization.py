@@ -1,38 +1,30 @@
-"""Normalising wrappers at evaluation: the statistics of training, frozen, and rewards in their own unit."""
+"""Normalizing wrappers in an evaluation: frozen observation statistics of training, and unscaled rewards."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import NormalizeObservation
 from gymnasium.wrappers.vector import NormalizeObservation as NormalizeVectorObservation
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.environments.copies import layers
-
-if TYPE_CHECKING:
-    AnyVectorWrapper: TypeAlias = VectorWrapper[Any, Any, Any]
-else:
-    AnyVectorWrapper = VectorWrapper  # takes no parameters in Gymnasium 1.1
+from rlwandb_callbacks.environments.wrappers import AnyVectorWrapper, sub_envs, wrapper_chain
 
 TRAINING_NAMES = ("envs", "env", "train_envs", "train_env", "training_envs", "training_env")
-FOR_EVALUATION = ("eval", "val", "test")
+EVALUATION_NAMES = ("eval", "val", "test")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Running statistics of observations, as they were at one moment.
+    """Running statistics of observations at one moment; mean and variance have the shape of one observation.
 
-    Args:
-        mean: Shape of one observation.
-        variance: The same shape.
-        count: Observations that they were made from.
-        epsilon: Added to the variance under the root.
+    ``epsilon`` is added to the variance before the square root.
     """
 
     mean: NDArray[np.floating[Any]]
@@ -41,40 +33,27 @@ class Statistics:
     epsilon: float = 1e-8
 
 
-def merged(parts: Sequence[Statistics]) -> Statistics:
-    """Statistics of all observations together (Chan et al. 1979).
-
-    Example:
-        >>> one, other = Statistics(np.zeros(1), np.ones(1), 2.0), Statistics(np.full(1, 3.0), np.ones(1), 2.0)
-        >>> both = merged([one, other])
-        >>> float(both.mean[0]), float(both.variance[0]), both.count
-        (1.5, 3.25, 4.0)
-    """
+def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
+    """Returns the statistics of all observations together (Chan et al. 1979)."""
     if len(parts) == 1:
         return parts[0]
     count = sum(part.count for part in parts)
     mean = np.asarray(sum(part.mean * part.count for part in parts) / count)
-    square = sum((part.variance + (part.mean - mean) ** 2) * part.count for part in parts) / count
-    return Statistics(mean, np.asarray(square), count, parts[0].epsilon)
+    variance = sum((part.variance + (part.mean - mean) ** 2) * part.count for part in parts) / count
+    return Statistics(mean, np.asarray(variance), count, parts[0].epsilon)
 
 
-def training_statistics(module: Any, given: Any = None) -> tuple[str, Statistics] | None:
-    """Looks for a normalizing environment among a module's attributes.
+def training_statistics(module: Any, evaluation_env: Any = None) -> tuple[str, Statistics] | None:
+    """Finds a normalizing environment: the attribute of the module and its current statistics; None if there is none.
 
-    Names such as ``envs`` and ``env`` come first; those that speak of evaluation are left out. The environments of an
-    ``AsyncVectorEnv`` live in other processes and are not asked; a wrapper around it is.
-
-    Args:
-        module: The LightningModule.
-        given: The environment that ``evaluation.env`` names, where it is one; looked at last.
-
-    Returns:
-        The attribute's name and the statistics as they are now; None where there are none.
+    ``TRAINING_NAMES`` come first; names with a part of ``EVALUATION_NAMES`` are skipped. The value of
+    ``evaluation.env`` comes last, if it is an environment. The sub-environments of an ``AsyncVectorEnv`` are in other
+    processes and are not searched; wrappers around it are.
     """
     held = {name: value for name, value in vars(module).items() if isinstance(value, gym.Env | VectorEnv)}
     names = [name for name in TRAINING_NAMES if name in held]
-    names += [name for name in held if name not in names and not any(word in name for word in FOR_EVALUATION)]
-    for name, env in [*((f"self.{name}", held[name]) for name in names), ("evaluation.env", given)]:
+    names += [name for name in held if name not in names and not any(part in name for part in EVALUATION_NAMES)]
+    for name, env in [*((f"self.{name}", held[name]) for name in names), ("evaluation.env", evaluation_env)]:
         found = statistics_of(env)
         if found is not None:
             return name, found
@@ -82,44 +61,34 @@ def training_statistics(module: Any, given: Any = None) -> tuple[str, Statistics
 
 
 def statistics_of(env: Any) -> Statistics | None:
-    """The statistics that an environment normalizes observations by, now; None where it does not."""
-    parts = [
-        Statistics(
-            np.array(layer.obs_rms.mean),
-            np.array(layer.obs_rms.var),
-            float(layer.obs_rms.count),
-            float(getattr(layer, "epsilon", 1e-8)),
-        )
-        for layer in normalizers(env)
-    ]
-    return merged(parts) if parts else None
+    """Returns the current statistics with which an environment normalizes observations; None if it does not."""
+    parts = []
+    for layer in normalizers(env):
+        rms, epsilon = layer.obs_rms, float(getattr(layer, "epsilon", 1e-8))
+        parts.append(Statistics(np.array(rms.mean), np.array(rms.var), float(rms.count), epsilon))
+    return merge_statistics(parts) if parts else None
 
 
 def normalizers(env: Any) -> Iterator[Any]:
-    """The layers of an environment, and of those inside a vector, that hold running statistics of observations."""
-    for layer in layers(env):
+    """Yields the wrappers with running statistics of observations, also those inside a vector."""
+    for layer in wrapper_chain(env):
         if all(hasattr(getattr(layer, "obs_rms", None), name) for name in ("mean", "var", "count")):
             yield layer
-        for inner in _inside(layer):
+        for inner in sub_envs(layer):
             yield from normalizers(inner)
 
 
-def _inside(layer: Any) -> list[Any]:
-    inner = getattr(layer, "envs", None) if isinstance(layer, VectorEnv) else None
-    return inner if isinstance(inner, list) and not isinstance(layer, VectorWrapper) else []
+def normalizes_in_subprocesses(env: Any) -> bool:
+    """Returns whether a vector normalizes in its subprocesses, where statistics can be neither read nor set.
 
-
-def is_hidden(env: Any) -> bool:
-    """Whether the environments of a vector normalize in processes of their own, where nothing reaches them.
-
-    To find out, one more of them is made, and closed.
+    To find out, one more sub-environment is made and closed.
     """
     functions = getattr(env.unwrapped, "env_fns", ()) if isinstance(env, VectorEnv) else ()
-    if not functions or _inside(env.unwrapped):
+    if not functions or sub_envs(env.unwrapped):
         return False
     single = functions[0]()
     try:
-        return next(normalizers(single), None) is not None or any(map(_scales_rewards, layers(single)))
+        return next(normalizers(single), None) is not None or any(map(_scales_rewards, wrapper_chain(single)))
     finally:
         single.close()
 
@@ -129,9 +98,9 @@ def _scales_rewards(layer: Any) -> bool:
 
 
 def with_statistics(env: Any, statistics: Statistics) -> Any:
-    """Freezes an environment's running statistics at those given; one that has none is made to normalize by them.
+    """Freezes the running statistics of an environment at the given ones, in a new wrapper if it does not normalize.
 
-    An environment whose observations have another shape is given back as it is.
+    An environment whose observations have another shape is returned unchanged.
     """
     found = list(normalizers(env))
     if not found:
@@ -150,65 +119,38 @@ def with_statistics(env: Any, statistics: Statistics) -> Any:
 
 
 def with_raw_rewards(env: Any) -> Any:
-    """Gives the rewards from inside an environment's ``NormalizeReward``, whatever lies outside of it.
+    """Makes an environment return the rewards from inside its ``NormalizeReward``, whatever wrappers are outside.
 
-    The wrapper itself stays, as others may need it; the returns of an episode are in the environment's own unit.
+    The wrapper stays in place, as other wrappers may depend on it. Returns are in the unit of the environment.
     """
-    for layer in layers(env):
-        inner = _inside(layer)
+    for layer in wrapper_chain(env):
+        inner = sub_envs(layer)
         inner[:] = [with_raw_rewards(each) for each in inner]
-    scalers = [layer for layer in layers(env) if _scales_rewards(layer)]
+    scalers = [layer for layer in wrapper_chain(env) if _scales_rewards(layer)]
     if not scalers:
         return env
-    if isinstance(env, VectorEnv):
-        vector_tap = _VectorTap(scalers[-1].env)
-        scalers[-1].env = vector_tap
-        return _RawVectorRewards(env, vector_tap)
-    tap = _Tap(scalers[-1].env)
-    scalers[-1].env = tap
-    return _RawRewards(env, tap)
+    wrapper: Any = _VectorRewardMemory if isinstance(env, VectorEnv) else _RewardMemory
+    inside, outside = wrapper(scalers[-1].env), wrapper(env)
+    scalers[-1].env, outside.source = inside, inside
+    return outside
 
 
-class _Tap(gym.Wrapper[Any, Any, Any, Any]):
-    """Remembers the last reward."""
+class _Memory:
+    """Mixin for a wrapper that remembers the last reward, or returns the one that its source remembers."""
 
-    last: Any = 0.0
+    env: Any
+    source: _Memory | None = None
+    last_reward: Any = 0.0
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, self.last, terminated, truncated, info = self.env.step(action)
-        return observation, self.last, terminated, truncated, info
-
-
-class _RawRewards(gym.Wrapper[Any, Any, Any, Any]):
-    """Replaces the reward by what a tap inside has seen."""
-
-    def __init__(self, env: gym.Env[Any, Any], tap: _Tap) -> None:
-        super().__init__(env)
-        self._tap = tap
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, _, terminated, truncated, info = self.env.step(action)
-        return observation, self._tap.last, terminated, truncated, info
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = self.env.step(action)
+        if self.source is not None:
+            return observation, self.source.last_reward, *rest
+        self.last_reward = copy.copy(reward)  # outer wrappers may change the reward in place
+        return observation, reward, *rest
 
 
-class _VectorTap(AnyVectorWrapper):
-    """The same for a vector; rewards are copied, as the wrapper outside may change them in place."""
-
-    last: Any = 0.0
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        self.last = np.array(rewards, dtype=np.float64)
-        return observations, rewards, terminated, truncated, infos
+class _RewardMemory(_Memory, gym.Wrapper[Any, Any, Any, Any]): ...
 
 
-class _RawVectorRewards(AnyVectorWrapper):
-    """The same for a vector."""
-
-    def __init__(self, env: VectorEnv[Any, Any, Any], tap: _VectorTap) -> None:
-        super().__init__(env)
-        self._tap = tap
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        observations, _, terminated, truncated, infos = self.env.step(actions)
-        return observations, self._tap.last, terminated, truncated, infos
+class _VectorRewardMemory(_Memory, AnyVectorWrapper): ...

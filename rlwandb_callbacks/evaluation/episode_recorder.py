@@ -1,18 +1,18 @@
-"""Takes down one episode while it is played."""
+"""Records one episode while it is played."""
 
 from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Episode, PolicyScores, PolicyStep, row_of, stack_scores
-from rlwandb_callbacks.core.infos import InfoTally
+from rlwandb_callbacks.core.infos import InfoAccumulator, reward_of
 from rlwandb_callbacks.core.values import Pixels
 from rlwandb_callbacks.environments.pettingzoo import AGENT_REWARDS
 from rlwandb_callbacks.errors import RenderError
@@ -22,121 +22,110 @@ from rlwandb_callbacks.media.frames import FrameRecorder, MissingFrames, Recorde
 SUCCESS_KEYS = ("is_success", "success")
 
 
+class EnvStep(NamedTuple):
+    """One step of one environment, with the reward as the environment returned it."""
+
+    action: Any
+    observation: Any  # that followed; at the end of an episode its last one, not the first of the next
+    reward: Any
+    terminated: bool
+    truncated: bool
+    info: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class PlayedEpisode:
-    """An episode, and its frames when they were recorded while playing."""
+    """An episode, and its frames if they were recorded while playing."""
 
     episode: Episode
-    film: RecordedFrames | MissingFrames | None = None
+    frames: RecordedFrames | MissingFrames | None = None
 
 
 @dataclass(frozen=True)
 class RecordingOptions:
-    """What is taken down, and for how long.
+    """What is recorded of each episode; frames and observations are thinned to fit into their memory."""
 
-    Args:
-        max_steps: Longest episode; longer ones are cut and marked.
-        film_bytes: Record each episode, in at most so many bytes.
-        info_keys: Keys of ``info`` to keep; None for all numeric ones.
-        trace_bytes: Keep observations, thinned to so many bytes; 0 for none.
-    """
-
-    max_steps: int
-    film_bytes: int | None = None
-    info_keys: Sequence[str] | None = None
-    trace_bytes: int = 0
+    max_steps: int  # longer episodes are cut and marked
+    frames_max_bytes: int | None = None  # None to record none
+    info_keys: Sequence[str] | None = None  # None for all numeric ones
+    observations_max_bytes: int = 0  # 0 to record none
 
 
 class EpisodeRecorder:
-    """Takes down one episode after the other, and rests in between.
+    """Records one episode, from the observation of its first state on.
 
-    Args:
-        options: What is taken down, and for how long.
+    If ``render``, which returns a picture of the current state, raises a ``RenderError``, the frames of the episode are
+    dropped and the error is kept in their place.
     """
 
-    def __init__(self, options: RecordingOptions) -> None:
-        self._options = options
-        self.begin(-1, None)
-
-    def begin(self, index: int, seed: int | None) -> None:
-        """Starts an episode; with index -1, a rest."""
-        self.index, self.seed = index, seed
+    def __init__(
+        self, options: RecordingOptions, seed: int | None, observation: Any, render: Callable[[], Pixels]
+    ) -> None:
+        self._options, self._seed, self._render = options, seed, render
         self._actions: list[Any] = []
         self._rewards: list[float] = []
         self._scores: list[PolicyScores] = []
         self._values: list[float] = []
-        self._digests: list[int] = []
         self._chosen_q: list[float] = []
-        self._camera = None if self._options.film_bytes is None else FrameRecorder(self._options.film_bytes)
-        self._lost_film: MissingFrames | None = None
-        self._trace = ObservationBuffer(self._options.trace_bytes) if self._options.trace_bytes else None
-        self._infos = InfoTally(self._options.info_keys)
+        self._digests: list[int] = []
+        self._frames: FrameRecorder | MissingFrames | None = None
+        if options.frames_max_bytes is not None:
+            self._frames = FrameRecorder(options.frames_max_bytes)
+        self._observations = ObservationBuffer(options.observations_max_bytes)
+        self._infos = InfoAccumulator(options.info_keys)
         self._agent_returns: dict[str, float] = {}
         self._ending: dict[str, Any] = {}
+        self._add_state(observation, 0.0)
 
-    @property
-    def playing(self) -> bool:
-        """Whether there is an episode."""
-        return self.index >= 0
-
-    @property
-    def is_filmed(self) -> bool:
-        """Whether there is an episode of which frames are wanted."""
-        return self.playing and self._camera is not None
-
-    def lose_film(self, error: RenderError) -> None:
-        """Goes on without the frames of this episode, as the environment gave no picture."""
-        self._camera, self._lost_film = None, MissingFrames(str(error))
-
-    def note(self, step: PolicyStep, row: int) -> None:
-        """Takes what the policy said of one state: a row of a batch."""
-        if not self.playing:
-            return
-        if step.scores is not None:
-            self._scores.append(row_of(step.scores, row))
-        if step.values is not None:
-            self._values.append(float(step.values[row]))
-        if step.chosen_q is not None:
-            self._chosen_q.append(float(step.chosen_q[row]))
-
-    def see(self, observation: Any, frame: Pixels | None, reward: float = 0.0) -> None:
-        """Takes a state, and the reward that came with it."""
+    def _add_state(self, observation: Any, reward: float) -> None:
         self._digests.append(digest(observation, reward))
-        if self._trace is not None:
-            self._trace.append(observation)
-        if self._camera is not None and frame is not None:
-            self._camera.take(frame)
+        self._observations.append(observation)
+        if isinstance(self._frames, FrameRecorder):
+            try:
+                self._frames.append(self._render())
+            except RenderError as error:
+                self._frames = MissingFrames(str(error))
 
-    def advance(
-        self, action: Any, reward: float, terminated: bool, truncated: bool, info: Mapping[str, Any]
-    ) -> tuple[bool, bool]:
-        """Takes a step; the state that it led to is given to :meth:`see`.
+    def add_step(self, output: PolicyStep, row: int, step: EnvStep) -> bool:
+        """Records a row of the policy's output for a batch of states, and the step that followed.
 
-        Returns:
-            Whether the episode is over by itself, and whether it is cut, by the environment or by ``max_steps``.
+        Returns whether the episode has ended: by itself, or by ``max_steps``.
         """
-        self._actions.append(_kept(action))
+        self._add_output(output, row)
+        reward = reward_of(step.reward)
+        self._actions.append(_copy(step.action))
         self._rewards.append(reward)
-        self._infos.add(info)
-        for agent, part in info.get(AGENT_REWARDS, {}).items():
-            self._agent_returns[agent] = self._agent_returns.get(agent, 0.0) + float(part)
-        is_cut = len(self._rewards) >= self._options.max_steps and not (terminated or truncated)
-        if terminated or truncated or is_cut:
+        self._infos.add(step.info)
+        for agent, agent_reward in step.info.get(AGENT_REWARDS, {}).items():
+            self._agent_returns[agent] = self._agent_returns.get(agent, 0.0) + float(agent_reward)
+        self._add_state(step.observation, reward)
+        has_ended = bool(step.terminated) or bool(step.truncated)
+        is_cut = not has_ended and len(self._rewards) >= self._options.max_steps
+        if has_ended or is_cut:
             self._ending = {
-                "terminated": terminated,
-                "truncated": truncated or is_cut,
+                "terminated": bool(step.terminated),
+                "truncated": bool(step.truncated) or is_cut,
                 "cut_at": self._options.max_steps if is_cut else None,
-                "success": _success(info),
+                "success": _success(step.info),
             }
-        return terminated, truncated or is_cut
+        return has_ended or is_cut
+
+    def _add_output(self, output: PolicyStep, row: int) -> None:
+        if output.scores is not None:
+            self._scores.append(row_of(output.scores, row))
+        if output.values is not None:
+            self._values.append(float(output.values[row]))
+        if output.chosen_q is not None:
+            self._chosen_q.append(float(output.chosen_q[row]))
 
     def result(self) -> PlayedEpisode:
-        """The episode, once it has ended."""
-        observations, stride = (None, 1) if self._trace is None else self._trace.kept(len(self._rewards))
+        """Returns the episode; to be called once, after its last step."""
+        frames = self._frames.result() if isinstance(self._frames, FrameRecorder) else self._frames
+        observations, stride = self._observations.kept(len(self._rewards))
         episode = Episode(
             actions=np.stack(self._actions),
             rewards=np.array(self._rewards, dtype=np.float64),
-            seed=self.seed,
+            seed=self._seed,
             scores=stack_scores(self._scores),
             values=np.array(self._values, dtype=np.float64) if self._values else None,
             chosen_q=np.array(self._chosen_q, dtype=np.float64) if self._chosen_q else None,
@@ -147,11 +136,11 @@ class EpisodeRecorder:
             agent_returns=self._agent_returns,
             **self._ending,
         )
-        return PlayedEpisode(episode, self._lost_film if self._camera is None else self._camera.film())
+        return PlayedEpisode(episode, frames)
 
 
-def _kept(action: Any) -> NDArray[Any]:
-    """A copy of an action; a dict or tuple as an object, so that actions of all kinds stack to an array."""
+def _copy(action: Any) -> NDArray[Any]:
+    """Copies an action into an array; a dict or tuple as one object, so that actions of all kinds can be stacked."""
     if not isinstance(action, dict | tuple):
         return np.array(action)
     entry = np.empty((), dtype=np.object_)
@@ -160,11 +149,10 @@ def _kept(action: Any) -> NDArray[Any]:
 
 
 def digest(observation: Any, reward: float) -> int:
-    """Fingerprint of an observation and the reward that came with it: CRC-32 over their bytes, in one fixed order.
+    """Returns a fingerprint of an observation and the reward that led to it (0 after a reset).
 
-    Args:
-        observation: Array, number or text, or dicts and tuples of them.
-        reward: Of the step that led there; 0 after a reset.
+    It is the CRC-32 over their bytes, independent of the order of keys. The observation is an array, a number or text,
+    or dicts and tuples of them.
     """
     checksum = zlib.crc32(np.float64(reward).tobytes())
     for leaf in _leaves(observation):

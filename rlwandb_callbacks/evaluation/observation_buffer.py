@@ -1,4 +1,4 @@
-"""Observations of an episode, kept within a budget of memory."""
+"""Observations of an episode within a memory budget."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 
 class ObservationBuffer:
-    """Keeps every observation of an episode, and every second, fourth, … where they would grow beyond a budget.
+    """Observations of an episode: all of them, or every second, fourth, … to stay within a budget.
 
     Args:
-        max_bytes: Of what is kept.
+        max_bytes: Memory for the kept observations; 0 to keep none.
 
     Example:
-        >>> trace = ObservationBuffer(max_bytes=12)
+        >>> buffer = ObservationBuffer(max_bytes=12)
         >>> for number in range(8):
-        ...     trace.append(np.array([number]))
-        >>> trace.kept(7)
+        ...     buffer.append(np.array([number]))
+        >>> buffer.kept(7)
         (array([[0.],
                [4.]], dtype=float32), 4)
     """
@@ -27,38 +27,38 @@ class ObservationBuffer:
         self._max_bytes = max_bytes
         self._kept: list[NDArray[np.float32]] = []
         self._stride = 1
-        self._seen = 0
+        self._count = 0
 
     def append(self, observation: Any) -> None:
-        """Takes the next observation."""
-        if self._seen % self._stride == 0:
+        """Adds the next observation."""
+        if self._max_bytes and self._count % self._stride == 0:
             self._kept.append(as_array(observation))
             while len(self._kept) > 1 and len(self._kept) * self._kept[0].nbytes > self._max_bytes:
                 self._kept = self._kept[::2]
                 self._stride *= 2
-        self._seen += 1
+        self._count += 1
 
     def kept(self, steps: int) -> tuple[NDArray[np.float32] | None, int]:
-        """Those of the first ``steps`` observations that were kept, ``[N, ...]``, and the steps between two of them.
+        """Returns the kept ones of the first ``steps`` observations, shape ``[N, ...]``, and the steps between them.
 
-        None instead of the former where their shapes differ, such as those of graphs.
+        The array is None if nothing was kept, or if the shapes of the observations differ, such as those of graphs.
         """
         kept = self._kept[: -(-steps // self._stride)]
-        are_alike = len({each.shape for each in kept}) == 1
-        return np.stack(kept) if are_alike else None, self._stride
+        have_one_shape = len({each.shape for each in kept}) == 1
+        return np.stack(kept) if have_one_shape else None, self._stride
 
 
 def as_array(observation: Any) -> NDArray[np.float32]:
-    """An observation in its own shape, if it is an array or a number; dicts, tuples and texts as :func:`flat`."""
+    """Returns an array or number in its own shape, and dicts, tuples and text flattened as by :func:`flat`."""
     if isinstance(observation, dict | tuple | list | str | bytes):
         return flat(observation)
     return np.atleast_1d(np.array(observation, dtype=np.float32))
 
 
 def flat(observation: Any) -> NDArray[np.float32]:
-    """An observation as one vector; the entries of dicts in the order of their keys, ``k10`` behind ``k9``.
+    """Flattens an observation into one vector; entries of dicts are ordered by key, ``k10`` after ``k9``.
 
-    It is the order in which data sets of dict observations are read. Texts, such as missions, are left out as there.
+    Data sets of dict observations are read in the same order. Text, such as missions, is left out as it is there.
 
     Example:
         >>> flat({"b": np.array([[1, 2]]), "a": 0.5})

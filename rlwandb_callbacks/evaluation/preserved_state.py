@@ -1,4 +1,4 @@
-"""Looking without touching: evaluation leaves a training run exactly as it found it."""
+"""Restores the state of a training run after an evaluation."""
 
 from __future__ import annotations
 
@@ -14,19 +14,15 @@ SMALL_POLICY_ELEMENTS = 1_000_000
 
 
 @contextlib.contextmanager
-def undisturbed(module: nn.Module, *, seed: int) -> Iterator[None]:
-    """Runs a block in evaluation mode and without gradients, and puts everything back behind it.
+def preserved_state(module: nn.Module, *, seed: int) -> Iterator[None]:
+    """Runs a block in evaluation mode, without gradients, with all random states seeded, and restores the training.
 
-    Put back are the random states of python, numpy and torch (CPU and the module's devices), the train/eval flag of
-    each submodule, and the number of torch's threads. Networks of up to a million parameters on the CPU run on one
-    thread inside the block: threads that wait for each other on busy cores cost more than they bring.
-
-    Args:
-        module: The LightningModule that trains.
-        seed: Of all three random states inside the block.
+    The state consists of the random states of Python, NumPy and torch (CPU and the module's devices), the training flag
+    of each submodule, and the number of threads of torch. Networks of up to a million parameters on the CPU run on one
+    thread inside the block: on busy cores, threads that wait for each other cost more than they save.
     """
     python_state, threads = random.getstate(), torch.get_num_threads()
-    numpy_state = np.random.get_state()  # noqa: NPY002  # the global state is what must be put back
+    numpy_state = np.random.get_state()  # noqa: NPY002  # the global state must be restored
     modes = {submodule: submodule.training for submodule in module.modules()}
     try:
         with _seeded_torch(module, seed), torch.no_grad():
@@ -46,7 +42,7 @@ def undisturbed(module: nn.Module, *, seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _seeded_torch(module: nn.Module, seed: int) -> Iterator[None]:
-    """Seeds the CPU and the devices that the module is on; ``torch.manual_seed`` would seed those of others too."""
+    """Seeds the CPU and the devices of the module; ``torch.manual_seed`` would seed other devices too."""
     devices = {parameter.device for parameter in module.parameters()}
     cuda = sorted(device.index for device in devices if device.type == "cuda")
     mps_state = torch.mps.get_rng_state() if any(device.type == "mps" for device in devices) else None

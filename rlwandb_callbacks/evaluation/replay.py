@@ -1,7 +1,8 @@
-"""Plays a recorded episode again, with pictures or without, and checks on the way that it is the same episode."""
+"""Replays a recorded episode, with or without pictures, and checks that the same episode comes out."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,94 +11,69 @@ from typing import Any
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.core.values import Pixels
-from rlwandb_callbacks.environments.factory import Env, EnvMaker
-from rlwandb_callbacks.environments.headless import drawing_error
-from rlwandb_callbacks.environments.rendering import render
-from rlwandb_callbacks.errors import ReplayDivergedError
+from rlwandb_callbacks.environments.factory import Env, EnvFactory
+from rlwandb_callbacks.environments.rendering import render, rendering_error
+from rlwandb_callbacks.errors import RenderError, ReplayDivergedError
 from rlwandb_callbacks.evaluation.episode_recorder import digest
 
 
 @dataclass(frozen=True)
 class ReplayFrames:
-    """The frames of an episode, made by playing it again whenever they are gone through.
+    """Frames of an episode, rendered by a replay during each iteration."""
 
-    Args:
-        make_env: Makes an environment that renders.
-        episode: With a seed and digests.
-    """
-
-    make_env: EnvMaker
+    make_env: EnvFactory
     episode: Episode
 
     @property
     def steps(self) -> Sequence[int]:
-        """Every one."""
+        """All steps of the episode."""
         return range(self.episode.length + 1)
 
-    def __iter__(self) -> Iterator[Pixels]:
+    def __iter__(self) -> Generator[Pixels]:
         return replay(partial(self.make_env, render=True), self.episode)
 
 
 def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[Pixels]:
-    """Takes the recorded actions again in a fresh environment, from the recorded seed.
-
-    Args:
-        make_env: Makes an environment that renders.
-        episode: With a seed and digests.
-
-    Yields:
-        ``episode.length + 1`` frames of shape ``[H, W, 3]``; the last one shows the last state.
+    """Repeats the recorded actions in a new environment, from the recorded seed, and yields a frame of each state.
 
     Raises:
-        ReplayDivergedError: At the first step whose observation or reward is not the recorded one.
-        RenderError: If the environment gives no picture, or fails as it did not when it was played without pictures.
+        ReplayDivergedError: At the first step whose observation or reward differs from the recorded one.
+        RenderError: If the environment returns no picture, or fails as it did not while playing without pictures.
     """
-    env = make_env()
-    frames_made = 0
-
-    def attempt(call: Callable[[], Any]) -> Any:
+    count = 0
+    with contextlib.closing(make_env()) as env:
         try:
-            return call()
+            for _ in _states(env, episode, episode.length):
+                yield render(env, rendered_before=count > 0)
+                count += 1
+        except (ReplayDivergedError, RenderError):
+            raise
         except Exception as error:
-            what = f"The environment failed at step {frames_made} when the episode was played again with pictures"
-            raise drawing_error(what, error, has_drawn=frames_made > 0) from error
-
-    try:
-        for _ in _retrace(env, episode, episode.length, attempt):
-            frame = render(env, has_drawn=frames_made > 0)
-            frames_made += 1
-            yield frame
-    finally:
-        env.close()
+            message = f"The environment failed at step {count} when the episode was replayed with pictures"
+            raise rendering_error(message, error, rendered_before=count > 0) from error
 
 
 def check_replay(make_env: Callable[[], Env], episode: Episode, *, max_steps: int) -> None:
-    """Takes the recorded actions again without pictures, up to a step.
+    """Repeats up to ``max_steps`` of the recorded actions without pictures.
 
     Raises:
-        ReplayDivergedError: At the first step whose observation or reward is not the recorded one.
+        ReplayDivergedError: At the first step whose observation or reward differs from the recorded one.
     """
-    env = make_env()
-    try:
-        for _ in _retrace(env, episode, max_steps, lambda call: call()):
+    with contextlib.closing(make_env()) as env:
+        for _ in _states(env, episode, max_steps):
             pass
-    finally:
-        env.close()
 
 
-def _retrace(env: Env, episode: Episode, max_steps: int, attempt: Callable[[Any], Any]) -> Iterator[None]:
-    observation, _ = attempt(partial(env.reset, seed=episode.seed))
-    _check(episode, 0, digest(observation, 0.0))
-    yield
-    for step, action in enumerate(episode.actions[:max_steps], start=1):
-        observation, reward, *_ = attempt(partial(env.step, action))
-        _check(episode, step, digest(observation, reward_of(reward)))
+def _states(env: Env, episode: Episode, max_steps: int) -> Iterator[None]:
+    """Brings an environment into each state of an episode, one per iteration, and compares it with the recorded one."""
+    observation, _ = env.reset(seed=episode.seed)
+    reward: Any = 0.0
+    for step in range(min(max_steps, episode.length) + 1):
+        if step:
+            observation, reward, *_ = env.step(episode.actions[step - 1])
+        if episode.digests is not None and int(episode.digests[step]) != digest(observation, reward_of(reward)):
+            raise ReplayDivergedError(
+                f"The episode with seed {episode.seed} came out differently at step {step} of {episode.length} when "
+                "its actions were replayed in a new environment."
+            )
         yield
-
-
-def _check(episode: Episode, step: int, seen: int) -> None:
-    if episode.digests is not None and int(episode.digests[step]) != seen:
-        raise ReplayDivergedError(
-            f"The episode with seed {episode.seed} came out differently at step {step} of {episode.length} when "
-            "its actions were played again in a fresh environment."
-        )

@@ -1,4 +1,4 @@
-"""Episode returns as numbers and as a distribution."""
+"""Summary statistics of episode returns, and the table of episodes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,10 @@ EPISODE_COLUMNS = ("episode", "seed", "return", "discounted_return", "length", "
 
 
 def interquartile_mean(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of the middle half of the samples (Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice").
+    """Averages the middle half of samples (Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice").
 
-    A quarter of the samples is trimmed at either end; where a quarter is no whole number, the border samples count in
-    part, so that the result is continuous in the number of samples.
-
-    Args:
-        samples: Shape ``[..., N]``, N ≥ 1; the last axis is averaged.
-
-    Returns:
-        Shape ``[...]``.
+    A quarter of the samples is trimmed at each end; if a quarter is not an integer, the border samples have fractional
+    weights, so that the trimmed weight is exactly a quarter. The last axis is averaged; it must not be empty.
 
     Example:
         >>> float(interquartile_mean(np.array([0.0, 1.0, 3.0, 100.0])))
@@ -40,17 +34,7 @@ def interquartile_mean(samples: NDArray[np.float64]) -> NDArray[np.float64]:
 def bootstrap_interval(
     samples: NDArray[np.float64], *, draws: int = BOOTSTRAP_DRAWS, confidence: float = CONFIDENCE, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile-bootstrap interval of the interquartile mean (Efron 1979).
-
-    Args:
-        samples: Shape ``[N]``, N ≥ 1.
-        draws: How many resamples, ≥ 1.
-        confidence: RankResult that the interval covers, in (0, 1).
-        seed: Of the generator that is used here alone.
-
-    Returns:
-        Lower and upper bound, in the unit of the samples.
-    """
+    """Computes the percentile-bootstrap interval of the interquartile mean (Efron 1979) from ``draws`` resamples."""
     rng = np.random.default_rng(seed)
     resampled = samples[rng.integers(len(samples), size=(draws, len(samples)))]
     low, high = np.quantile(interquartile_mean(resampled), [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -58,16 +42,12 @@ def bootstrap_interval(
 
 
 def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
-    """The numbers of an evaluation, without a prefix.
-
-    Args:
-        episodes: At least one.
-        gamma: Discount factor in [0, 1] of ``return_discounted_mean``.
+    """Computes the numbers of an evaluation of at least one episode, by names without a prefix.
 
     Returns:
         ``return_mean``, ``_std``, ``_min``, ``_max``, ``_median``, ``_p25``, ``_p75``, ``_iqm``, ``_iqm_low``,
-        ``_iqm_high`` (95 % bootstrap interval), ``_discounted_mean``, ``length_mean``, ``episodes_count`` and, where
-        the environment tells it, ``success_rate`` in [0, 1]; ``return_mean_<agent>`` where several agents play.
+        ``_iqm_high`` (95 % bootstrap interval), ``_discounted_mean``, ``length_mean``, ``episodes_count``;
+        ``success_rate`` in [0, 1] if the environment reports success; ``return_mean_<agent>`` for several agents.
 
     Example:
         >>> episode = Episode(actions=np.zeros(2), rewards=np.ones(2), terminated=True)
@@ -92,28 +72,18 @@ def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
         "length_mean": float(np.mean([episode.length for episode in episodes])),
         "episodes_count": float(len(episodes)),
     }
-    outcomes = [episode.success for episode in episodes if episode.success is not None]
-    summary |= {"success_rate": float(np.mean(outcomes))} if outcomes else {}
-    agents = dict.fromkeys(agent for episode in episodes for agent in episode.agent_returns)
-    by_agent = {
-        agent: [episode.agent_returns[agent] for episode in episodes if agent in episode.agent_returns]
-        for agent in agents
-    }
-    return summary | {f"return_mean_{agent}": float(np.mean(told)) for agent, told in by_agent.items()}
+    successes = [episode.success for episode in episodes if episode.success is not None]
+    summary |= {"success_rate": float(np.mean(successes))} if successes else {}
+    for agent in dict.fromkeys(agent for episode in episodes for agent in episode.agent_returns):
+        known = [episode.agent_returns[agent] for episode in episodes if agent in episode.agent_returns]
+        summary[f"return_mean_{agent}"] = float(np.mean(known))
+    return summary
 
 
 def episode_table(episodes: Sequence[Episode], *, gamma: float) -> Table:
-    """One row per episode, in the order in which they were seeded."""
+    """Returns a table with one row per episode."""
     rows = [
-        (
-            index,
-            episode.seed,
-            episode.total_return,
-            episode.discounted_return(gamma),
-            episode.length,
-            episode.ending,
-            episode.success,
-        )
-        for index, episode in enumerate(episodes)
+        (index, each.seed, each.total_return, each.discounted_return(gamma), each.length, each.ending, each.success)
+        for index, each in enumerate(episodes)
     ]
     return Table(EPISODE_COLUMNS, rows)

@@ -1,158 +1,83 @@
-"""Plays complete evaluation episodes: a policy against a vector of environments, nothing rendered.
-
-Every episode has its own seed and all that are begun are played to their end, so that short episodes are not favoured.
-"""
+"""Single environments as a batch: each plays the next episode as soon as its last one has ended."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.episode import PolicyStep
-from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.core.values import Pixels
-from rlwandb_callbacks.environments.action_masks import mask_of, stacked
+from rlwandb_callbacks.environments.action_masks import action_mask, stack_masks
 from rlwandb_callbacks.environments.factory import Env
 from rlwandb_callbacks.environments.rendering import render
-from rlwandb_callbacks.errors import RenderError
-from rlwandb_callbacks.evaluation.episode_recorder import EpisodeRecorder, PlayedEpisode, RecordingOptions
+from rlwandb_callbacks.evaluation.episode_recorder import EnvStep
 
 
-def play(
-    make_env: Callable[[], Env],
-    act: Callable[[Any], PolicyStep],
-    *,
-    seeds: Sequence[int],
-    num_envs: int,
-    max_steps: int,
-    film_bytes: int | None = None,
-    info_keys: Sequence[str] | None = None,
-    fresh_envs: bool = False,
-    trace_bytes: int = 0,
-    on_begin: Callable[[NDArray[np.bool_]], None] = lambda _: None,
-    on_masks: Callable[[NDArray[np.bool_]], None] | None = None,
-) -> list[PlayedEpisode]:
-    """Plays one episode per seed, with one call of the policy for all environments at each step.
-
-    Args:
-        make_env: Makes one environment; with ``film_bytes`` given, one that renders.
-        act: Acts in a batch of observations.
-        seeds: One per episode.
-        num_envs: Environments side by side; never more than episodes.
-        max_steps: Longest episode; longer ones are cut and marked.
-        film_bytes: Record each episode, in at most so many bytes; where rendering fails, that one film is lost.
-        info_keys: Keys of ``info`` to keep; None for all numeric ones.
-        fresh_envs: Play each episode in an environment of its own, for those that a reset does not bring back to their
-            beginning in everything.
-        trace_bytes: Each episode brings along what was observed, thinned to so many bytes; 0 for nothing.
-        on_begin: Told before a step in which rows of the batch an episode begins, for policies with memory.
-        on_masks: Told before each step which actions the environments allow; None where they are not to be asked.
-
-    Returns:
-        One entry per seed, in that order.
-    """
-    options = RecordingOptions(max_steps, film_bytes, info_keys, trace_bytes)
-    with contextlib.ExitStack() as opened:
-        lanes: list[_EnvSlot] = []
-        for _ in range(min(num_envs, len(seeds))):
-            lanes.append(_EnvSlot(make_env(), options, make_env if fresh_envs else None))
-            opened.callback(lanes[-1].close)
-        envs = SyncVectorEnv([lane.itself for lane in lanes], autoreset_mode=AutoresetMode.DISABLED)
-        opened.pop_all()  # from here on the vector closes them, and only once
-        opened.callback(envs.close)
-        played = dict(_play_all(envs, lanes, act, iter(enumerate(seeds)), on_begin, on_masks))
-    return [played[index] for index in range(len(seeds))]
+def batch(space: gym.Space[Any], observations: Sequence[Any]) -> Any:
+    """Returns observations of single environments as one batch, as ``gymnasium.vector`` does."""
+    empty: Any = create_empty_array(space, n=len(observations))
+    return concatenate(space, observations, empty)
 
 
-def _play_all(
-    envs: SyncVectorEnv,
-    lanes: Sequence[_EnvSlot],
-    act: Callable[[Any], PolicyStep],
-    waiting: Iterator[tuple[int, int]],
-    on_begin: Callable[[NDArray[np.bool_]], None],
-    on_masks: Callable[[NDArray[np.bool_]], None] | None,
-) -> Iterator[tuple[int, PlayedEpisode]]:
-    for lane in lanes:
-        lane.log.begin(*next(waiting))
-    observations, _ = envs.reset()
-    on_begin(np.ones(len(lanes), dtype=np.bool_))
-    while any(lane.log.playing for lane in lanes):
-        if on_masks is not None:
-            on_masks(stacked(lane.mask() for lane in lanes))
-        step = act(observations)
-        for row, lane in enumerate(lanes):
-            lane.log.note(step, row)
-        observations, _, terminated, truncated, _ = envs.step(step.actions)
-        ended = np.logical_or(terminated, truncated)
-        for lane in (lane for lane, has_ended in zip(lanes, ended, strict=True) if has_ended):
-            yield lane.log.index, lane.log.result()
-            lane.log.begin(*next(waiting, (-1, None)))
-        if ended.any():
-            observations, _ = envs.reset(options={"reset_mask": ended})
-            on_begin(ended & [lane.log.playing for lane in lanes])
+class SingleEnvBatch:
+    """Single environments that are reset one by one, at most as many as there are episodes.
 
-
-class _EnvSlot(gym.Wrapper[Any, Any, Any, Any]):
-    """One environment of the vector: takes down the episode that it plays, and rests when none is left.
-
-    Args:
-        env: The environment.
-        options: Of the log.
-        make_env: Where given, makes another environment for each further episode.
+    ``gymnasium.vector.SyncVectorEnv`` is not used: it must step an environment that has no further episode to play,
+    renders all environments at once, and merges their ``info``. ``fresh_envs`` makes a new environment for each
+    episode, for environments whose reset does not restore everything.
     """
 
-    def __init__(self, env: Env, options: RecordingOptions, make_env: Callable[[], Env] | None) -> None:
-        super().__init__(env)
-        self.log = EpisodeRecorder(options)
-        self._has_drawn = False
-        self._make_env, self._is_used = make_env, False
-        self._observation: Any = None
-        self._mask: NDArray[np.bool_] | None = None
+    resets_together = False
 
-    def itself(self) -> _EnvSlot:
-        return self
+    def __init__(self, make_env: Callable[[], Env], num_envs: int, *, fresh_envs: bool = False) -> None:
+        self.num_envs = num_envs
+        self._make_env, self._fresh_envs = make_env, fresh_envs
+        self._envs: list[Env] = []
+        with contextlib.ExitStack() as stack:
+            for row in range(num_envs):
+                self._envs.append(make_env())
+                stack.callback(self._close_row, row)
+            self.close = stack.pop_all().close
+        self._action_space = batch_space(self._envs[0].action_space, num_envs)
+        self._observations: dict[int, Any] = {}
+        self._masks: dict[int, NDArray[np.bool_]] = {}
+        self._has_rendered = False
 
-    def mask(self) -> NDArray[np.bool_]:
-        """Of the actions that are allowed; while it rests, the last one, as few environments allow any at the end."""
-        if self.log.playing or self._mask is None:
-            self._mask = mask_of(self.env)
-        return self._mask
+    def _close_row(self, row: int) -> None:
+        self._envs[row].close()
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        if self.log.playing:
-            self._renew()
-            self._observation, _ = self.env.reset(seed=self.log.seed)
-            self.log.see(self._observation, self._picture())
-        return self._observation, {}
+    def reset(self, seeds: Mapping[int, int]) -> Iterator[tuple[int, Any, int | None]]:
+        """See :class:`EnvBatch`; every environment takes its seed."""
+        for row, seed in seeds.items():
+            if self._fresh_envs and row in self._observations:
+                self._close_row(row)
+                self._envs[row] = self._make_env()
+            self._observations[row], _ = self._envs[row].reset(seed=seed)
+            yield row, self._observations[row], seed
 
-    def _renew(self) -> None:
-        if self._is_used and self._make_env is not None:
-            self.env.close()
-            self.env = self._make_env()
-        self._is_used = True
+    def observations(self) -> Any:
+        """See :class:`EnvBatch`; a row without an episode keeps its last observation."""
+        return batch(self._envs[0].observation_space, [self._observations[row] for row in range(self.num_envs)])
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        if not self.log.playing:
-            return self._observation, 0.0, False, False, {}
-        self._observation, given, terminated, truncated, info = self.env.step(action)
-        reward = reward_of(given)
-        ending = self.log.advance(action, reward, bool(terminated), bool(truncated), info)
-        self.log.see(self._observation, self._picture(), reward)
-        return self._observation, reward, *ending, {}
+    def masks(self, rows: Sequence[int]) -> NDArray[np.bool_]:
+        """See :class:`EnvBatch`; a row without an episode keeps its last mask, as a final state may allow no action."""
+        self._masks |= {row: action_mask(self._envs[row]) for row in rows}
+        return stack_masks(self._masks[row] for row in range(self.num_envs))
 
-    def _picture(self) -> Pixels | None:
-        if not self.log.is_filmed:
-            return None
-        try:
-            picture = render(self.env, has_drawn=self._has_drawn)
-        except RenderError as error:
-            self.log.lose_film(error)
-            return None
-        self._has_drawn = True
+    def step(self, actions: Any, rows: Sequence[int]) -> Iterator[tuple[int, EnvStep]]:
+        """See :class:`EnvBatch`; only the environments of ``rows`` are stepped."""
+        for row, action in zip(range(self.num_envs), iterate(self._action_space, actions), strict=True):
+            if row in rows:
+                observation, reward, terminated, truncated, info = self._envs[row].step(action)
+                self._observations[row] = observation
+                yield row, EnvStep(action, observation, reward, terminated, truncated, info)
+
+    def render(self, row: int) -> Pixels:
+        picture = render(self._envs[row], rendered_before=self._has_rendered)
+        self._has_rendered = True
         return picture

@@ -1,4 +1,4 @@
-"""Everything that an evaluation says in numbers, distributions and tables."""
+"""Numbers, distributions, tables and figures of an evaluation."""
 
 from __future__ import annotations
 
@@ -29,37 +29,81 @@ DEFAULT_GAMMA = 0.99
 MAX_ACTION_HISTOGRAMS = 16
 
 
-def scalars(episodes: Sequence[Episode], *, gamma: float, actions: ActionSpec) -> dict[str, float]:
-    """The numbers of an evaluation by their keys: ``eval/…``, ``q/mean``, ``policy/entropy``.
+@dataclass(frozen=True)
+class Evaluation:
+    """Episodes of one evaluation, at least one, in the order of their seeds; and the settings of their summary.
 
-    Args:
-        episodes: At least one.
-        gamma: Discount factor in [0, 1].
-        actions: Of the environment.
+    If the discount factor of the training is unknown (None), discounted returns use 0.99, and predictions are not
+    compared with returns.
     """
-    summary = summarize(episodes, gamma=gamma) | summarize_infos([episode.infos for episode in episodes])
-    numbers = {f"eval/{name}": value for name, value in summary.items()}
-    further = {"q/mean": mean_chosen_q(episodes, first=first_of(actions)), "policy/entropy": mean_entropy(episodes)}
-    return numbers | {key: value for key, value in further.items() if value is not None}
+
+    episodes: Sequence[Episode]
+    gamma: float | None
+    actions: ActionSpec
+
+    @property
+    def has_value_errors(self) -> bool:
+        """Whether there are predictions that can be compared with returns."""
+        return self._value_errors is not None and len(self._value_errors.predictions) > 0
+
+    def numbers(self) -> dict[str, float]:
+        """Returns numbers by their keys: ``eval/…``, ``q/…`` and ``policy/entropy``."""
+        summary = summarize(self.episodes, gamma=self._gamma_or_default)
+        summary |= summarize_infos([episode.infos for episode in self.episodes])
+        numbers = {f"eval/{name}": value for name, value in summary.items()}
+        optional = {
+            "q/mean": mean_chosen_q(self.episodes, first=self._first_actions),
+            "policy/entropy": mean_entropy(self.episodes),
+        }
+        numbers |= {key: value for key, value in optional.items() if value is not None}
+        return numbers | (self._value_errors.numbers() if self._value_errors else {})
+
+    def distributions(self, *, with_returns: bool) -> dict[str, Value]:
+        """Returns the table of episodes and the histograms of actions and, ``with_returns``, of returns."""
+        table = episode_table(self.episodes, gamma=self._gamma_or_default)
+        counted = histogram(np.array(self._returns)) if with_returns else None
+        returns: dict[str, Value] = {} if counted is None else {"eval/return_distribution": counted}
+        return {"eval/episodes": table, **action_histograms(self.episodes, self.actions), **returns}
+
+    def figures(self, *, with_returns: bool) -> dict[str, Value]:
+        """Draws predictions against returns and, ``with_returns``, their distribution; takes about 100 ms each."""
+        figures: dict[str, Value] = {}
+        if self._value_errors and self.has_value_errors:
+            figures["q/prediction_vs_return"] = _value_error_figure(self._value_errors)
+        if with_returns:
+            title = f"Returns of {len(self.episodes)} evaluation episodes"
+            figures["eval/return_figure"] = Image(return_distribution(self._returns, title=title), title)
+        return figures
+
+    @property
+    def _returns(self) -> list[float]:
+        return [episode.total_return for episode in self.episodes]
+
+    @property
+    def _gamma_or_default(self) -> float:
+        return DEFAULT_GAMMA if self.gamma is None else self.gamma
+
+    @property
+    def _first_actions(self) -> int | list[int]:
+        """Smallest action of each choice if the actions are finite, else 0."""
+        return [choice.first for choice in choices_of(self.actions)] or 0
+
+    @cached_property
+    def _value_errors(self) -> ValueErrors | None:
+        if self.gamma is None:
+            return None
+        return value_errors(self.episodes, gamma=self.gamma, first=self._first_actions)
 
 
-def first_of(actions: ActionSpec) -> int | list[int]:
-    """The smallest action of each choice of an environment with finite actions, else 0."""
-    return [choice.first for choice in choices_of(actions)] or 0
-
-
-def error_values(errors: ValueErrors) -> dict[str, Value]:
-    """The picture of predictions against returns, where there is a step to show."""
-    if not len(errors.predictions):
-        return {}
+def _value_error_figure(errors: ValueErrors) -> Image:
     title = f"bias {errors.bias:+,.4g}, mean absolute error {errors.absolute_error:,.4g}"
     picture = prediction_against_return(errors.predictions, errors.returns, quantity=errors.quantity, title=title)
-    caption = f"{errors.quantity} against the return that came, {len(errors.predictions):,} of {errors.steps:,} steps"
-    return {"q/prediction_vs_return": Image(picture, caption)}
+    steps = f"{len(errors.predictions):,} of {errors.steps:,} steps"
+    return Image(picture, f"{errors.quantity} against the discounted return, {steps}")
 
 
 def action_histograms(episodes: Sequence[Episode], actions: ActionSpec) -> dict[str, Value]:
-    """Which actions were taken: one histogram, or one per dimension of the action (the first 16)."""
+    """Counts the actions of all episodes: in one histogram, or in one per dimension of the action (the first 16)."""
     taken = [episode.actions.reshape(episode.length, -1) for episode in episodes if episode.length]
     if not taken or isinstance(actions, OtherActions):
         return {}
@@ -76,73 +120,11 @@ def action_histograms(episodes: Sequence[Episode], actions: ActionSpec) -> dict[
     return {name: value for name, value in zip(names, counts, strict=True) if value is not None}
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The episodes of one evaluation, and how to read them.
-
-    Args:
-        episodes: At least one, in the order of their seeds.
-        gamma: Discount factor in [0, 1] of the training; None where it is not known. Discounted returns are then
-            reported with the usual 0.99, and predictions are not compared with returns.
-        actions: Of the environment.
-    """
-
-    episodes: Sequence[Episode]
-    gamma: float | None
-    actions: ActionSpec
-
-    def numbers(self) -> dict[str, float]:
-        """See :func:`scalars` and :meth:`ValueErrors.numbers`."""
-        errors = self._errors.numbers() if self._errors else {}
-        return scalars(self.episodes, gamma=self._shown_gamma, actions=self.actions) | errors
-
-    def distributions(self, *, with_returns: bool) -> dict[str, Value]:
-        """The table of episodes, and histograms of actions and returns.
-
-        Args:
-            with_returns: Also the histogram of returns.
-        """
-        table = episode_table(self.episodes, gamma=self._shown_gamma)
-        counted = histogram(np.array(self._returns)) if with_returns else None
-        returns: dict[str, Value] = {} if counted is None else {"eval/return_distribution": counted}
-        return {"eval/episodes": table, **action_histograms(self.episodes, self.actions), **returns}
-
-    def figures(self, *, with_returns: bool) -> dict[str, Value]:
-        """Pictures, which take some 100 ms.
-
-        Args:
-            with_returns: The distribution of returns.
-        """
-        values = error_values(self._errors) if self._errors else {}
-        title = f"Returns of {len(self.episodes)} evaluation episodes"
-        picture = return_distribution(self._returns, title=title) if with_returns else None
-        return values | ({} if picture is None else {"eval/return_figure": Image(picture, title)})
-
-    @property
-    def _returns(self) -> list[float]:
-        return [episode.total_return for episode in self.episodes]
-
-    @property
-    def is_compared(self) -> bool:
-        """Whether there are predictions that returns can be compared with."""
-        return self._errors is not None and len(self._errors.predictions) > 0
-
-    @property
-    def _shown_gamma(self) -> float:
-        return DEFAULT_GAMMA if self.gamma is None else self.gamma
-
-    @cached_property
-    def _errors(self) -> ValueErrors | None:
-        if self.gamma is None:
-            return None
-        return value_errors(self.episodes, gamma=self.gamma, first=first_of(self.actions))
-
-
-def guess_actions(episodes: Sequence[Episode]) -> ActionSpec:
-    """Describes the actions of episodes that came without an environment, by what was done in them.
+def infer_action_spec(episodes: Sequence[Episode]) -> ActionSpec:
+    """Describes the actions of episodes without an environment, from the actions that were taken.
 
     Example:
-        >>> guess_actions([Episode(actions=np.array([0, 2]), rewards=np.ones(2), terminated=True)])
+        >>> infer_action_spec([Episode(actions=np.array([0, 2]), rewards=np.ones(2), terminated=True)])
         DiscreteActions(names=('0', '1', '2'), first=0)
     """
     taken = [episode.actions.reshape(episode.length, -1) for episode in episodes if episode.length]

@@ -1,1 +1,1 @@
-"""From a data set to its map, and the policy on it."""
+"""Maps of data sets, and the states of a policy on them."""

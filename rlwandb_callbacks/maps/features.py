@@ -1,39 +1,44 @@
-"""Rows of a data set as vectors whose distances mean something: scaled, finite, of moderate width."""
+"""Observations and actions as feature vectors with meaningful distances: scaled, finite and of moderate width."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.action_spec import ActionSpec, DiscreteActions
 from rlwandb_callbacks.core.episode import Floats
-from rlwandb_callbacks.maps.image_features import is_picture, shrink
 
-WIDE = 128
+MIN_IMAGE_SIDE = 16
+MAX_IMAGE_VALUES = 2_048
+IMAGES_PER_CHUNK = 256
+MAX_COLUMNS = 128
 COMPONENTS = 50
 MAX_FIT_ROWS = 5_000
-CHUNK_ROWS = 1_024
+ROWS_PER_CHUNK = 1_024
 CONSTANT = 1e-6
-TAIL = 0.001
+TAIL_FRACTION = 0.001
 MIN_ROWS_WITH_TAILS = 20
+SAME_ROW = 1e-4
+Features: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaler:
-    """Maps observations to features, in the same way for the data set and for what comes later.
+    """Mapping from observations to features, the same for the data set and for observations of a policy.
 
     The squared distance of two features is the mean, over the columns, of the squared difference in standard deviations
-    of the data: 1 is what two observations differ by where every column is off by one standard deviation.
+    of the data: observations that differ by one standard deviation in every column have a distance of 1.
 
     Args:
-        shape: Of one observation.
-        center: Shape ``[F]``: the data's mean.
-        scale: Shape ``[F]``, > 0: the data's standard deviation times the root of the number of columns that vary. A
-            column that is constant in the data counts in its own unit.
-        components: Shape ``[F, C]``: principal components of wide observations; None where all columns are kept.
+        shape: Shape of one observation.
+        center: Shape ``[F]``: mean of the data.
+        scale: Shape ``[F]``, > 0: standard deviation of the data times the square root of the number of columns that
+            vary. A column that is constant in the data keeps its own unit.
+        components: Shape ``[F, C]``: principal components of wide observations; None if all columns are kept.
     """
 
     shape: tuple[int, ...]
@@ -41,32 +46,18 @@ class Scaler:
     scale: Floats
     components: Floats | None = None
 
-    def features(self, observations: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Maps observations.
-
-        Args:
-            observations: Shape ``[K, *shape]``, or the same with axes merged, such as ``[K, size]``.
-
-        Returns:
-            Shape ``[K, F]`` or ``[K, C]``.
-
-        Raises:
-            ValueError: If an observation has another size than those of the data, or its axes another order.
-        """
-        chunks = [observations[start : start + CHUNK_ROWS] for start in range(0, len(observations), CHUNK_ROWS)]
-        return np.concatenate([self._of_few(chunk) for chunk in chunks or [observations]])
-
-    def _of_few(self, observations: NDArray[np.generic]) -> NDArray[np.float32]:
-        scaled = (columns_of(observations, self.shape) - self.center) / self.scale
-        return (scaled if self.components is None else scaled @ self.components).astype(np.float32)
+    def features(self, observations: NDArray[np.generic]) -> Features:
+        """Maps observations, as :func:`flat_columns` accepts them, to features of shape ``[K, F]`` or ``[K, C]``."""
+        chunks = []
+        for start in range(0, len(observations), ROWS_PER_CHUNK):
+            columns = flat_columns(observations[start : start + ROWS_PER_CHUNK], self.shape)
+            scaled = (columns - self.center) / self.scale
+            chunks.append((scaled if self.components is None else scaled @ self.components).astype(np.float32))
+        return np.concatenate(chunks)
 
 
 def fit_scaler(observations: NDArray[np.generic], *, seed: int) -> Scaler:
-    """Learns from the observations of a data set how to map them.
-
-    Args:
-        observations: Shape ``[K, ...]``, finite, K ≥ 1.
-        seed: Of the search for principal components.
+    """Fits a scaler to finite observations, ``[K, ...]``, K ≥ 1; the search for principal components is randomized.
 
     Example:
         >>> rows = np.array([[0.0, 7.0], [2.0, 7.0]])
@@ -75,104 +66,119 @@ def fit_scaler(observations: NDArray[np.generic], *, seed: int) -> Scaler:
                [ 1.,  0.]], dtype=float32)
     """
     shape = observations.shape[1:]
-    columns = columns_of(observations, shape)
+    columns = flat_columns(observations, shape)
     center, spread = _center_and_spread(columns)
-    if is_picture(shape):  # a pixel that hardly ever changes must not weigh as much as the agent
+    if is_image(shape):  # a pixel that hardly ever changes must not weigh as much as the agent
         spread = np.full_like(spread, np.sqrt(np.mean(spread**2)))
     magnitude = np.abs(center)
     varies = spread > CONSTANT * magnitude
     scale = np.where(varies, spread, np.maximum(1.0, CONSTANT * magnitude)) * np.sqrt(max(1, varies.sum()))
     components = None
-    if columns.shape[1] > WIDE:
-        few = columns[np.linspace(0, len(columns) - 1, min(MAX_FIT_ROWS, len(columns))).astype(np.int64)]
-        components = principal_components((few - center) / scale, seed=seed)
+    if columns.shape[1] > MAX_COLUMNS:
+        rows = columns[evenly_spaced(len(columns), MAX_FIT_ROWS)]
+        components = principal_components((rows - center) / scale, seed=seed)
     return Scaler(shape=shape, center=center, scale=scale, components=components)
 
 
 def bulk_limits(columns: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """The smallest and largest value of each column without the farthest thousandth, at least one, on either side.
+    """Returns the smallest and largest value of each column, without the farthest 0.1 % (at least one) on either side.
 
-    Args:
-        columns: Shape ``[K, F]``; with fewer than twenty rows, all count.
+    All values count if there are fewer than twenty rows.
     """
     count = len(columns)
-    left_out = max(1, round(TAIL * count)) if count >= MIN_ROWS_WITH_TAILS else 0
-    ordered = np.partition(columns, (left_out, count - 1 - left_out), axis=0)
-    return ordered[left_out], ordered[count - 1 - left_out]
+    tail = max(1, round(TAIL_FRACTION * count)) if count >= MIN_ROWS_WITH_TAILS else 0
+    ordered = np.partition(columns, (tail, count - 1 - tail), axis=0)
+    return ordered[tail], ordered[count - 1 - tail]
 
 
 def _center_and_spread(columns: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation without the farthest thousandth on either side, unless only that varies."""
+    """Returns mean and standard deviation without the tails of a column, unless only its tails vary."""
     low, high = bulk_limits(columns)
-    bulk = np.clip(columns, low, high)
-    varies = high > low
-    return (
-        np.where(varies, bulk.mean(axis=0), columns.mean(axis=0)),
-        np.where(varies, bulk.std(axis=0), columns.std(axis=0)),
-    )
+    kept = np.where(high > low, np.clip(columns, low, high), columns)
+    return kept.mean(axis=0), kept.std(axis=0)
 
 
-def columns_of(observations: NDArray[np.generic], shape: tuple[int, ...]) -> Floats:
-    """Observations as rows of numbers; pictures are made smaller.
+def flat_columns(observations: NDArray[np.generic], shape: tuple[int, ...]) -> Floats:
+    """Returns observations as rows of numbers; images are downscaled.
 
     Args:
-        observations: Shape ``[K, *shape]``, or with axes merged.
-        shape: Of one observation.
+        observations: Shape ``[K, *shape]``, or the same with merged axes, such as ``[K, size]``.
+        shape: Shape of one observation of the data set.
 
     Raises:
-        ValueError: If the sizes do not agree, or the axes are in another order.
+        ValueError: If the sizes differ, or the axes are in another order.
     """
-    given = observations.shape[1:]
-    expected, found = int(np.prod(shape)), int(np.prod(given))
-    if expected != found or not in_one_order(given, shape):
-        order = " with their axes in another order, such as channels first rather than last" * (expected == found)
+    found_shape = observations.shape[1:]
+    expected, found = math.prod(shape), math.prod(found_shape)
+    if expected != found or not have_same_order(found_shape, shape):
+        order = " with their axes in another order, such as channels first instead of last" * (expected == found)
         raise ValueError(
-            f"An observation has {found:,} numbers (shape {given}); those of the data set have {expected:,} "
+            f"An observation has {found:,} numbers (shape {found_shape}); those of the data set have {expected:,} "
             f"(shape {shape}){order}."
         )
     shaped = observations.reshape(-1, *shape)
-    columns = shrink(shaped) if is_picture(shape) else shaped.reshape(-1, expected)
+    columns = downscale(shaped) if is_image(shape) else shaped.reshape(-1, expected)
     return columns.astype(np.float64)
 
 
-def in_one_order(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether the numbers of two shapes of equal size come in the same order: one is the other with axes merged.
+def have_same_order(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Returns whether two shapes of equal size hold their numbers in the same order: one is the other with merged axes.
 
     Example:
-        >>> in_one_order((4, 84, 84), (28_224,)), in_one_order((4, 3, 84, 84), (12, 84, 84))
+        >>> have_same_order((4, 84, 84), (28_224,)), have_same_order((4, 3, 84, 84), (12, 84, 84))
         (True, True)
-        >>> in_one_order((4, 84, 84), (84, 84, 4))
+        >>> have_same_order((4, 84, 84), (84, 84, 4))
         False
     """
     ends, other_ends = (set(np.cumprod(sides).tolist()) - {1} for sides in (shape, other))
     return ends <= other_ends or other_ends <= ends
 
 
-def principal_components(centered: Floats, *, seed: int) -> Floats:
-    """The directions in which rows differ most, widest first.
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Returns whether observations of a shape are images: two sides of at least 16.
 
-    Args:
-        centered: Shape ``[K, F]``, of mean zero.
-        seed: Of the randomized search.
-
-    Returns:
-        Shape ``[F, C]`` with C = 50 or the smaller of K and F.
+    Example:
+        >>> is_image((4, 84, 84)), is_image((64, 64, 3)), is_image((4, 17))
+        (True, True, False)
     """
+    return len(shape) in (2, 3) and sum(side >= MIN_IMAGE_SIDE for side in shape) >= 2
+
+
+def downscale(images: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Averages blocks of pixels so that about 2,048 numbers are left of each image: ``[K, F]``.
+
+    Example:
+        >>> downscale(np.zeros((3, 84, 84, 4))).shape
+        (3, 1764)
+    """
+    axes = sorted((np.argsort([-side for side in images.shape[1:]], kind="stable")[:2] + 1).tolist())
+    block = math.ceil(math.sqrt(math.prod(images.shape[1:]) / MAX_IMAGE_VALUES))
+    chunks = [images[start : start + IMAGES_PER_CHUNK] for start in range(0, len(images), IMAGES_PER_CHUNK)]
+    return np.concatenate([_block_means(chunk, axes, block).reshape(len(chunk), -1) for chunk in chunks])
+
+
+def _block_means(images: NDArray[np.generic], axes: list[int], block: int) -> NDArray[np.float32]:
+    means: NDArray[np.float32] = images.astype(np.float32)
+    for axis in axes:
+        starts = np.arange(0, means.shape[axis], block)
+        sizes = np.diff([*starts, means.shape[axis]]).astype(np.float32)
+        totals = np.add.reduceat(means, starts, axis=axis)
+        means = np.asarray(totals / sizes.reshape([-1 if i == axis else 1 for i in range(totals.ndim)]))
+    return means
+
+
+def principal_components(centered: Floats, *, seed: int) -> Floats:
+    """Returns the 50 (or K or F, if smaller) directions of largest variance of ``[K, F]`` with mean zero as columns."""
     from sklearn.utils.extmath import randomized_svd
 
     _, _, directions = randomized_svd(centered, min(COMPONENTS, *centered.shape), random_state=seed)
     return np.asarray(directions.T, dtype=np.float64)
 
 
-def action_features(actions: NDArray[np.generic], spec: ActionSpec) -> NDArray[np.float32]:
-    """Actions as vectors whose variance is one in all, as that of observation features is: neither outweighs the other.
+def action_features(actions: NDArray[np.generic], spec: ActionSpec) -> Features:
+    """Returns actions as vectors with a total variance of one, like that of observations: both weigh the same.
 
-    Args:
-        actions: Shape ``[K]``, integers, or ``[K, D]``.
-        spec: Of these actions; integers of a discrete one become one-hot.
-
-    Returns:
-        Shape ``[K, D]``, or ``[K, number of actions that occur]``.
+    Discrete actions become one-hot vectors over the actions that occur.
     """
     columns = np.asarray(actions).reshape(len(actions), -1)
     if isinstance(spec, DiscreteActions) and columns.shape[1] == 1:
@@ -183,16 +189,36 @@ def action_features(actions: NDArray[np.generic], spec: ActionSpec) -> NDArray[n
 
 
 def finite_rows(*arrays: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Tells which rows are finite in all arrays of equal length.
+    """Returns which rows are finite in all arrays of equal length.
 
     Example:
         >>> finite_rows(np.array([[1.0, np.nan], [1.0, 2.0]]), np.array([0, 1]))
         array([False,  True])
     """
-    checks: Sequence[NDArray[np.bool_]] = [
-        np.isfinite(array).reshape(len(array), -1).all(axis=1)
-        if array.dtype.kind == "f"
-        else np.ones(len(array), dtype=bool)
-        for array in arrays
-    ]
-    return np.asarray(np.logical_and.reduce(checks))
+    floats = [array.reshape(len(array), -1) for array in arrays if array.dtype.kind == "f"]
+    is_finite = [np.isfinite(array).all(axis=1) for array in floats]
+    return np.asarray(np.logical_and.reduce([np.ones(len(arrays[0]), bool), *is_finite]))
+
+
+def distinct_rows(features: Features) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the ascending indices of the first row of each kind, ``[U]``, and the kind of each row, ``[K]``.
+
+    Example:
+        >>> distinct_rows(np.array([[5.0], [1.0], [5.0]], dtype=np.float32))
+        (array([0, 1]), array([0, 1, 0]))
+    """
+    size = float(np.sqrt(np.mean(np.square(features, dtype=np.float64))))
+    keys = np.round(features.astype(np.float64) / (SAME_ROW * size if size > 0 else 1.0)).astype(np.int64)
+    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[inverse.reshape(-1)]
+
+
+def evenly_spaced(count: int, limit: int) -> NDArray[np.int64]:
+    """Returns indices of at most ``limit`` of ``count`` rows, evenly spaced.
+
+    Example:
+        >>> evenly_spaced(10, 4)
+        array([0, 3, 6, 9])
+    """
+    return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""How near a data set's states lie to each other, as the measure of how far other states lie from them."""
+"""Distances between states of a data set: the unit for the distance of other states from it."""
 
 from __future__ import annotations
 
@@ -8,77 +8,85 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Floats
-from rlwandb_callbacks.maps.layout import distinct_rows
-from rlwandb_callbacks.maps.neighbors import nearest
-from rlwandb_callbacks.maps.tsne import Features
+from rlwandb_callbacks.maps.features import Features, distinct_rows, evenly_spaced
 
-MAX_ROWS = 10_000
 MAX_DISTINCT = 2_000
 MIN_EPISODES = 5
-SAME_STATE = 1e-5
-FAR_OUT = 0.99
+CAP_QUANTILE = 0.99
+WORKING_MEMORY_MIB = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
-    """States of the data set that others are compared with.
+class ReferenceStates:
+    """States of the data set that other states are compared with.
 
     Args:
-        rows: Shape ``[R]``: which rows of the map they are.
         features: Shape ``[R, F]``.
-        own_distances: Shape ``[R]``: from each to the nearest state of another episode (of another row, where the data
-            have fewer than five episodes), as a fresh episode has none of its own steps among the data.
-        resolution: A hundredth of the mean distance between a state and the nearest one that differs, > 0.
+        distances: Shape ``[R]``: from each state to the nearest one of another episode (of another row, if the data
+            have fewer than five episodes), as the data do not hold the other steps of a fresh episode either.
+        resolution: A hundredth of the mean distance between a state and the nearest different one, > 0.
     """
 
-    rows: NDArray[np.int64]
     features: Features
-    own_distances: Floats
+    distances: Floats
     resolution: float
 
     @property
-    def own_distance(self) -> float:
-        """Mean of ``own_distances``, of which the largest hundredth is cut to the 99th percentile."""
-        return float(np.minimum(self.own_distances, np.quantile(self.own_distances, FAR_OUT)).mean())
+    def mean_distance(self) -> float:
+        """Mean of ``distances`` after the largest 1 % are limited to the 99th percentile."""
+        return float(np.minimum(self.distances, np.quantile(self.distances, CAP_QUANTILE)).mean())
 
-    def own_or(self, distances: Floats, indices: NDArray[np.int64]) -> Floats:
-        """Distances to the data, in which a state that is one of the data (to 1e-5) counts as that one does.
-
-        Args:
-            distances: Shape ``[M]``: of states to the nearest one of ``features``.
-            indices: Shape ``[M]``: which one that is.
-        """
-        return np.where(distances <= SAME_STATE, self.own_distances[indices], distances)
+    def nearest(self, features: Features, count: int) -> tuple[NDArray[np.int64], Floats]:
+        """Returns indices and distances of the ``count`` ≤ R nearest states, both ``[M, count]``, nearest first."""
+        indices = _nearest(self.features, features, count)
+        return indices, _distances(features[:, None], self.features[indices])
 
     def ratios(self, distances: Floats) -> Floats:
-        """Distances in units of the data's own, both with ``resolution`` added: 1 is as near as the data."""
-        return (distances + self.resolution) / (self.own_distance + self.resolution)
+        """Returns distances in units of ``mean_distance``, after ``resolution`` is added to both."""
+        return (distances + self.resolution) / (self.mean_distance + self.resolution)
 
 
-def make_reference(features: Features, episodes: NDArray[np.int64]) -> Reference:
-    """Measures the states of a data set.
-
-    Args:
-        features: Shape ``[K, F]``, K ≥ 1; at most 10,000 rows are kept, evenly spaced.
-        episodes: Shape ``[K]``: index of each row's episode.
+def measure_reference(features: Features, episodes: NDArray[np.int64]) -> ReferenceStates:
+    """Measures the distances between R ≥ 1 states of a data set.
 
     Example:
         >>> line = np.arange(10.0, dtype=np.float32)[:, None]
-        >>> make_reference(line, np.zeros(10, np.int64)).own_distance
+        >>> measure_reference(line, np.zeros(10, np.int64)).mean_distance
         1.0
     """
-    rows = np.linspace(0, len(features) - 1, min(MAX_ROWS, len(features))).astype(np.int64)
-    kept, groups = features[rows], episodes[rows]
-    if len(np.unique(groups)) < MIN_EPISODES:
-        groups = np.arange(len(rows))
-    distances = nearest(kept, kept, groups=(groups, groups))[1][:, 0]
-    own = np.where(np.isfinite(distances), distances, 0.0)
-    return Reference(rows=rows, features=kept, own_distances=own, resolution=_resolution(kept))
+    groups = episodes if len(np.unique(episodes)) >= MIN_EPISODES else np.arange(len(features))
+    distances = _distances_to_other_groups(features, groups) if len(features) > 1 else np.zeros(1)
+    return ReferenceStates(features=features, distances=distances, resolution=_resolution(features))
+
+
+def _distances_to_other_groups(features: Features, groups: NDArray[np.int64]) -> Floats:
+    from sklearn.metrics import pairwise_distances_chunked
+
+    def nearest(distances: Floats, start: int) -> NDArray[np.int64]:
+        distances[groups[start : start + len(distances), None] == groups] = np.inf
+        return np.asarray(distances.argmin(axis=1))
+
+    rows = features.astype(np.float64)
+    chunks = pairwise_distances_chunked(rows, reduce_func=nearest, working_memory=WORKING_MEMORY_MIB)
+    return _distances(rows, rows[np.concatenate(list(chunks))])
 
 
 def _resolution(features: Features) -> float:
     distinct = features[distinct_rows(features)[0]]
     if len(distinct) == 1:
         return 0.01
-    some = np.linspace(0, len(distinct) - 1, min(MAX_DISTINCT, len(distinct))).astype(np.int64)
-    return 0.01 * float(nearest(distinct[some], distinct, groups=(some, np.arange(len(distinct))))[1].mean())
+    rows = evenly_spaced(len(distinct), MAX_DISTINCT)
+    first, second = _nearest(distinct, distinct[rows], 2).T
+    return 0.01 * float(_distances(distinct[rows], distinct[np.where(first == rows, second, first)]).mean())
+
+
+def _nearest(features: Features, queries: Features, count: int) -> NDArray[np.int64]:
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(features.astype(np.float64))
+    return np.asarray(search.kneighbors(queries.astype(np.float64), return_distance=False))
+
+
+def _distances(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Floats:
+    """Returns Euclidean distances along the last axis; exact, unlike those of a search by matrix products."""
+    return np.asarray(np.linalg.norm(rows.astype(np.float64) - others, axis=-1))

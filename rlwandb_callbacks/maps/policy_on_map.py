@@ -1,4 +1,4 @@
-"""States that a policy visits, placed on the map of a data set, and how far they lie from its states."""
+"""States that a policy visits: their position on the map of a data set, and their distance from its states."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Episode, Floats
 from rlwandb_callbacks.maps.data_map import DataMap
-from rlwandb_callbacks.maps.neighbors import nearest
-from rlwandb_callbacks.maps.ood_distance import SAME_STATE
+from rlwandb_callbacks.maps.features import evenly_spaced
 
 MAX_STATES = 5_000
 NEIGHBORS = 5
 NEARBY = 0.1
+SAME_STATE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Visited:
+class VisitedStates:
     """M states of evaluation episodes.
 
-    Args:
-        observations: Shape ``[M, ...]``.
-        episodes: Shape ``[M]``: index of the episode.
-        steps: Shape ``[M]``: step in the episode.
-        lengths: Shape ``[M]``: length of the episode.
+    Observations, ``[M, ...]``, and for each the index of its episode, the step in it, and its length in steps, ``[M]``.
     """
 
     observations: NDArray[np.float32]
@@ -38,28 +34,27 @@ class Visited:
         return len(self.steps)
 
 
-def visited_states(episodes: Sequence[Episode]) -> Visited | None:
-    """Collects the states of episodes that kept their observations; evenly thinned to at most 5,000 that are finite.
+def visited_states(episodes: Sequence[Episode]) -> VisitedStates | None:
+    """Collects the states of episodes that kept their observations: at most 5,000 finite ones, evenly spaced.
 
-    Returns:
-        None where there is none, or where the observations are of different shapes.
+    Returns None if there are none, or if the observations differ in shape.
     """
-    kept = [(i, episode) for i, episode in enumerate(episodes) if episode.observations is not None and episode.length]
-    shapes = {episode.observations.shape[1:] for _, episode in kept if episode.observations is not None}
-    if len(shapes) != 1:
+    kept = {i: episode for i, episode in enumerate(episodes) if episode.length and episode.observations is not None}
+    arrays = [episode.observations for episode in kept.values() if episode.observations is not None]
+    if len({array.shape[1:] for array in arrays}) != 1:
         return None
-    observations = np.concatenate([episode.observations for _, episode in kept if episode.observations is not None])
-    steps = [np.arange(0, episode.length, episode.observation_stride) for _, episode in kept]
+    observations = np.concatenate(arrays)
+    steps = [np.arange(0, episode.length, episode.observation_stride) for episode in kept.values()]
     counts = [len(of_episode) for of_episode in steps]
     finite = np.flatnonzero(np.isfinite(observations).reshape(len(observations), -1).all(axis=1))
     if not finite.size:
         return None
-    rows = finite[np.linspace(0, len(finite) - 1, min(MAX_STATES, len(finite))).astype(np.int64)]
-    return Visited(
+    rows = finite[evenly_spaced(len(finite), MAX_STATES)]
+    return VisitedStates(
         observations=observations[rows],
-        episodes=np.repeat([i for i, _ in kept], counts)[rows],
+        episodes=np.repeat(list(kept), counts)[rows],
         steps=np.concatenate(steps)[rows],
-        lengths=np.repeat([episode.length for _, episode in kept], counts)[rows],
+        lengths=np.repeat([episode.length for episode in kept.values()], counts)[rows],
     )
 
 
@@ -68,64 +63,54 @@ class PlacedStates:
     """Visited states on the map of a data set.
 
     Args:
-        visited: The states.
-        points: Shape ``[M, 2]``: the middle of the places of the five nearest states of the data.
-        distances: Shape ``[M]``: to the nearest state of the data, in feature space.
-        ratios: Shape ``[M]``: the same in units of the data's own nearest-neighbor distance.
-        ratio: Of the mean distances: ``dataset/ood_ratio``.
+        points: Shape ``[M, 2]``: mean position of the five nearest states of the data.
+        distances: Shape ``[M]``: distance to the nearest state of the data, in feature space; for a state that is in
+            the data, the distance of that state to the others.
+        ratios: Shape ``[M]``: the same in units of the mean distance between neighbors in the data.
+        ratio: Ratio of the mean distances: ``dataset/ood_ratio``.
     """
 
-    visited: Visited
+    visited: VisitedStates
     points: Floats
     distances: Floats
     ratios: Floats
     ratio: float
 
     def numbers(self) -> dict[str, float]:
-        """``dataset/ood_distance`` and ``dataset/ood_ratio``."""
+        """Returns ``dataset/ood_distance`` and ``dataset/ood_ratio``."""
         return {"dataset/ood_distance": float(self.distances.mean()), "dataset/ood_ratio": self.ratio}
 
 
-def place(visited: Visited, data_map: DataMap) -> PlacedStates:
-    """Places visited states on a map.
-
-    Args:
-        visited: At least one state.
-        data_map: Of the data set.
+def place(visited: VisitedStates, data_map: DataMap) -> PlacedStates:
+    """Places at least one visited state on the map of a data set.
 
     Raises:
         ValueError: If the observations have another size than those of the data set, or their axes another order.
     """
     reference = data_map.reference
     features = data_map.scaler.features(visited.observations)
-    count = min(NEIGHBORS, len(reference.features))
-    indices, distances = nearest(features, reference.features, count=count)
-    places = data_map.states[reference.rows[indices]]
-    nearby = middle_of_near(places, reach=NEARBY * float(np.ptp(data_map.states, axis=0).max()))
-    points = np.where(distances[:, :1] <= SAME_STATE, places[:, 0], nearby)
-    to_data = reference.own_or(distances[:, 0], indices[:, 0])
+    indices, distances = reference.nearest(features, min(NEIGHBORS, len(data_map.features)))
+    positions = data_map.states[data_map.reference_rows[indices]]
+    nearby = mean_of_nearby(positions, reach=NEARBY * float(np.ptp(data_map.states, axis=0).max()))
+    is_in_data = distances[:, 0] <= SAME_STATE
+    to_data = np.where(is_in_data, reference.distances[indices[:, 0]], distances[:, 0])
     return PlacedStates(
         visited=visited,
-        points=points,
+        points=np.where(is_in_data[:, None], positions[:, 0], nearby),
         distances=to_data,
         ratios=reference.ratios(to_data),
         ratio=float(reference.ratios(to_data.mean(keepdims=True))[0]),
     )
 
 
-def middle_of_near(places: Floats, *, reach: float) -> Floats:
-    """The mean of those places that are near the first: a mean of all may lie where the map has nothing.
+def mean_of_nearby(positions: Floats, *, reach: float) -> Floats:
+    """Returns the mean of those of N positions, ``[M, N, 2]``, that are within ``reach`` of the first one.
 
-    Args:
-        places: Shape ``[M, N, 2]``.
-        reach: How far from the first place a place may be.
-
-    Returns:
-        Shape ``[M, 2]``.
+    The mean of all may lie where the map has no points.
 
     Example:
-        >>> middle_of_near(np.array([[[0.0, 0.0], [2.0, 0.0], [90.0, 0.0]]]), reach=5)
+        >>> mean_of_nearby(np.array([[[0.0, 0.0], [2.0, 0.0], [90.0, 0.0]]]), reach=5)
         array([[1., 0.]])
     """
-    is_near = np.linalg.norm(places - places[:, :1], axis=2, keepdims=True) <= reach
-    return np.asarray((places * is_near).sum(axis=1) / is_near.sum(axis=1))
+    is_near = np.linalg.norm(positions - positions[:, :1], axis=2, keepdims=True) <= reach
+    return np.asarray((positions * is_near).sum(axis=1) / is_near.sum(axis=1))

@@ -1,4 +1,4 @@
-"""Points on a map, colored, with a scale or a legend that says what the colors mean."""
+"""Scatter plots of colored points, each with a color bar or a legend."""
 
 from __future__ import annotations
 
@@ -15,98 +15,87 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Floats
-from rlwandb_callbacks.maps.coloring import Coloring, color_map, colors_of, drawing_order
+from rlwandb_callbacks.maps.coloring import Coloring, color_map, drawing_order, rgba_colors, shortened
 
 DPI = 100
-GRAY = "#cdd2d8"
-INK = "#222831"
-FADED = "#5c6470"
-ALARM = "#b45309"
+DATA_GRAY = "#cdd2d8"
+SPINE_GRAY = "#c3c7ce"
+TEXT = "#222831"
+MUTED_TEXT = "#5c6470"
+WARNING_TEXT = "#b45309"
 MAX_WARNINGS = 3
 LINE_HEIGHT = 0.22
-LETTERS_PER_INCH = 12.5
-BOLD_LETTERS_PER_INCH = 6.8
-MAX_MARKER = 26.0
-MIN_MARKER = 2.0
+CHARACTERS_PER_INCH = 12.5
+BOLD_CHARACTERS_PER_INCH = 6.8
+MAX_MARKER_AREA = 26.0
+MIN_MARKER_AREA = 2.0
+MIN_FOREGROUND_AREA = 14.0
 MAX_TITLE = 46
 
 
 def marker_area(count: int) -> float:
-    """Area of a point in square points: large where there are few."""
-    return float(np.clip(40_000 / max(count, 1), MIN_MARKER, MAX_MARKER))
+    """Returns the area of a marker in square points: large for few points."""
+    return float(np.clip(40_000 / count, MIN_MARKER_AREA, MAX_MARKER_AREA))
 
 
 def draw_points(
-    axes: Any,
-    points: Floats,
-    coloring: Coloring,
-    *,
-    title: str,
-    axis: str,
-    scale: float = 1.0,
-    area: float | None = None,
+    axes: Any, points: Floats, coloring: Coloring, *, title: str, axis: str, background: Floats | None = None
 ) -> None:
-    """Draws one panel: points, title, axis labels, and the scale or the legend.
+    """Draws one panel: points, title, axis labels, and the color bar or legend.
 
     Args:
-        axes: Matplotlib's.
+        axes: Matplotlib's axes.
         points: Shape ``[K, 2]``.
-        coloring: Of K points.
-        title: Above the panel; the coloring's note is added.
-        axis: What the axes are called, such as ``t-SNE``.
-        scale: Of the letters.
-        area: Of a point in square points; by default large where there are few.
+        coloring: Colors of the K points.
+        title: Title of the panel; the coloring's note is added.
+        axis: Name of the axes, such as ``t-SNE``.
+        background: Shape ``[N, 2]``: points that are drawn in gray below the others, which are larger then.
     """
     order = drawing_order(coloring)
-    axes.scatter(
-        *points[order].T,
-        c=colors_of(coloring)[order],
-        s=marker_area(len(points)) if area is None else area,
-        linewidths=0,
-        alpha=0.85,
-        rasterized=True,
-    )
-    frame(axes, points, axis=axis, scale=scale)
-    axes.set_title(title_with(title, coloring.note), fontsize=13 * scale, color=INK, loc="left", pad=8)
-    if not coloring.note:
-        explain(axes, coloring, scale=scale)
+    colors, area, shown = rgba_colors(coloring)[order], marker_area(len(points)), points
+    if background is not None:
+        area, shown = max(MIN_FOREGROUND_AREA, area), np.concatenate([background, points])
+        gray_area = 0.6 * marker_area(len(background))
+        axes.scatter(*background.T, c=DATA_GRAY, s=gray_area, linewidths=0, rasterized=True)
+    axes.scatter(*points[order].T, c=colors, s=area, linewidths=0, alpha=0.85, rasterized=True)
+    _style_axes(axes, shown, axis=axis)
+    axes.set_title(title_with_note(title, coloring.note), fontsize=13, color=TEXT, loc="left", pad=8)
+    if coloring.note:
+        return
+    if coloring.categories:
+        _add_legend(axes, coloring)
+    else:
+        _add_color_bar(axes, coloring)
 
 
-def title_with(title: str, note: str) -> str:
-    """A title with a note behind it, or below it where both would be wider than the narrowest panel.
+def title_with_note(title: str, note: str) -> str:
+    """Returns a title with a note after it, or below it if both do not fit the narrowest panel.
 
     Example:
-        >>> title_with("State by reward", "always 1")
+        >>> title_with_note("State by reward", "always 1")
         'State by reward (always 1)'
     """
     text = f"{title} ({note})" if note else title
     return text if len(text) <= MAX_TITLE else f"{title}\n({note})"
 
 
-def frame(axes: Any, points: Floats, *, axis: str, scale: float = 1.0) -> None:
-    """Sets limits, labels and looks of a panel; places on a map have no unit, so there are no numbers on the axes."""
+def _style_axes(axes: Any, points: Floats, *, axis: str) -> None:
+    """Sets limits, labels and colors of a panel; there are no ticks, as positions on a map have no unit."""
     low, high = points.min(axis=0), points.max(axis=0)
     margin = 0.04 * max(float((high - low).max()), 1e-9)
-    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_xlabel(f"{axis} 1", fontsize=10 * scale, color=FADED)
-    axes.set_ylabel(f"{axis} 2", fontsize=10 * scale, color=FADED)
-    for spine in axes.spines.values():
-        spine.set_color("#c3c7ce")
+    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), xticks=[], yticks=[])
+    axes.set_xlabel(f"{axis} 1", fontsize=10, color=MUTED_TEXT)
+    axes.set_ylabel(f"{axis} 2", fontsize=10, color=MUTED_TEXT)
+    axes.spines[:].set_color(SPINE_GRAY)
 
 
-def explain(axes: Any, coloring: Coloring, *, scale: float = 1.0) -> None:
-    """Says what the colors of a panel mean: a color bar for numbers, a legend with shares for categories."""
-    if coloring.categories:
-        _legend(axes, coloring, scale)
-        return
-    shades = ScalarMappable(Normalize(coloring.low, coloring.high), color_map(coloring.color_map))
-    bar = axes.figure.colorbar(shades, ax=axes, extend=coloring.extends, location="bottom", pad=0.01, aspect=40)
-    bar.set_label(coloring.label, fontsize=11 * scale, color=INK)
-    bar.ax.tick_params(labelsize=10 * scale, color=FADED, labelcolor=INK)
+def _add_color_bar(axes: Any, coloring: Coloring) -> None:
+    colors = ScalarMappable(Normalize(coloring.low, coloring.high), color_map(coloring.color_map))
+    bar = axes.figure.colorbar(colors, ax=axes, extend=coloring.extends, location="bottom", pad=0.01, aspect=40)
+    bar.set_label(coloring.label, fontsize=11, color=TEXT)
+    bar.ax.tick_params(labelsize=10, color=MUTED_TEXT, labelcolor=TEXT)
     if coloring.ticks:
-        bar.set_ticks([at for at, _ in coloring.ticks], labels=[text for _, text in coloring.ticks])
+        bar.set_ticks([value for value, _ in coloring.ticks], labels=[label for _, label in coloring.ticks])
     else:
         bar.locator = MaxNLocator(6)
         bar.formatter.set_powerlimits((-3, 5))
@@ -114,21 +103,14 @@ def explain(axes: Any, coloring: Coloring, *, scale: float = 1.0) -> None:
     bar.outline.set_visible(False)
 
 
-def _legend(axes: Any, coloring: Coloring, scale: float) -> None:
-    total = max(1, len(coloring.values))
+def _add_legend(axes: Any, coloring: Coloring) -> None:
+    disc: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 7, "markeredgewidth": 0}
+    fractions = [percent(category.count / len(coloring.values)) for category in coloring.categories]
     handles = [
-        Line2D(
-            [],
-            [],
-            marker="o",
-            linestyle="",
-            markersize=7 * scale,
-            markerfacecolor=category.color,
-            markeredgewidth=0,
-            label=f"{category.name} ({percent(category.count / total)})",
-        )
-        for category in coloring.categories
+        Line2D([], [], markerfacecolor=category.color, label=f"{category.name} ({fraction})", **disc)
+        for category, fraction in zip(coloring.categories, fractions, strict=True)
     ]
+    spacing = {"labelspacing": 0.3, "columnspacing": 1.0, "handletextpad": 0.1, "borderpad": 0.1}
     axes.legend(
         handles=handles,
         title=coloring.label,
@@ -136,71 +118,54 @@ def _legend(axes: Any, coloring: Coloring, scale: float) -> None:
         bbox_to_anchor=(0.5, -0.045),
         ncols=2 if len(handles) == 4 else min(len(handles), 3 if len(handles) <= 9 else 4),
         frameon=False,
-        fontsize=(10.5 if len(handles) <= 9 else 8) * scale,
-        title_fontsize=11 * scale,
-        labelspacing=0.3,
-        columnspacing=1.0,
-        handletextpad=0.1,
-        borderpad=0.1,
+        fontsize=10.5 if len(handles) <= 9 else 8,
+        title_fontsize=11,
+        **spacing,
     )
 
 
-def percent(share: float) -> str:
-    """A share in percent, with as many digits as it takes.
+def percent(fraction: float) -> str:
+    """Returns a fraction in percent, with one decimal below 10 %.
 
     Example:
         >>> percent(0.5), percent(0.004), percent(0.00001)
         ('50%', '0.4%', '<0.1%')
     """
-    if 0 < share < 0.001:
+    if 0 < fraction < 0.001:
         return "<0.1%"
-    return f"{100 * share:.0f}%" if share >= 0.0995 or share == 0 else f"{100 * share:.1f}%"
+    return f"{100 * fraction:.0f}%" if fraction >= 0.0995 or fraction == 0 else f"{100 * fraction:.1f}%"
 
 
 def new_figure(width: float, height: float, *, title: str, subtitle: str, warnings: Sequence[str] = ()) -> Figure:
-    """An empty figure with a title and, below it, what is shown.
+    """Returns an empty figure with a title and a subtitle.
 
     Args:
-        width: In hundreds of pixels.
-        height: In hundreds of pixels.
-        title: In bold; the end of what is too long is left out.
-        subtitle: Size of the sample, method, notes; in as many lines as it takes.
-        warnings: What looks wrong with the data; the first three are written below the subtitle.
+        width: In inches of 100 pixels.
+        height: In inches of 100 pixels.
+        title: Bold; cut if it is too long.
+        subtitle: Wrapped to as many lines as needed.
+        warnings: The first three are written below the subtitle, one line each.
     """
-    room = int(width * LETTERS_PER_INCH)
-    first, *others = wrap(subtitle, width=room, break_on_hyphens=False) or [""]
-    lines = [(line, FADED) for line in others]
-    lines += [(shorten(warning, width=room, placeholder=" …"), ALARM) for warning in warnings[:MAX_WARNINGS]]
-    bold_room = int(width * BOLD_LETTERS_PER_INCH)
-    title = title if len(title) <= bold_room else f"{title[: bold_room - 1]}…"
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    columns = int(width * CHARACTERS_PER_INCH)
+    first, *others = wrap(subtitle, width=columns, break_on_hyphens=False)
+    lines = [(line, MUTED_TEXT) for line in others]
+    lines += [(shorten(text, width=columns, placeholder=" …"), WARNING_TEXT) for text in warnings[:MAX_WARNINGS]]
+    title = shortened(title, int(width * BOLD_CHARACTERS_PER_INCH))
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     top = 0.72 + LINE_HEIGHT * len(lines)
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(w_pad=0.08, h_pad=0.06, rect=(0, 0, 1, 1 - top / height))  # type: ignore[call-arg]  # of constrained layout
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.06, rect=(0, 0, 1, 1 - top / height))
     left = 0.1 / width
-    figure.text(left, 1 - 0.12 / height, title, fontsize=15, weight="bold", color=INK, va="top")
-    figure.text(left, 1 - 0.46 / height, first, fontsize=10.5, color=FADED, va="top")
+    figure.text(left, 1 - 0.12 / height, title, fontsize=15, weight="bold", color=TEXT, va="top")
+    figure.text(left, 1 - 0.46 / height, first, fontsize=10.5, color=MUTED_TEXT, va="top")
     for i, (line, color) in enumerate(lines):
         figure.text(left, 1 - (0.7 + LINE_HEIGHT * i) / height, line, fontsize=10.5, color=color, va="top")
     return figure
 
 
-def rows_and_columns(count: int) -> tuple[int, int]:
-    """How panels are put in a grid.
-
-    Example:
-        >>> [rows_and_columns(count) for count in (1, 2, 3, 4, 6)]
-        [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
-    """
-    columns = 2 if count == 4 else min(count, 3)
-    return -(-count // columns), columns
-
-
 def panel_grid(figure: Figure, count: int) -> list[Any]:
-    """Adds ``count`` panels to a figure, in reading order."""
-    rows, columns = rows_and_columns(count)
-    panels: NDArray[Any] = np.asarray(figure.subplots(rows, columns, squeeze=False))
-    for spare in panels.ravel()[count:]:
+    """Adds ``count`` panels to a figure, in reading order: up to three columns, and two for four panels."""
+    columns = 2 if count == 4 else min(count, 3)
+    panels: NDArray[Any] = np.asarray(figure.subplots(-(-count // columns), columns, squeeze=False)).ravel()
+    for spare in panels[count:]:
         spare.set_visible(False)
-    return list(panels.ravel()[:count])
+    return list(panels[:count])

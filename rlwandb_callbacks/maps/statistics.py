@@ -1,4 +1,4 @@
-"""The numbers that describe a data set of offline transitions."""
+"""Statistics of a data set of offline transitions."""
 
 from __future__ import annotations
 
@@ -12,32 +12,18 @@ from rlwandb_callbacks.core.transitions import EpisodeSummaries, Transitions
 from rlwandb_callbacks.core.values import Histogram, Scalar, Value
 
 
-def dataset_report(episodes: EpisodeSummaries, sample: Transitions) -> dict[str, Value]:
-    """Counts, spreads and distributions of a data set; what has no finite number is left out.
+def dataset_statistics(episodes: EpisodeSummaries, sample: Transitions) -> dict[str, Value]:
+    """Returns counts, spreads and distributions of a data set; quantities without a finite number are left out.
 
     Args:
-        episodes: All E episodes.
+        episodes: All episodes.
         sample: Some transitions, for the distributions of rewards and actions.
 
     Returns:
         ``dataset/episodes``, ``dataset/transitions``; ``_mean``, ``_std``, ``_min`` and ``_max`` of ``dataset/return``,
         ``dataset/length`` and ``dataset/reward`` and their ``_distribution``; ``dataset/action_distribution`` for
-        discrete actions, ``dataset/action_<d>_distribution`` per dimension for others; the shares of episodes that
-        are marked as ended in a terminal state, ``dataset/terminated_share``, and as cut by a time limit,
-        ``dataset/truncated_share``, in [0, 1].
-
-    Example:
-        >>> from rlwandb_callbacks.core.action_spec import DiscreteActions
-        >>> one, yes = np.ones(2, dtype=np.int64), np.ones(2, dtype=bool)
-        >>> episodes = EpisodeSummaries(returns=np.array([1.0, 3.0]), lengths=one, terminated=yes, truncated=~yes)
-        >>> sample = Transitions(
-        ...     observations=np.zeros((2, 4)), actions=one, rewards=np.array([1.0, 3.0]), rows=np.arange(2),
-        ...     episodes=np.arange(2), steps=0 * one, lengths=one, returns=np.array([1.0, 3.0]),
-        ...     action_spec=DiscreteActions(("left", "right")),
-        ... )
-        >>> report = dataset_report(episodes, sample)
-        >>> report["dataset/return_mean"].value, report["dataset/action_distribution"].counts
-        (2.0, array([0, 2]))
+        discrete actions, ``dataset/action_<d>_distribution`` per dimension for others; the fractions of episodes that
+        are marked as terminated, ``dataset/terminated_share``, and as truncated, ``dataset/truncated_share``.
     """
     count = max(len(episodes.lengths), 1)
     values: dict[str, Value | None] = {

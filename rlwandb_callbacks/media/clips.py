@@ -1,9 +1,8 @@
-"""Turns an episode and its frames into a video, a contact sheet and their captions."""
+"""Turns an episode and its frames into a video, a contact sheet and their caption."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,110 +10,69 @@ from PIL import Image as PillowImage
 
 from rlwandb_callbacks.core.action_spec import ActionSpec
 from rlwandb_callbacks.core.episode import Episode
-from rlwandb_callbacks.core.files import whole_file
+from rlwandb_callbacks.core.files import atomic_write
 from rlwandb_callbacks.core.values import Image, Pixels, Value, Video
 from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.media.drawing import contact_sheet, enlarge, format_number, sheet_indices, thumbnail
 from rlwandb_callbacks.media.frames import FrameSource
-from rlwandb_callbacks.media.mp4 import write_video
-from rlwandb_callbacks.media.panel import annotate
+from rlwandb_callbacks.media.mp4 import video_writer
+from rlwandb_callbacks.media.panel import Panel
 
 
 @dataclass(frozen=True)
 class ClipStyle:
-    """What all clips of an evaluation share.
-
-    Args:
-        actions: Names or bounds of the environment's actions.
-        has_overlay: Draw the panel beside each frame.
-        fps: Frames per second, > 0.
-        crf: H.264 quality, 0 to 51.
-    """
+    """Settings that all clips of an evaluation share."""
 
     actions: ActionSpec
-    has_overlay: bool
+    has_panel: bool  # the output of the policy is drawn beside each frame
     fps: float
-    crf: int
+    crf: int  # H.264 quality, 0 to 51
 
 
-def caption(rank: str, count: int, episode: Episode, env_steps: float | None, stride: int = 1) -> str:
-    """What stands under a video.
-
-    Args:
-        rank: ``best``, ``median`` or ``worst``.
-        count: Episodes in the evaluation.
-        episode: The one that is shown.
-        env_steps: Environment steps trained so far, where they are known.
-        stride: Steps from one frame to the next.
-    """
-    parts = [
-        f"{rank} of {count}",
-        f"return {format_number(episode.total_return)}",
-        f"length {episode.length:,}",
-        f"{episode.ending}",
-        f"seed {episode.seed if episode.seed is not None else 'unknown'}",
-    ]
+def caption(label: str, count: int, episode: Episode, env_steps: float | None, stride: int = 1) -> str:
+    """Returns the text below the video of an episode, one of ``count``, with a frame for every ``stride``-th step."""
+    parts = [f"{label} of {count}", f"return {format_number(episode.total_return)}", f"length {episode.length:,}"]
+    parts += [episode.ending, f"seed {'unknown' if episode.seed is None else episode.seed}"]
     parts += [f"one frame in {stride}"] if stride > 1 else []
-    return " · ".join(parts + ([f"env step {int(env_steps):,}"] if env_steps is not None else []))
+    parts += [] if env_steps is None else [f"env step {int(env_steps):,}"]
+    return " · ".join(parts)
 
 
 def make_clip(
-    film: FrameSource, episode: Episode, *, rank: str, text: str, stem: Path, style: ClipStyle
+    frames: FrameSource, episode: Episode, *, label: str, text: str, stem: Path, style: ClipStyle
 ) -> dict[str, Value]:
-    """Writes ``<stem>.mp4`` and ``<stem>.png`` in one pass over the frames.
-
-    Args:
-        film: The episode's frames.
-        episode: The one that is shown.
-        rank: Names the keys: ``video/<rank>`` and ``video/<rank>_sheet``.
-        text: Caption of both.
-        stem: Path without ending; its folder must exist.
-        style: What all clips share.
+    """Writes the video ``<stem>.mp4`` and the contact sheet ``<stem>.png`` in one pass over the frames.
 
     Raises:
         OSError: If a file cannot be written.
-        RenderError: If the frames differ in size.
+        RenderError: If the environment cannot render, or the frames differ in size.
     """
-    steps = film.steps
-    kept: dict[int, Pixels] = {}
     video_path = stem.with_suffix(".mp4")
-    with _closing(iter(film)) as frames:
-        same = _of_one_size(frames)
-        pictures = annotate(same, episode, style.actions, steps) if style.has_overlay else map(enlarge, same)
-        keeping = _keeping(pictures, sheet_indices(len(steps)), kept)
-        write_video(keeping, video_path, fps=style.fps, crf=style.crf)
-    sheet = contact_sheet(list(kept.values()), [f"step {steps[index]}" for index in kept])
-    with whole_file(stem.with_suffix(".png")) as unfinished:
+    sheet_steps = {frames.steps[index] for index in sheet_indices(len(frames.steps))}
+    cells: dict[int, Pixels] = {}
+    panel: Panel | None = None
+    shape: tuple[int, ...] = ()
+    with contextlib.closing(iter(frames)) as pictures, video_writer(video_path, fps=style.fps, crf=style.crf) as video:
+        for step, frame in zip(frames.steps, pictures, strict=True):
+            shape = shape or frame.shape
+            _check_shape(frame, shape)
+            picture = enlarge(frame)
+            if style.has_panel:
+                panel = panel or Panel.for_frames(picture, episode, style.actions)
+                picture = panel.beside(picture, step)
+            video.write(picture)
+            if step in sheet_steps:
+                cells[step] = thumbnail(picture)
+    sheet = contact_sheet(list(cells.values()), [f"step {step}" for step in cells])
+    with atomic_write(stem.with_suffix(".png")) as unfinished:
         PillowImage.fromarray(sheet).save(unfinished)
-    return {f"video/{rank}": Video(str(video_path), text), f"video/{rank}_sheet": Image(sheet, text)}
+    return {f"video/{label}": Video(str(video_path), text), f"video/{label}_sheet": Image(sheet, text)}
 
 
-@contextlib.contextmanager
-def _closing(frames: Iterator[Pixels]) -> Iterator[Iterator[Pixels]]:
-    """Closes a generator that may be left half-way, and with it the environment that it renders."""
-    try:
-        yield frames
-    finally:
-        if isinstance(frames, Generator):
-            frames.close()
-
-
-def _of_one_size(frames: Iterable[Pixels]) -> Iterator[Pixels]:
-    """Refuses what an encoder would take for the wrong frames, as it sees nothing but a stream of pixels."""
-    size: tuple[int, ...] | None = None
-    for frame in frames:
-        size = size or frame.shape
-        if frame.shape != size:
-            raise RenderError(
-                f"The environment's render() gave pictures of {size[1]} × {size[0]} pixels and then one of "
-                f"{frame.shape[1]} × {frame.shape[0]}; in an episode all must have one size."
-            )
-        yield frame
-
-
-def _keeping(frames: Iterable[Pixels], indices: Iterable[int], kept: dict[int, Pixels]) -> Iterator[Pixels]:
-    wanted = frozenset(indices)
-    for index, frame in enumerate(frames):
-        if index in wanted:
-            kept[index] = thumbnail(frame)
-        yield frame
+def _check_shape(frame: Pixels, shape: tuple[int, ...]) -> None:
+    """Raises an error for a frame of another size, which the encoder would read as wrong pixels."""
+    if frame.shape != shape:
+        raise RenderError(
+            f"The environment's render() returned pictures of {shape[1]} × {shape[0]} pixels and then one of "
+            f"{frame.shape[1]} × {frame.shape[0]}; all pictures of an episode must have the same size."
+        )

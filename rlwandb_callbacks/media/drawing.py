@@ -1,4 +1,4 @@
-"""Colors, fonts, numbers as text, and the geometry of frames."""
+"""Colors, text and the geometry of frames."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BAR: Color = (86, 142, 226)
 CHOSEN: Color = (255, 172, 54)
 
 MIN_FRAME_HEIGHT = 256
-TEXT_HEIGHT = 1.25  # of a line with what hangs below it, in heights of the font
+TEXT_HEIGHT = 1.25  # height of a line with its descenders, in heights of the font
 THUMBNAIL_WIDTH = 420
 
 
 @cache
 def font(size_px: int) -> Font:
-    """The font that ships with Pillow, at a pixel size; loaded once per size."""
+    """Loads the font that ships with Pillow; once per size."""
     return ImageFont.load_default(size=size_px)
 
 
@@ -44,17 +44,10 @@ def _glyph(character: str, size_px: int) -> Pixels:
 
 @lru_cache(maxsize=4096)
 def text_block(text: str, size_px: int, color: Color = TEXT) -> Pixels:
-    """Draws one line of text on the background color.
+    """Draws one line of text on the background color: read-only pixels whose height depends on ``size_px`` only.
 
-    Numbers change in every frame and their digits do not, so text is put together from digits that were drawn once.
-
-    Args:
-        text: Nothing is drawn as a space.
-        size_px: Height of the font.
-        color: Of the text.
-
-    Returns:
-        Shape ``[h, w, 3]``, read-only, where ``h`` depends on ``size_px`` alone.
+    Numbers change in every frame and their digits do not, so text is composed of digits that were drawn once. Empty
+    text is drawn as a space.
     """
     mask = np.hstack([_glyph(character, size_px) for character in text or " "])[..., None] / 255.0
     block = (np.array(BACKGROUND) * (1 - mask) + np.array(color) * mask).astype(np.uint8)
@@ -62,19 +55,14 @@ def text_block(text: str, size_px: int, color: Color = TEXT) -> Pixels:
     return block
 
 
-def paste(canvas: Pixels, block: Pixels, x: int, y_centre: int, align: str = "left") -> None:
-    """Copies a block onto a canvas, in place; what would lie outside is cut off.
+def paste(canvas: Pixels, block: Pixels, x: int, y_center: int, align: str = "left") -> None:
+    """Copies a block onto a canvas, in place, clipped at the edges.
 
-    Args:
-        canvas: Shape ``[H, W, 3]``.
-        block: Shape ``[h, w, 3]``.
-        x: The block's left edge, center or right edge, by ``align``.
-        y_centre: The block's middle.
-        align: ``left``, ``center`` or ``right``.
+    The left edge, center or right edge of the block is in column ``x``, as ``align`` says.
     """
     height, width = block.shape[:2]
     left = x - {"left": 0, "center": width // 2, "right": width}[align]
-    top = y_centre - height // 2
+    top = y_center - height // 2
     x0, y0 = max(left, 0), max(top, 0)
     x1, y1 = min(left + width, canvas.shape[1]), min(top + height, canvas.shape[0])
     if x0 < x1 and y0 < y1:
@@ -82,8 +70,8 @@ def paste(canvas: Pixels, block: Pixels, x: int, y_centre: int, align: str = "le
 
 
 @lru_cache(maxsize=4096)
-def shortened(text: str, width_px: int, size_px: int) -> str:
-    """Cuts text that is wider than ``width_px``, and says so by an ellipsis."""
+def truncate_text(text: str, width_px: int, size_px: int) -> str:
+    """Cuts text that is wider than ``width_px`` and adds an ellipsis."""
     if font(size_px).getlength(text) <= width_px:
         return text
     while text and font(size_px).getlength(text + "…") > width_px:
@@ -92,35 +80,31 @@ def shortened(text: str, width_px: int, size_px: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def fitted(text: str, width_px: int, size_px: int) -> tuple[str, int]:
-    """Makes text smaller, by a quarter at most, where it is wider than ``width_px``, and cuts what is wider still.
-
-    Returns:
-        The text, and its size in pixels.
-    """
+def fit_text(text: str, width_px: int, size_px: int) -> tuple[str, int]:
+    """Shrinks text that is too wide, by at most a quarter, and cuts what is still too wide; returns it and its size."""
     least = min(size_px, max(10, round(0.75 * size_px)))
     sizes = range(size_px, least - 1, -1)
     size = next((size for size in sizes if text_width(text, size) <= width_px), least)
-    return shortened(text, width_px, size), size
+    return truncate_text(text, width_px, size), size
 
 
 def text_width(text: str, size_px: int) -> int:
-    """How many pixels wide a line of text is."""
+    """Returns the width of a line of text in pixels."""
     return math.ceil(font(size_px).getlength(text))
 
 
-def fixed(value: float, decimals: int) -> str:
-    """Writes a number with so many decimals; zero has no sign.
+def format_fixed(value: float, decimals: int) -> str:
+    """Formats a number with a fixed number of decimals; zero has no sign.
 
     Example:
-        >>> fixed(-0.001, 2), fixed(-0.006, 2)
+        >>> format_fixed(-0.001, 2), format_fixed(-0.006, 2)
         ('0.00', '-0.01')
     """
     return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
 def format_number(value: float) -> str:
-    """Writes a number in some seven characters, with as many decimals as its magnitude leaves room for.
+    """Formats a number in about seven characters, with as many decimals as fit.
 
     Example:
         >>> [format_number(v) for v in (0.1234, -3.5, 123.456, 45678.9)]
@@ -135,15 +119,11 @@ def format_number(value: float) -> str:
         return f"{value:.2e}"
     if magnitude >= 1000:
         return f"{value:,.1f}" if magnitude < 10_000 else f"{value:,.0f}"
-    return fixed(value, 2 if magnitude >= 1 else 3)
+    return format_fixed(value, 2 if magnitude >= 1 else 3)
 
 
 def enlarge(frame: Pixels, min_height: int = MIN_FRAME_HEIGHT) -> Pixels:
-    """Repeats pixels by a whole factor until the frame is at least ``min_height`` high, so that text fits beside it.
-
-    Args:
-        frame: Shape ``[H, W, 3]``.
-        min_height: In pixels.
+    """Repeats pixels by an integer factor until the frame is at least ``min_height`` high, so that text fits beside it.
 
     Example:
         >>> enlarge(np.zeros((210, 160, 3), np.uint8)).shape
@@ -153,15 +133,15 @@ def enlarge(frame: Pixels, min_height: int = MIN_FRAME_HEIGHT) -> Pixels:
     return frame if factor == 1 else frame.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def centered(frame: Pixels, height: int) -> Pixels:
-    """Puts a frame in the middle of background that is ``height`` pixels high, or as high as the frame if that is more.
+def center_vertically(frame: Pixels, height: int) -> Pixels:
+    """Pads a frame above and below with the background color to ``height`` pixels; higher frames are not changed.
 
     Example:
-        >>> centered(np.zeros((2, 5, 3), np.uint8), 7).shape
+        >>> center_vertically(np.zeros((2, 5, 3), np.uint8), 7).shape
         (7, 5, 3)
     """
-    free = max(height - frame.shape[0], 0)
-    if not free:
+    free = height - frame.shape[0]
+    if free <= 0:
         return frame
     canvas = np.full((height, *frame.shape[1:]), BACKGROUND, dtype=np.uint8)
     canvas[free // 2 : free // 2 + frame.shape[0]] = frame
@@ -169,24 +149,18 @@ def centered(frame: Pixels, height: int) -> Pixels:
 
 
 def pad_to_even(frame: Pixels) -> Pixels:
-    """Adds a black row and column where needed: browsers play yuv420p, which wants even sizes.
+    """Adds a black row and column if needed: browsers play yuv420p, which needs even sizes.
 
     Example:
         >>> pad_to_even(np.zeros((3, 4, 3), np.uint8)).shape
         (4, 4, 3)
     """
     height, width = frame.shape[:2]
-    if height % 2 == 0 and width % 2 == 0:
-        return frame
-    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)))
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0))) if height % 2 or width % 2 else frame
 
 
 def sheet_indices(count: int, cells: int = 16) -> list[int]:
-    """Indices of frames for a contact sheet: evenly spread, first and last included, none twice.
-
-    Args:
-        count: Number of frames, ≥ 1.
-        cells: At most this many.
+    """Returns up to ``cells`` indices of ``count`` frames: evenly spaced, distinct, the first and the last included.
 
     Example:
         >>> sheet_indices(100, 4)
@@ -196,7 +170,7 @@ def sheet_indices(count: int, cells: int = 16) -> list[int]:
 
 
 def thumbnail(frame: Pixels, width: int = THUMBNAIL_WIDTH) -> Pixels:
-    """Shrinks a frame to ``width`` pixels, its proportions kept; smaller frames are left as they are."""
+    """Shrinks a frame to ``width`` pixels and keeps its proportions; smaller frames are not changed."""
     height = max(1, round(frame.shape[0] * width / frame.shape[1]))
     if frame.shape[1] <= width:
         return frame
@@ -204,22 +178,12 @@ def thumbnail(frame: Pixels, width: int = THUMBNAIL_WIDTH) -> Pixels:
 
 
 def contact_sheet(frames: Sequence[Pixels], labels: Sequence[str], columns: int = 4) -> Pixels:
-    """Lays frames out in a grid, each under its label.
-
-    Args:
-        frames: At least one, all of shape ``[H, W, 3]``.
-        labels: One per frame.
-        columns: Cells in a row.
-
-    Returns:
-        Shape ``[rows * (H + margin), columns * (W + margin), 3]``.
-    """
+    """Arranges frames of one shape in a grid of up to ``columns`` in a row, each below its label."""
     gap, strip = 6, 20
     height, width = frames[0].shape[:2]
     rows = math.ceil(len(frames) / columns)
     columns = min(columns, len(frames))
-    size = (columns * (width + gap) + gap, rows * (height + strip + gap) + gap)
-    sheet = Image.new("RGB", size, BACKGROUND)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + strip + gap) + gap), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for index, (frame, label) in enumerate(zip(frames, labels, strict=True)):
         x = gap + (index % columns) * (width + gap)

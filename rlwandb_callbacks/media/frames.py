@@ -1,9 +1,9 @@
-"""Frames of episodes that cannot be made again: recorded while playing, or brought along, within a budget of bytes."""
+"""Frames of episodes that cannot be replayed: recorded while playing, or part of an episode, within a memory budget."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,74 +15,52 @@ from rlwandb_callbacks.errors import RenderError
 
 
 class FrameSource(Protocol):
-    """The frames of one episode, to be gone through once or more.
-
-    Attributes:
-        steps: The step that each frame shows, ascending; 0 is the first state and the episode's length the last.
-    """
+    """Frames of one episode, which can be iterated over several times."""
 
     @property
-    def steps(self) -> Sequence[int]: ...
+    def steps(self) -> Sequence[int]:
+        """Step that each frame shows, ascending; 0 is the first state and the episode's length the last."""
 
-    def __iter__(self) -> Iterator[Pixels]: ...
+    def __iter__(self) -> Generator[Pixels]: ...
 
 
 @dataclass(frozen=True)
 class RecordedFrames:
-    """Frames that were kept, compressed without loss.
-
-    Args:
-        steps: The step that each frame shows.
-        packed: The frames' bytes, by zlib.
-        shapes: Of the frames, ``[H, W, 3]`` each.
-    """
+    """Frames that are kept in memory with lossless compression."""
 
     steps: tuple[int, ...]
-    packed: tuple[bytes, ...]
+    packed: tuple[bytes, ...]  # by zlib
     shapes: tuple[tuple[int, ...], ...]
 
-    def __iter__(self) -> Iterator[Pixels]:
+    def __iter__(self) -> Generator[Pixels]:
         for packed, shape in zip(self.packed, self.shapes, strict=True):
             yield np.frombuffer(zlib.decompress(packed), dtype=np.uint8).reshape(shape)
-
-    @property
-    def bytes(self) -> int:
-        """What the compressed frames take."""
-        return sum(map(len, self.packed))
 
 
 @dataclass(frozen=True)
 class MissingFrames:
-    """Stands for the frames of an episode whose environment failed to render on the way.
+    """Placeholder for the frames of an episode whose environment failed to render."""
 
-    Args:
-        reason: Told by whoever wants to see them.
-    """
+    reason: str  # message of the error that iteration raises
+    steps: Sequence[int] = ()
 
-    reason: str
-
-    @property
-    def steps(self) -> Sequence[int]:
-        """None."""
-        return ()
-
-    def __iter__(self) -> Iterator[Pixels]:
+    def __iter__(self) -> Generator[Pixels]:
         raise RenderError(self.reason)
 
 
 class FrameRecorder:
-    """Records one episode.
+    """Records the frames of one episode.
 
-    Whenever the budget is used up, every second frame is dropped and only every second one of the following is kept.
+    Whenever they exceed the budget, every second frame is dropped, and from then on only every second one is kept.
 
     Args:
-        max_bytes: Compressed frames that may be kept, > 0. The first and the last frame always are.
+        max_bytes: Budget for compressed frames, > 0. The first and the last frame are always kept.
 
     Example:
-        >>> camera = FrameRecorder(max_bytes=40)
+        >>> recorder = FrameRecorder(max_bytes=40)
         >>> for shade in range(7):
-        ...     camera.take(np.full((4, 4, 3), shade, np.uint8))
-        >>> camera.film().steps
+        ...     recorder.append(np.full((4, 4, 3), shade, np.uint8))
+        >>> recorder.result().steps
         (0, 4, 6)
     """
 
@@ -94,8 +72,8 @@ class FrameRecorder:
         self._step = -1
         self._latest: Pixels | None = None
 
-    def take(self, frame: Pixels) -> None:
-        """Takes the frame of the next step, of shape ``[H, W, 3]``, ``uint8``."""
+    def append(self, frame: Pixels) -> None:
+        """Adds the frame of the next step, of shape ``[H, W, 3]``, ``uint8``."""
         self._step += 1
         self._latest = frame
         if self._step % self._stride == 0:
@@ -110,8 +88,8 @@ class FrameRecorder:
         self._kept.append((self._step, packed, frame.shape))
         self._bytes += len(packed)
 
-    def film(self) -> RecordedFrames:
-        """What was recorded so far, the latest frame included."""
+    def result(self) -> RecordedFrames:
+        """Returns the kept frames, the latest one included."""
         if self._latest is not None and self._kept[-1][0] != self._step:
             self._keep(self._latest)
         steps, packed, shapes = zip(*self._kept, strict=True) if self._kept else ((), (), ())
@@ -120,28 +98,17 @@ class FrameRecorder:
 
 @dataclass(frozen=True)
 class ArrayFrames:
-    """Frames that an episode brought along.
+    """Frames in one array, as episodes without an environment have them."""
 
-    Args:
-        frames: Shape ``[F, H, W, 3]``.
-        steps: The step that each of them shows.
-    """
-
-    frames: NDArray[np.uint8]
+    frames: NDArray[np.uint8]  # [F, H, W, 3]
     steps: tuple[int, ...]
 
     @classmethod
-    def of(cls, frames: NDArray[np.uint8], *, max_bytes: int) -> ArrayFrames:
-        """Takes as many frames as fit, evenly, the first and the last among them.
-
-        Args:
-            frames: Shape ``[T + 1, H, W, 3]``, one for each state.
-            max_bytes: What they may take.
-        """
+    def thinned(cls, frames: NDArray[np.uint8], *, max_bytes: int) -> ArrayFrames:
+        """Takes as many evenly spaced frames of an episode as fit, the first and the last included."""
         stride = max(1, -(-frames.nbytes // max_bytes))
-        last = len(frames) - 1
-        steps = tuple(sorted({*range(0, len(frames), stride), last}))
+        steps = tuple(sorted({*range(0, len(frames), stride), len(frames) - 1}))
         return cls(frames if stride == 1 else frames[list(steps)], steps)
 
-    def __iter__(self) -> Iterator[Pixels]:
+    def __iter__(self) -> Generator[Pixels]:
         yield from self.frames

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from rlwandb_callbacks.core.files import whole_file
+from rlwandb_callbacks.core.files import atomic_write
 from rlwandb_callbacks.core.values import Pixels
 from rlwandb_callbacks.media.drawing import pad_to_even
 
@@ -21,64 +19,77 @@ FEW_FRAMES_HELD = "rc-lookahead=4:bframes=1"
 COLORS_RENEWED = "chroma-qp-offset=-6"
 
 
-def write_video(frames: Iterable[Pixels], path: str | Path, *, fps: float, crf: int = 23) -> int:
-    """Encodes frames as H.264, yuv420p, even-sized, with its index in front so that browsers start at once.
+@contextlib.contextmanager
+def video_writer(path: Path, *, fps: float, crf: int = 23) -> Iterator[VideoWriter]:
+    """Encodes frames as H.264, yuv420p, even-sized, with the index in front so that browsers start at once.
 
-    No more than one frame is held. The file appears under its name only when it is complete.
-
-    Args:
-        frames: Each of shape ``[H, W, 3]``, ``uint8`` RGB, all of one size; at least one.
-        path: Of the mp4 file; its folder must exist.
-        fps: Frames per second, > 0.
-        crf: Quality, 0 (lossless) to 51.
-
-    Returns:
-        Number of frames.
+    The file appears under its name only when the block has ended without an error; its folder must exist. ``crf`` is
+    the quality, from 0 (lossless) to 51.
 
     Raises:
-        ValueError: If there is no frame.
-        OSError: If ffmpeg could not write the file; the message ends with what it said.
+        ValueError: If no frame was written.
+        OSError: If ffmpeg could not write the file; the message ends with the last output of ffmpeg.
     """
-    from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter  # 0.5 s that only those who make videos should pay
+    with atomic_write(path) as unfinished, tempfile.TemporaryFile("w+") as log:
+        writer = VideoWriter(path, unfinished, log, fps=fps, crf=crf)
+        try:
+            yield writer
+            writer.finish()
+        finally:
+            writer.close()
 
-    remaining = iter(frames)
-    first = next(remaining, None)
-    if first is None:
-        raise ValueError(f"There are no frames to write to {path}.")
-    height, width = pad_to_even(first).shape[:2]
-    target = Path(path)
-    count = 0
-    with whole_file(target) as unfinished, tempfile.TemporaryFile("w+") as log:
-        writer = FFMPEG_VideoWriter(
-            str(unfinished),
+
+class VideoWriter:
+    """Encoder of one video, which holds no frame; made by :func:`video_writer`."""
+
+    def __init__(self, path: Path, unfinished: Path, log: IO[str], *, fps: float, crf: int) -> None:
+        self._path = path  # of the complete video, for messages
+        self._unfinished, self._log, self._fps, self._crf = unfinished, log, fps, crf
+        self._encoder: Any = None
+
+    def write(self, frame: Pixels) -> None:
+        """Adds a frame; all must have the same shape."""
+        frame = pad_to_even(frame)
+        if self._encoder is None:
+            self._start(*frame.shape[:2])
+        try:
+            self._encoder.write_frame(frame)
+        except OSError as error:  # ffmpeg has ended
+            raise self._error() from error
+
+    def _start(self, height: int, width: int) -> None:
+        from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter  # takes 0.5 s, which only videos should cost
+
+        self._encoder = FFMPEG_VideoWriter(
+            str(self._unfinished),
             (width, height),
-            fps,
+            self._fps,
             codec="libx264",
             preset="veryfast",
             threads=1,
-            logfile=log,
+            logfile=self._log,
             ffmpeg_params=[
-                *("-crf", str(crf), "-x264-params", f"{FEW_FRAMES_HELD}:{COLORS_RENEWED}"),
+                *("-crf", str(self._crf), "-x264-params", f"{FEW_FRAMES_HELD}:{COLORS_RENEWED}"),
                 *("-vf", "format=yuv420p", "-movflags", "+faststart"),
-                *("-hide_banner", "-loglevel", "error"),  # else it says what went wrong among much else
+                *("-hide_banner", "-loglevel", "error"),  # otherwise errors are lost in other output
             ],
         )
-        process = writer.proc
-        with contextlib.closing(writer):
-            for frame in itertools.chain([first], remaining):
-                try:
-                    writer.write_frame(pad_to_even(frame))
-                except OSError as error:  # ffmpeg has ended
-                    raise _error(target, process, log) from error
-                count += 1
-            writer.close()
-            if process.returncode != 0:
-                raise _error(target, process, log)
-    return count
+        self._process = self._encoder.proc  # moviepy forgets it when it closes
 
+    def finish(self) -> None:
+        """Encodes what is left and completes the file."""
+        if self._encoder is None:
+            raise ValueError(f"There are no frames to write to {self._path}.")
+        self._encoder.close()
+        if self._process.returncode != 0:
+            raise self._error()
 
-def _error(target: Path, process: subprocess.Popen[bytes], log: IO[str]) -> OSError:
-    """What ffmpeg said last."""
-    log.seek(0)
-    said = log.read()[-LOG_TAIL_CHARACTERS:].strip() or f"it ended with status {process.wait()}"
-    return OSError(f"ffmpeg could not write {target}: {said}")
+    def close(self) -> None:
+        """Ends ffmpeg, if it was started and still runs."""
+        if self._encoder is not None:
+            self._encoder.close()
+
+    def _error(self) -> OSError:
+        self._log.seek(0)
+        output = self._log.read()[-LOG_TAIL_CHARACTERS:].strip() or f"it ended with status {self._process.wait()}"
+        return OSError(f"ffmpeg could not write {self._path}: {output}")

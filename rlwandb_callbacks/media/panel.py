@@ -1,13 +1,11 @@
-"""Draws what the policy thought beside each frame of an episode.
+"""Draws the output of the policy beside each frame of an episode.
 
-The panel stands to the right of the picture and never covers it. What does not change from frame to frame (labels,
-axis, tracks) is drawn once per episode.
+The panel is to the right of the picture and never covers it. What does not change from frame to frame (labels, axis,
+tracks) is drawn once per episode.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
@@ -16,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from rlwandb_callbacks.core.action_spec import ActionSpec, BinaryActions, ContinuousActions, OtherActions
 from rlwandb_callbacks.core.episode import Episode, Gaussian, Probabilities, QValues, groups_of, row_of
+from rlwandb_callbacks.core.values import Pixels
 from rlwandb_callbacks.media.drawing import (
     BACKGROUND,
     BAR,
@@ -26,61 +25,48 @@ from rlwandb_callbacks.media.drawing import (
     TEXT_HEIGHT,
     TRACK,
     Color,
-    Pixels,
-    centered,
-    enlarge,
-    fitted,
-    fixed,
+    center_vertically,
+    fit_text,
+    format_fixed,
     format_number,
     paste,
     text_block,
     text_width,
 )
 from rlwandb_callbacks.media.panel_layout import Geometry, axis_of_actions, axis_of_q_values, legible_height
-from rlwandb_callbacks.media.panel_rows import bars_of, labels_of, row_count, written
+from rlwandb_callbacks.media.panel_rows import action_lines, bars_of, label_groups, row_count
 
 
 @dataclass(frozen=True)
-class Overlay:
-    """The panels of one episode.
-
-    Args:
-        episode: With ``scores`` where the policy gives any.
-        actions: Names or bounds of the environment's actions.
-        height: Of the panels, in pixels.
-    """
+class Panel:
+    """Panel beside the frames of one episode; ``height`` in pixels."""
 
     episode: Episode
     actions: ActionSpec
     height: int
 
     @classmethod
-    def beside(cls, picture: Pixels, episode: Episode, actions: ActionSpec) -> Overlay:
-        """The panels of an episode as high as its pictures, or higher where their rows would be too small to read.
+    def for_frames(cls, frame: Pixels, episode: Episode, actions: ActionSpec) -> Panel:
+        """Creates a panel as high as the (enlarged) frames, or higher if its rows would be too small to read."""
+        panel = cls(episode, actions, frame.shape[0])
+        return replace(panel, height=legible_height(panel.height, panel._row_count))
 
-        Args:
-            picture: Shape ``[H, W, 3]``, after enlarging.
-            episode: The one that is shown.
-            actions: Names or bounds of its actions.
-        """
-        overlay = cls(episode, actions, picture.shape[0])
-        return replace(overlay, height=legible_height(overlay.height, overlay._row_count))
+    def beside(self, frame: Pixels, step: int) -> Pixels:
+        """Puts the panel of a step beside its frame, which is centered vertically if the panel is higher."""
+        return np.concatenate([center_vertically(frame, self.height), self.draw(step)], axis=1)
 
-    def panel(self, step: int) -> Pixels:
-        """Draws the panel beside the state before action ``step``; ``step == episode.length`` is the last state.
-
-        Returns:
-            Shape ``[height, width, 3]``.
-        """
+    def draw(self, step: int) -> Pixels:
+        """Draws the panel for the state before action ``step``; ``step == episode.length`` is the last state."""
+        at = self._at
         canvas: Pixels = self._background.copy()
         self._draw_numbers(canvas, step)
         if step == self.episode.length:
-            self._text(canvas, self._at.margin, self._at.row_center(0), self.episode.ending, CHOSEN)
+            self._text(canvas, at.margin, at.row_center(0), self.episode.ending, CHOSEN)
         elif isinstance(self.actions, ContinuousActions):
             self._draw_intervals(canvas, step)
         elif isinstance(self.actions, OtherActions):
-            for row, line in enumerate(written(self.episode.actions[step])):
-                self._text(canvas, self._at.margin, self._at.row_center(row), line, CHOSEN, self._at.row_text_size)
+            for row, line in enumerate(action_lines(self.episode.actions[step])):
+                self._text(canvas, at.margin, at.row_center(row), line, CHOSEN, at.row_text_size)
         else:
             self._draw_bars(canvas, step)
         return canvas
@@ -88,17 +74,18 @@ class Overlay:
     @cached_property
     def _at(self) -> Geometry:
         at = Geometry(self.height, self._row_count, 0.35 if isinstance(self.episode.scores, Gaussian) else 0.25)
-        return at.with_room_for_labels(max((text_width(name, at.row_text_size) for name in self._labels), default=0))
+        widths = [text_width(label, at.row_text_size) for group in self._labels for label in group]
+        return at.with_room_for_labels(max(widths, default=0))
 
     @cached_property
-    def _labels(self) -> list[str]:
-        return labels_of(self.actions, self.episode.scores)
+    def _labels(self) -> list[list[str]]:
+        return label_groups(self.actions, self.episode.scores)
 
     @cached_property
     def _row_count(self) -> int:
         if isinstance(self.actions, OtherActions):
-            return max((len(written(action)) for action in self.episode.actions[:1]), default=1)
-        return row_count(self.actions, self.episode.scores)
+            return max((len(action_lines(action)) for action in self.episode.actions[:1]), default=1)
+        return row_count(self._labels)
 
     @cached_property
     def _title(self) -> str:
@@ -108,13 +95,10 @@ class Overlay:
             case (QValues(), *_):
                 return "q-values"
             case (Probabilities(source=source), *_):
-                return source or self._probability_title
+                is_binary = isinstance(self.actions, BinaryActions)
+                return source or ("probability of on" if is_binary else "action probabilities")
             case _:
                 return "actions"
-
-    @property
-    def _probability_title(self) -> str:
-        return "probability of on" if isinstance(self.actions, BinaryActions) else "action probabilities"
 
     @cached_property
     def _score_axis(self) -> tuple[float, float]:
@@ -178,7 +162,7 @@ class Overlay:
             self._text(canvas, right, second, predicted)
 
     def _prediction(self, step: int) -> str:
-        """What a critic says in one number; q-values of all actions have bars instead."""
+        """Returns the prediction of a critic as text; q-values of all actions are drawn as bars instead."""
         if self.episode.values is not None:
             return f"V(s) {format_number(float(self.episode.values[step]))}"
         if self.episode.chosen_q is not None and isinstance(self.actions, ContinuousActions):
@@ -186,21 +170,19 @@ class Overlay:
         return ""
 
     def _draw_bars(self, canvas: Pixels, step: int) -> None:
+        at = self._at
         scores = None if self.episode.scores is None else row_of(self.episode.scores, step)
         bars = bars_of(self.actions, scores, self.episode.actions[step])
         for row, bar in enumerate(bars):
-            self._draw_label(canvas, row, bar.label, marked=bar.is_chosen)
+            self._draw_label(canvas, row, bar.label, is_chosen=bar.is_chosen)
             if bar.value is not None:
                 self._draw_bar(canvas, row, bar.value, CHOSEN if bar.is_chosen else BAR)
             elif bar.is_chosen:
-                self._fill(canvas, row, self._at.bar_left, self._at.bar_right, CHOSEN)
-        for row, bar in enumerate(bars):  # last, as the blocks of text in crowded rows reach over them
+                self._fill(canvas, row, at.bar_left, at.bar_right, CHOSEN)
+        for row, bar in enumerate(bars):  # last, as text in crowded rows overlaps them
             if bar.begins_group:
-                self._draw_separator(canvas, row)
-
-    def _draw_separator(self, canvas: Pixels, row: int) -> None:
-        y = self._at.row_center(row) - self._at.pitch // 2
-        canvas[y, self._at.margin : self._at.width - self._at.margin] = GRID
+                y = at.row_center(row) - at.pitch // 2
+                canvas[y, at.margin : at.width - at.margin] = GRID
 
     def _draw_bar(self, canvas: Pixels, row: int, value: float, color: Color) -> None:
         at, (low, high) = self._at, self._score_axis
@@ -217,14 +199,14 @@ class Overlay:
         action = self.episode.actions[step].reshape(-1).astype(np.float64).tolist()
         scores = None if self.episode.scores is None else row_of(self.episode.scores, step)
         for row, (low, high) in enumerate(self._action_axes[: self._row_count]):
-            self._draw_label(canvas, row, self._labels[row], marked=False)
+            self._draw_label(canvas, row, self._labels[row][0], is_chosen=False)
             text = format_number(action[row])
             if isinstance(scores, Gaussian):
                 mean, std = float(scores.mean.reshape(-1)[row]), float(scores.std.reshape(-1)[row])
                 left, center, right = (at.x(value, low, high) for value in (mean - std, mean, mean + std))
                 self._fill(canvas, row, left, right, BAR)
                 self._fill(canvas, row, center - 1, center + 1, TEXT)
-                text = f"{fixed(mean, 2)} ±{fixed(std, 2)}"
+                text = f"{format_fixed(mean, 2)} ±{format_fixed(std, 2)}"
             x = at.x(action[row], low, high)
             self._fill(canvas, row, x - 2, x + 2, CHOSEN, overhang=max(0, min(3, at.pitch // 2 - at.bar_half - 1)))
             self._draw_value(canvas, row, text, TEXT)
@@ -235,13 +217,12 @@ class Overlay:
         size = min(at.row_text_size, int(1.9 * free / max(1, len(text))))
         self._text(canvas, at.width - at.margin, at.row_center(row), text, color, size, "right")
 
-    def _draw_label(self, canvas: Pixels, row: int, name: str, *, marked: bool) -> None:
-        at = self._at
-        y = at.row_center(row)
-        if marked:
+    def _draw_label(self, canvas: Pixels, row: int, name: str, *, is_chosen: bool) -> None:
+        at, y = self._at, self._at.row_center(row)
+        if is_chosen:
             paste(canvas, _marker(at.row_text_size), at.margin - 2, y)
-        text, size = fitted(name, at.label_width, at.row_text_size)
-        self._text(canvas, at.label_left, y, text, CHOSEN if marked else TEXT, size)
+        text, size = fit_text(name, at.label_width, at.row_text_size)
+        self._text(canvas, at.label_left, y, text, CHOSEN if is_chosen else TEXT, size)
 
     def _fill(self, canvas: Pixels, row: int, left: int, right: int, color: Color, overhang: int = 0) -> None:
         y, half = self._at.row_center(row), self._at.bar_half + overhang
@@ -261,7 +242,7 @@ class Overlay:
 
 
 def format_reward(reward: float) -> str:
-    """Writes a reward with its sign in at most nine characters, so that it stays on the panel.
+    """Formats a reward with its sign in at most nine characters, so that it fits on the panel.
 
     Example:
         >>> [format_reward(reward) for reward in (1.5, -0.00012006, 0.0, -1234567.0)]
@@ -271,32 +252,9 @@ def format_reward(reward: float) -> str:
     return f"{reward:+.4g}" if is_plain else f"{reward:+.2g}"
 
 
-def annotate(
-    frames: Iterable[Pixels], episode: Episode, actions: ActionSpec, steps: Sequence[int] | None = None
-) -> Iterator[Pixels]:
-    """Puts the panel of each step beside its frame.
-
-    Args:
-        frames: Pictures of shape ``[H, W, 3]``.
-        episode: The episode that they show.
-        actions: Names or bounds of its actions.
-        steps: The step that each frame shows; by default every one from 0, the first state, to ``episode.length``,
-            the last.
-
-    Yields:
-        Shape ``[H', W', 3]``, one size for all; small frames are enlarged by a whole factor, and stand in the middle
-        where many rows need a higher panel.
-    """
-    overlay: Overlay | None = None
-    for step, frame in zip(itertools.count() if steps is None else steps, frames, strict=False):
-        picture = enlarge(frame)
-        overlay = overlay or Overlay.beside(picture, episode, actions)
-        yield np.concatenate([centered(picture, overlay.height), overlay.panel(step)], axis=1)
-
-
 @cache
 def _marker(size_px: int) -> Pixels:
-    """A triangle that points at the chosen action."""
+    """Returns a triangle that points at the chosen action."""
     image = Image.new("RGB", (size_px, size_px), BACKGROUND)
     corners = [(2, 1), (2, size_px - 2), (size_px - 3, size_px // 2)]
     ImageDraw.Draw(image).polygon(corners, fill=CHOSEN)

@@ -1,8 +1,9 @@
-"""A policy for several agents: its answers are read agent by agent and joined to one action."""
+"""Policies of several agents: their outputs are read per agent and joined to one action."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,46 +14,39 @@ from rlwandb_callbacks.policies.output_reader import OutputReader
 from rlwandb_callbacks.policies.scores import entropy
 
 
-class TeamOutputReader:
-    """Reads a mapping from agents to answers.
+@dataclass(frozen=True)
+class MultiAgentOutputReader:
+    """Reader of mappings from agents to outputs, with one reader per agent in the order of a joint action."""
 
-    Args:
-        readers: One per agent, in the order in which a team's action holds them.
-    """
+    readers: Mapping[str, OutputReader]
 
-    def __init__(self, readers: Mapping[str, OutputReader]) -> None:
-        self._readers = readers
-
-    def read(self, answers: Any, batch_size: int) -> PolicyStep:
-        """Joins the agents' actions to ``[B, D]``, and what is known of each to the scores of the whole.
-
-        Raises:
-            PolicyError: If an agent is missing, or its answer cannot be read.
-        """
-        missing = [agent for agent in self._readers if not isinstance(answers, Mapping) or agent not in answers]
+    def read(self, outputs: Any, batch_size: int) -> PolicyStep:
+        """Joins the actions of the agents to ``[B, D]``, and their scores to those of the joint action."""
+        is_mapping = isinstance(outputs, Mapping)
+        missing = [agent for agent in self.readers if not is_mapping or agent not in outputs]
         if missing:
-            told = f"with the keys {list(answers)}" if isinstance(answers, Mapping) else ""
+            keys = f" with the keys {list(outputs)}" if is_mapping else ""
             raise PolicyError(
-                f"evaluation.policy answered a {type(answers).__name__} {told} to the observations of several agents, "
-                f"without {', '.join(missing)}. It must answer a dict with an entry for each agent; with "
-                "evaluation.shared_policy=True it is called for each agent with the batch of its observations."
+                f"evaluation.policy returned a {type(outputs).__name__}{keys} for the observations of several agents; "
+                f"{', '.join(missing)} is missing. Return a dict with an entry for each agent, or set "
+                "evaluation.shared_policy=True, which calls the policy with the observations of one agent at a time."
             )
-        steps = [reader.read(answers[agent], batch_size) for agent, reader in self._readers.items()]
+        steps = [reader.read(outputs[agent], batch_size) for agent, reader in self.readers.items()]
         actions = np.concatenate([step.actions.reshape(batch_size, -1) for step in steps], axis=1)
-        return PolicyStep(actions, joined_scores([step.scores for step in steps]))
+        return PolicyStep(actions, join_scores([step.scores for step in steps]))
 
 
-def joined_scores(parts: Sequence[PolicyScores | None]) -> PolicyScores | None:
-    """Scores of a team's action from those of its agents, each with a leading axis B; None where they do not match."""
+def join_scores(parts: Sequence[PolicyScores | None]) -> PolicyScores | None:
+    """Joins the scores of agents, each with the leading axis B; returns None if they are of different types."""
     gaussians = [part for part in parts if isinstance(part, Gaussian)]
     if gaussians and len(gaussians) == len(parts):
         mean, std = _flat([part.mean for part in gaussians]), _flat([part.std for part in gaussians])
-        entropies = [told for part in gaussians if (told := entropy(part)) is not None]
+        entropies = [each for part in gaussians if (each := entropy(part)) is not None]
         return Gaussian(mean, std, np.asarray(np.sum(entropies, axis=0)))
     groups = [groups_of(part) for part in parts]
-    choices = tuple(choice for group in groups for choice in group)
-    is_complete = all(groups) and len({type(choice) for choice in choices}) == 1
-    return Grouped(choices) if is_complete else None
+    joined = tuple(each for group in groups for each in group)
+    is_complete = all(groups) and len({type(each) for each in joined}) == 1
+    return Grouped(joined) if is_complete else None
 
 
 def _flat(arrays: Sequence[Floats]) -> Floats:
@@ -60,9 +54,9 @@ def _flat(arrays: Sequence[Floats]) -> Floats:
 
 
 def for_each_agent(policy: Callable[..., Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Makes of a policy that all agents share one that takes the dict of their observations."""
+    """Converts a policy that all agents share to one that takes a dict with the observations of each."""
 
-    def ask(observations: Mapping[str, Any]) -> dict[str, Any]:
+    def act(observations: Mapping[str, Any]) -> dict[str, Any]:
         return {agent: policy(batch) for agent, batch in observations.items()}
 
-    return ask
+    return act

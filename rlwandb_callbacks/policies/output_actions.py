@@ -1,4 +1,4 @@
-"""Turns what a policy gave as actions into a batch that an environment takes."""
+"""Converts the actions that a policy outputs to a batch that an environment takes."""
 
 from __future__ import annotations
 
@@ -9,97 +9,80 @@ import numpy as np
 from gymnasium import Space, spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from rlwandb_callbacks.policies.output_discrete import Choices
+from rlwandb_callbacks.policies.output_discrete import CategoricalSpace
 from rlwandb_callbacks.policies.output_tensors import to_numpy
 
 _Compound: TypeAlias = "spaces.Dict | spaces.Tuple[Any]"
 
 
-def batch_of_actions(space: Space[Any], given: Any, batch_size: int) -> Any:
-    """Reads actions for B states.
+def action_batch(space: Space[Any], output: Any, batch_size: int) -> Any:
+    """Converts B actions to an array of the space's dtype; returns None if the output has another form.
 
-    Args:
-        space: Of one environment.
-        given: A tensor or array ``[B, ...]``: numbers of options or one-hot for finite spaces, values for ``Box``,
-            which are clipped to its bounds. For ``Dict`` and ``Tuple`` spaces such a batch for each part, in the same
-            form, or a list of B actions.
-        batch_size: B.
-
-    Returns:
-        An array of the space's type, ``Dict`` and ``Tuple`` of them, or None where they are no such actions.
-
-    Example:
-        >>> batch_of_actions(spaces.Box(-1, 1, (1,)), np.array([[0.5], [7.0]]), 2).tolist()
-        [[0.5], [1.0]]
+    Finite spaces take integers or one-hot vectors, ``Box`` takes values, which are clipped to its bounds. ``Dict`` and
+    ``Tuple`` spaces take a batch per part, in the same structure, or a list of B actions, and give a dict or tuple of
+    arrays.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        found = _parts(space, given, batch_size)
-        return _from_rows(space, given, batch_size) if found is None else found
+        actions = _from_parts(space, output, batch_size)
+        return _from_rows(space, output, batch_size) if actions is None else actions
     try:
-        array = to_numpy(given)
+        array = to_numpy(output)
     except (TypeError, ValueError, RuntimeError):
         return None
-    choices = Choices.of(space)
-    if choices is not None:
-        return _options(choices, array, batch_size)
+    categorical = CategoricalSpace.from_space(space)
+    if categorical is not None:
+        return _finite_actions(categorical, array, batch_size)
     if not isinstance(space, spaces.Box) or array.shape != (batch_size, *space.shape) or array.dtype.kind not in "biuf":
         return None
     return np.clip(array, space.low, space.high).astype(space.dtype)
 
 
-def _options(choices: Choices, array: Any, batch_size: int) -> Any:
-    one_hot = choices.from_one_hot(array, batch_size) if not choices.are_switches else None
-    if one_hot is not None and (choices.is_single or array.shape != (batch_size, *choices.shape)):
+def _finite_actions(space: CategoricalSpace, array: Any, batch_size: int) -> Any:
+    has_action_shape = array.shape == (batch_size, *space.shape)
+    one_hot = None if space.is_binary else space.from_one_hot(array, batch_size)
+    if one_hot is not None and (space.is_single or not has_action_shape):
         return one_hot
-    if choices.is_single:
+    if space.is_single:
         is_index = array.shape in ((batch_size,), (batch_size, 1)) and array.dtype.kind in "iu"
         return array.reshape(batch_size).astype(np.int64) if is_index else None
-    is_whole = array.dtype.kind in "biu" or (array.dtype.kind == "f" and np.array_equal(array, np.rint(array)))
-    return array.astype(choices.dtype) if is_whole and array.shape == (batch_size, *choices.shape) else None
+    is_integral = array.dtype.kind in "biu" or (array.dtype.kind == "f" and np.array_equal(array, np.rint(array)))
+    return array.astype(space.dtype) if is_integral and has_action_shape else None
 
 
-def first_outside(space: Space[Any], actions: Any) -> tuple[Space[Any], Any] | None:
-    """Looks for an action that is none of a finite space's options, also where that is part of ``Dict`` or ``Tuple``.
+def first_invalid_action(space: Space[Any], actions: Any) -> tuple[Space[Any], Any] | None:
+    """Finds a finite space and the first of B actions that is not in it, also inside ``Dict`` and ``Tuple`` spaces.
 
-    Args:
-        space: Of one environment.
-        actions: A batch ``[B, ...]``; for ``Dict`` and ``Tuple`` spaces such arrays in a dict or tuple.
-
-    Returns:
-        The finite space and the first such action; None where there is none, or the actions have another form.
-
-    Example:
-        >>> space, action = first_outside(spaces.Discrete(3, start=5), np.array([5, 2]))
-        >>> print(space, action)
-        Discrete(3, start=5) 2
+    Returns None if all actions are valid or have another form.
     """
-    if isinstance(space, spaces.Dict) and isinstance(actions, Mapping):
-        parts = [first_outside(part, actions[key]) for key, part in space.spaces.items() if key in actions]
-        return next((found for found in parts if found is not None), None)
-    if isinstance(space, spaces.Tuple) and isinstance(actions, tuple | list):
-        parts = [first_outside(part, entry) for part, entry in zip(space, actions, strict=False)]
-        return next((found for found in parts if found is not None), None)
-    choices, array = Choices.of(space), np.asarray(actions)
-    if choices is None or array.dtype.kind not in "biuf" or array.size != len(array) * len(choices.sizes):
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        invalid = (first_invalid_action(part, values) for part, values in _pairs(space, actions) or ())
+        return next((found for found in invalid if found is not None), None)
+    categorical, array = CategoricalSpace.from_space(space), np.asarray(actions)
+    if categorical is None or array.dtype.kind not in "biuf" or array.size != len(array) * len(categorical.sizes):
         return None
-    lacking = ~choices.hold(array)
-    return (space, array[lacking.argmax()]) if lacking.any() else None
+    is_invalid = ~categorical.contains(array)
+    return (space, array[is_invalid.argmax()]) if is_invalid.any() else None
 
 
-def _parts(space: _Compound, given: Any, batch_size: int) -> Any:
+def _pairs(space: _Compound, output: Any) -> list[tuple[Space[Any], Any]] | None:
+    """Pairs each part of a compound space with its part of the output; None if the structures differ."""
     if isinstance(space, spaces.Dict):
-        if not isinstance(given, Mapping) or any(key not in given for key in space.spaces):
-            return None
-        parts = {key: batch_of_actions(part, given[key], batch_size) for key, part in space.spaces.items()}
-        return None if any(part is None for part in parts.values()) else parts
-    if not isinstance(given, tuple | list) or len(given) != len(space.spaces):
+        is_complete = isinstance(output, Mapping) and all(key in output for key in space.spaces)
+        return [(part, output[key]) for key, part in space.spaces.items()] if is_complete else None
+    is_complete = isinstance(output, tuple | list) and len(output) == len(space.spaces)
+    return list(zip(space.spaces, output, strict=True)) if is_complete else None
+
+
+def _from_parts(space: _Compound, output: Any, batch_size: int) -> Any:
+    pairs = _pairs(space, output)
+    parts = [action_batch(part, values, batch_size) for part, values in pairs or ()]
+    if pairs is None or any(part is None for part in parts):
         return None
-    entries = tuple(batch_of_actions(part, entry, batch_size) for part, entry in zip(space, given, strict=True))
-    return None if any(entry is None for entry in entries) else entries
+    return dict(zip(space.spaces, parts, strict=True)) if isinstance(space, spaces.Dict) else tuple(parts)
 
 
-def _from_rows(space: _Compound, given: Any, batch_size: int) -> Any:
-    if not isinstance(given, tuple | list) or len(given) != batch_size or not all(map(space.contains, given)):
+def _from_rows(space: _Compound, output: Any, batch_size: int) -> Any:
+    if not isinstance(output, tuple | list) or len(output) != batch_size or not all(map(space.contains, output)):
         return None
     empty: Any = create_empty_array(space, n=batch_size)
-    return concatenate(space, given, empty)
+    return concatenate(space, output, empty)

@@ -1,29 +1,21 @@
-"""What a policy did and thought over an evaluation, in numbers."""
+"""Entropy and Q(s, a) of the actions in evaluation episodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.episode import Episode, Grouped, PolicyScores, Probabilities, QValues, groups_of
+from rlwandb_callbacks.core.episode import Episode, Floats, Grouped, PolicyScores, Probabilities, QValues, groups_of
 
 
-def entropy(scores: PolicyScores) -> NDArray[np.float64] | None:
-    """Entropy of the policy at each step, in nats; None for q-values, which are no distribution.
+def entropy(scores: PolicyScores) -> Floats | None:
+    """Returns the entropy of the policy at each step, shape ``[T]``, in nats; None for q-values, which have none.
 
-    Args:
-        scores: Leading axis T.
-
-    Returns:
-        Shape ``[T]``. For a continuous action the differential entropy that its distribution tells; where it tells
-        none, that of a Gaussian with its mean and std, summed over the action's dimensions, above which no distribution
-        with these can lie. For an action of several choices, which are drawn independently, the sum of their entropies.
-
-    Example:
-        >>> entropy(Probabilities(np.array([[0.5, 0.5]]))).round(3)
-        array([0.693])
+    The entropies of independent categorical dimensions are summed. A continuous action has the differential entropy
+    that its distribution reports; without one, that of a Gaussian with the same mean and std, summed over the action's
+    dimensions, which is an upper bound.
     """
     if isinstance(scores, QValues):
         return None
@@ -41,22 +33,15 @@ def entropy(scores: PolicyScores) -> NDArray[np.float64] | None:
 
 
 def mean_entropy(episodes: Sequence[Episode]) -> float | None:
-    """Mean entropy over all steps of all episodes, in nats; None where the policy gives no distribution."""
-    per_episode = [entropy(episode.scores) for episode in episodes if episode.scores is not None]
-    known = [steps for steps in per_episode if steps is not None and steps.size]
-    return float(np.concatenate(known).mean()) if known else None
+    """Returns the mean entropy over all steps of all episodes, in nats; None if the policy gives no distribution."""
+    return _mean_over_steps(entropy(episode.scores) for episode in episodes if episode.scores is not None)
 
 
-def chosen_q(episode: Episode, *, first: int | Sequence[int] = 0) -> NDArray[np.float64] | None:
-    """Q(s, a) of the action that was taken at each step.
+def chosen_q(episode: Episode, *, first: int | Sequence[int] = 0) -> Floats | None:
+    """Returns Q(s, a) of each step, shape ``[T]``, the mean over the action's dimensions.
 
-    Args:
-        episode: With ``chosen_q``, or with q-values of finite actions.
-        first: The smallest action (``Discrete.start``), or one number per choice of an action that consists of several.
-
-    Returns:
-        Shape ``[T]``, the mean over the choices where there are several; None where the policy gives no q-values, or
-        none that belong to the actions.
+    ``first`` is the smallest action (``Discrete.start``), or one integer per dimension of a ``MultiDiscrete`` action.
+    Returns None if the episode has no q-values, or they do not match its actions.
 
     Example:
         >>> scores = QValues(np.array([[1.0, 9.0], [9.0, 3.0]]))
@@ -65,27 +50,31 @@ def chosen_q(episode: Episode, *, first: int | Sequence[int] = 0) -> NDArray[np.
     """
     if episode.chosen_q is not None:
         return np.asarray(episode.chosen_q, dtype=np.float64)
-    groups = [group.values for group in groups_of(episode.scores) if isinstance(group, QValues)]
-    if not groups or episode.actions.size != episode.length * len(groups):
+    q_values = [group.values for group in groups_of(episode.scores) if isinstance(group, QValues)]
+    if not q_values or episode.actions.size != episode.length * len(q_values):
         return None
-    indices = np.asarray(episode.actions, dtype=np.int64).reshape(episode.length, len(groups)) - np.asarray(first)
-    if not all(map(_belong, groups, indices.T)):
+    indices = np.asarray(episode.actions, dtype=np.int64).reshape(episode.length, len(q_values)) - np.asarray(first)
+    return q_of_indices(q_values, indices)
+
+
+def q_of_indices(q_values: Sequence[Floats], indices: NDArray[np.int64]) -> Floats | None:
+    """Returns the q-values at ``indices [T, dimensions]``, averaged over the dimensions: shape ``[T]``.
+
+    ``q_values`` has the shape ``[T, options]`` per dimension. Returns None for other shapes, or if an index is out of
+    range.
+    """
+    pairs = list(zip(q_values, indices.T, strict=True))
+    if not all(q.ndim == 2 and np.all((index >= 0) & (index < q.shape[1])) for q, index in pairs):
         return None
-    taken = [np.take_along_axis(q, index[:, None], axis=1)[:, 0] for q, index in zip(groups, indices.T, strict=True)]
+    taken = [np.take_along_axis(q, index[:, None], axis=1)[:, 0] for q, index in pairs]
     return np.asarray(np.mean(taken, axis=0), dtype=np.float64)
 
 
-def _belong(q_values: NDArray[np.float64], indices: NDArray[np.int64]) -> bool:
-    return q_values.ndim == 2 and bool(np.all((indices >= 0) & (indices < q_values.shape[1])))
-
-
 def mean_chosen_q(episodes: Sequence[Episode], *, first: int | Sequence[int] = 0) -> float | None:
-    """Mean of Q(s, a) over all steps of all episodes; None where the policy gives no q-values.
+    """Returns the mean of :func:`chosen_q` over all steps of all episodes; None if the policy gives no q-values."""
+    return _mean_over_steps(chosen_q(episode, first=first) for episode in episodes)
 
-    Args:
-        episodes: Of one environment.
-        first: The smallest action (``Discrete.start``), or one number per choice of an action that consists of several.
-    """
-    per_episode = [chosen_q(episode, first=first) for episode in episodes]
+
+def _mean_over_steps(per_episode: Iterable[Floats | None]) -> float | None:
     known = [steps for steps in per_episode if steps is not None and steps.size]
     return float(np.concatenate(known).mean()) if known else None

@@ -1,6 +1,10 @@
-"""What tests of users' own modules need: a reader of offline runs, a tracker in memory, tiny environments and modules.
+"""Helpers for tests of users' modules: a reader of offline runs, a tracker in memory, tiny environments and modules.
+
+The stub ``__init__.pyi`` lists the exports. They are imported when they are first used: the modules need Lightning, and
+the reader needs wandb.
 
 Example:
+    >>> from rlwandb_callbacks.testing import MemoryTracker
     >>> tracker = MemoryTracker()
     >>> tracker.write({"trainer/global_step": 7}, {})
     >>> tracker.rows
@@ -9,42 +13,18 @@ Example:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import Any
 
-from rlwandb_callbacks.testing.envs import CorridorEnv, PointEnv
-from rlwandb_callbacks.testing.trackers import MemoryTracker
+from rlwandb_callbacks.core.lazy_exports import lazy_exports
 
-if TYPE_CHECKING:
-    from rlwandb_callbacks.testing.modules import TinyActorCritic, TinyQ, TinyValidatedQ
-    from rlwandb_callbacks.testing.offline_run import AlertRecord, MetricDefinition, OfflineRun, read_offline_run
-
-# Loaded when first used: the modules need Lightning, the reader needs wandb.
-_HOME_OF = {
-    "TinyActorCritic": "modules",
-    "TinyQ": "modules",
-    "TinyValidatedQ": "modules",
-    "AlertRecord": "offline_run",
-    "MetricDefinition": "offline_run",
-    "OfflineRun": "offline_run",
-    "read_offline_run": "offline_run",
-}
-
-__all__ = [
-    "AlertRecord",
-    "CorridorEnv",
-    "MemoryTracker",
-    "MetricDefinition",
-    "OfflineRun",
-    "PointEnv",
-    "TinyActorCritic",
-    "TinyQ",
-    "TinyValidatedQ",
-    "read_offline_run",
-]
+_export, __dir__, __all__ = lazy_exports(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    if name == "MemorySink":
+        warnings.warn(
+            "rlwandb_callbacks.testing.MemorySink was renamed; use MemoryTracker.", DeprecationWarning, stacklevel=2
+        )
+        name = "MemoryTracker"
+    return _export(name)

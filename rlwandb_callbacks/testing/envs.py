@@ -1,4 +1,4 @@
-"""Tiny environments whose returns, pictures and lengths can be worked out by hand."""
+"""Tiny environments whose returns, frames and lengths can be computed by hand."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 
 class CorridorEnv(gym.Env[NDArray[np.float32], np.int64]):
-    """Walk to the right end of a corridor; the seed decides how long it is.
+    """A corridor whose length depends on the seed; the agent must walk to its right end.
 
-    Observation ``[position / length, 1]``; action 1 goes right and action 0 stays; reward 1 for a step right and -1 for
-    staying. A corridor of ``2 + seed % 5`` cells ends in success; after 20 steps the episode is truncated. The picture
-    has a white column at the agent's position.
+    Observations are ``[position / length, 1]``. Action 1 moves right with reward 1, and action 0 stays with reward -1.
+    The end of a corridor of ``2 + seed % 5`` cells is a success; after 20 steps the episode is truncated. Frames have a
+    white column at the agent's position.
 
     Args:
         render_mode: ``rgb_array`` or None.
-        size: Height and width of the picture in pixels; may be odd.
+        size: Height and width of frames in pixels; may be odd.
 
     Example:
         >>> env = CorridorEnv()
@@ -40,13 +40,13 @@ class CorridorEnv(gym.Env[NDArray[np.float32], np.int64]):
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Chooses the length by the seed."""
+        """Sets the length by the seed."""
         super().reset(seed=seed)
         self._length, self._position, self._steps = 2 + (seed or 0) % 5, 0, 0
         return self._observation(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Moves."""
+        """Moves or stays."""
         self._steps += 1
         self._position += int(action == 1)
         at_end = self._position >= self._length
@@ -64,7 +64,7 @@ class CorridorEnv(gym.Env[NDArray[np.float32], np.int64]):
         return picture
 
     def get_action_meanings(self) -> list[str]:
-        """Names of the actions."""
+        """Returns the names of the actions."""
         return ["STAY", "RIGHT"]
 
     def _observation(self) -> NDArray[np.float32]:
@@ -72,7 +72,7 @@ class CorridorEnv(gym.Env[NDArray[np.float32], np.int64]):
 
 
 class PointEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
-    """Steer a point on a line back to zero, for ten steps; reward is minus its distance.
+    """A point on a line that must be moved to zero in ten steps; the reward is its negative distance.
 
     Args:
         render_mode: ``rgb_array`` or None.
@@ -88,13 +88,13 @@ class PointEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts at a place that the seed draws."""
+        """Samples the start by the seed."""
         super().reset(seed=seed)
         self._x, self._steps = float(self.np_random.uniform(-3, 3)), 0
         return np.array([self._x], np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Moves by the action."""
+        """Moves the point by the action."""
         self._steps += 1
         self._x += float(action[0])
         return np.array([self._x], np.float32), -abs(self._x), False, self._steps >= 10, {}

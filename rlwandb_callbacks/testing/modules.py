@@ -1,4 +1,4 @@
-"""Tiny LightningModules: one with automatic, one with manual optimization."""
+"""Tiny LightningModules with automatic and manual optimization."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def _batches(count: int) -> DataLoader[Any]:
 
 
 class TinyQ(pl.LightningModule):
-    """A q-network that learns by automatic optimization, with a target copy; its ``forward`` is never called.
+    """A q-network with a target network and automatic optimization; its ``forward`` is never called.
 
-    It has no validation loop; :class:`TinyValidatedQ` does.
+    It has no validation loop; :class:`TinyValidatedQ` has one.
 
     Args:
         batches: Training batches per epoch.
@@ -33,34 +33,34 @@ class TinyQ(pl.LightningModule):
         self.env_steps = 0
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict[str, Any]:
-        """Regresses q-values on the observation; returns the usual metrics."""
+        """Fits q-values to targets; returns the usual metrics."""
         q_values, targets = self.q_network(batch[0]), self.target_network(batch[0]) + 1.0
         self.env_steps += 10
         loss = (q_values - targets).square().mean()
         return {"loss": loss, "q_values": q_values, "target q_value": targets, "td_error": q_values - targets}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam on the q-network."""
+        """Returns Adam for the q-network."""
         return torch.optim.Adam(self.q_network.parameters(), lr=1e-2)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """A few fixed batches."""
+        """Returns a few fixed batches."""
         return _batches(int(self.hparams["batches"]))
 
 
 class TinyValidatedQ(TinyQ):
-    """The same with a validation loop of one batch."""
+    """A :class:`TinyQ` with a validation loop of one batch."""
 
     def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
         """Does nothing."""
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """One batch."""
+        """Returns one batch."""
         return _batches(1)
 
 
 class TinyActorCritic(pl.LightningModule):
-    """An actor and a critic, each with its own optimizer, under manual optimization.
+    """An actor and a critic with one optimizer each and manual optimization.
 
     Args:
         batches: Training batches per epoch.
@@ -74,7 +74,7 @@ class TinyActorCritic(pl.LightningModule):
         self.critic = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1))
 
     def policy(self, observations: torch.Tensor) -> torch.distributions.Normal:
-        """A Gaussian policy of one dimension."""
+        """Returns a Gaussian with one dimension."""
         return torch.distributions.Normal(self.actor(observations), 0.5)
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict[str, Any]:
@@ -89,9 +89,9 @@ class TinyActorCritic(pl.LightningModule):
         return {**losses, "loss": losses["actor_loss"], "entropy": self.policy(inputs).stddev.log()}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimizer each."""
+        """Returns one optimizer for each network."""
         return [torch.optim.SGD(self.actor.parameters(), lr=0.1), torch.optim.Adam(self.critic.parameters(), lr=0.01)]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """A few fixed batches."""
+        """Returns a few fixed batches."""
         return _batches(int(self.hparams["batches"]))

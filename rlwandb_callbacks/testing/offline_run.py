@@ -1,7 +1,7 @@
-"""Reads what an offline W&B run holds, without W&B's server or command line.
+"""Reader of offline W&B runs, which needs neither W&B's server nor its command line.
 
-The file is a log of protobuf records in the framing of LevelDB: blocks of 32 KiB, each record with a seven-byte head of
-checksum, length and kind, where a record that does not fit is split.
+The file is a log of protobuf records in LevelDB's format: blocks of 32 KiB, and records with a seven-byte header of
+checksum, length and type. A record that does not fit into its block is split.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ WHOLE, FIRST, _MIDDLE, LAST = 1, 2, 3, 4
 
 @dataclass(frozen=True)
 class MetricDefinition:
-    """What ``run.define_metric`` said of one key or pattern.
+    """Arguments of ``run.define_metric`` for a key or pattern.
 
     Args:
         step_metric: Key of the x axis; empty for none.
-        step_sync: W&B fills the axis in where a row lacks it.
+        step_sync: Whether W&B adds the axis to rows without it.
     """
 
     step_metric: str
@@ -37,11 +37,11 @@ class MetricDefinition:
 
 @dataclass(frozen=True)
 class AlertRecord:
-    """What ``run.alert`` said.
+    """Arguments of ``run.alert``.
 
     Args:
-        title: One line.
-        text: The rest.
+        title: Title of the alert.
+        text: Text of the alert.
         level: ``INFO``, ``WARN`` or ``ERROR``.
     """
 
@@ -55,14 +55,14 @@ class OfflineRun:
     """The content of an offline run.
 
     Attributes:
-        folder: The run's folder.
-        config: The run's config, as plain values.
+        folder: Folder of the run.
+        config: Config of the run, as plain values.
         history: One dict per row, in the order of logging; media and histograms as W&B's own dicts.
-        summary: The latest summary.
-        metrics: Definitions by key or pattern.
-        files: Paths of the files that belong to the run, below ``folder / "files"``.
-        alerts: In the order in which they were sent.
-        exit_code: None while the run goes on or was killed.
+        summary: Latest summary.
+        metrics: Metric definitions by key or pattern.
+        files: Paths of the files of the run, relative to ``folder / "files"``.
+        alerts: Alerts in the order in which they were sent.
+        exit_code: Exit code; None if the run is not finished or was killed.
     """
 
     folder: Path
@@ -75,11 +75,11 @@ class OfflineRun:
     exit_code: int | None = None
 
     def column(self, key: str) -> list[Any]:
-        """All values that were logged under a key, in order."""
+        """Returns the values of a key, in the order of logging."""
         return [row[key] for row in self.history if key in row]
 
     def media(self, key: str) -> list[Path]:
-        """Paths of the images, videos or tables that were logged under a key, in order."""
+        """Returns the paths of the images, videos or tables of a key, in the order of logging."""
         return [self.folder / "files" / value["path"] for value in self.column(key) if "path" in value]
 
 
@@ -87,22 +87,22 @@ def read_offline_run(path: str | Path, *, wait_seconds: float = 5.0) -> OfflineR
     """Reads an offline run.
 
     W&B may return from ``finish`` a moment before the file is complete, so a run without an exit record is read again
-    until the time is over. A run that goes on, or was killed, is returned as far as it was written.
+    until ``wait_seconds`` are over. What an unfinished or killed run has written is returned then.
 
     Args:
-        path: A run's folder, its ``.wandb`` file, or a folder ``wandb/`` that holds runs: then the newest.
-        wait_seconds: How long to wait for the exit record, ≥ 0.
+        path: Folder of a run, its ``.wandb`` file, or a folder ``wandb/`` with runs, of which the newest is read.
+        wait_seconds: Longest time in seconds to wait for the exit record, ≥ 0.
 
     Raises:
         FileNotFoundError: If there is no ``.wandb`` file.
-        ValueError: If the file is not one.
+        ValueError: If the file is not a W&B run file.
     """
     file = _find_file(Path(path))
     deadline = time.monotonic() + wait_seconds
     while True:
         run = OfflineRun(file.parent)
         for record in _records(file.read_bytes(), file):
-            _take(run, record)
+            _add(run, record)
         if run.exit_code is not None or time.monotonic() >= deadline:
             return run
         time.sleep(0.01)
@@ -115,12 +115,12 @@ def _find_file(path: Path) -> Path:
         found = sorted(path.glob(pattern), key=lambda file: file.stat().st_mtime)
         if found:
             return found[-1]
-    raise FileNotFoundError(f"There is no .wandb file in {path}, nor in a run's folder below it.")
+    raise FileNotFoundError(f"There is no .wandb file in {path} or in the folder of a run below it.")
 
 
 def _records(content: bytes, file: Path) -> Iterator[Any]:
-    if not MAGIC.startswith(content[: len(MAGIC)]):  # an empty file is one that is about to be written
-        raise ValueError(f"{file} does not begin with {MAGIC!r}; it is not a W&B run file.")
+    if not MAGIC.startswith(content[: len(MAGIC)]):  # W&B creates an empty file first
+        raise ValueError(f"{file} is not a W&B run file: it does not start with {MAGIC!r}.")
     position, parts = HEADER_BYTES, b""
     while position + HEADER_BYTES <= len(content):
         left_in_block = BLOCK_BYTES - position % BLOCK_BYTES
@@ -137,12 +137,12 @@ def _records(content: bytes, file: Path) -> Iterator[Any]:
         position += HEADER_BYTES + size
         parts = body if kind in (WHOLE, FIRST) else parts + body
         if kind in (WHOLE, LAST):
-            record: Any = pb.Record()  # type: ignore[attr-defined]  # protobuf makes its classes at run time
+            record: Any = pb.Record()  # type: ignore[attr-defined]  # protobuf creates its classes at run time
             record.ParseFromString(parts)
             yield record
 
 
-def _take(run: OfflineRun, record: Any) -> None:
+def _add(run: OfflineRun, record: Any) -> None:
     match record.WhichOneof("record_type"):
         case "history":
             run.history.append(_items(record.history.item, {}))
@@ -170,8 +170,8 @@ def _take(run: OfflineRun, record: Any) -> None:
 def _items(items: Any, into: dict[str, Any]) -> dict[str, Any]:
     for item in items:
         *path, last = list(item.nested_key) or [item.key]
-        place = into
+        nested = into
         for key in path:
-            place = place.setdefault(key, {})
-        place[last] = json.loads(item.value_json)
+            nested = nested.setdefault(key, {})
+        nested[last] = json.loads(item.value_json)
     return into

@@ -1,4 +1,4 @@
-"""A tracker that keeps rows in memory and refuses what no tracker should be given."""
+"""A tracker that stores rows in memory and validates them."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ from rlwandb_callbacks.core.values import Scalar, Value
 
 
 class MemoryTracker:
-    """Keeps every row.
+    """Stores all rows in memory.
 
     Args:
-        naming: The preset of the config whose rows it is to take; None for our own names.
+        naming: Preset of the config that the rows are written with; None for our own names.
 
     Attributes:
-        rows: One dict per row: the axes, scalars as plain numbers, other values as they are.
+        rows: One dict per row: the axes, scalars as plain numbers, other values unchanged.
         alerts: Title, text and level of each alert.
-        flushes: How often it was flushed.
+        flushes: Number of flushes.
     """
 
     def __init__(self, naming: str | None = None) -> None:
-        self._their_names = frozenset(Naming(naming).table.values())
+        self._preset_names = frozenset(Naming(naming).table.values())
         self.alerts: list[tuple[str, str, str]] = []
         self.rows: list[dict[str, Any]] = []
         self.flushes = 0
 
     def write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
-        """Keeps a row.
+        """Stores a row.
 
         Raises:
-            ValueError: If the row has no step, or a key is both axis and value or has not exactly one slash.
-            TypeError: If a value is none of :data:`rlwandb_callbacks.core.values.Value`.
+            ValueError: If the axis ``trainer/global_step`` is missing, or a key is an axis or lacks its one slash.
+            TypeError: If a value is not a :data:`rlwandb_callbacks.core.values.Value`.
         """
         if "trainer/global_step" not in axes:
-            raise ValueError(f"A row needs the axis trainer/global_step; it has {sorted(axes)}.")
+            raise ValueError(f"A row needs the axis 'trainer/global_step'; its axes are {sorted(axes)}.")
         for key, value in values.items():
-            if key in axes or not self._is_name(key):
-                raise ValueError(f"{key!r} is no key of a value: it must have one slash and be no axis.")
+            if key in axes or not self._is_valid(key):
+                raise ValueError(f"{key!r} is not a valid key: it must contain exactly one slash and not be an axis.")
             if not isinstance(value, Value):
-                raise TypeError(f"{key!r} is {value!r}, which is no Value.")
+                raise TypeError(f"{key!r} is {value!r}, which is not a Value.")
         plain = {key: value.value if isinstance(value, Scalar) else value for key, value in values.items()}
         self.rows.append({**axes, **plain})
 
-    def _is_name(self, key: str) -> bool:
-        return key.count("/") == 1 or key.startswith("parameters/") or key in self._their_names
+    def _is_valid(self, key: str) -> bool:
+        return key.count("/") == 1 or key.startswith("parameters/") or key in self._preset_names
 
     def alert(self, title: str, text: str, level: str) -> None:
-        """Keeps an alert."""
+        """Stores an alert."""
         self.alerts.append((title, text, level))
 
     def flush(self) -> None:
-        """Counts."""
+        """Counts a flush."""
         self.flushes += 1
 
     def column(self, key: str) -> list[Any]:
-        """All values that were written under a key, in order."""
+        """Returns the values of a key, in the order of the rows."""
         return [row[key] for row in self.rows if key in row]
 
     def by_update(self) -> list[dict[str, Any]]:
-        """What was written at each update as one row; pictures of an evaluation come late, in a row of their own."""
+        """Returns one row per update; figures and videos of an evaluation are written later, in a row of their own."""
         merged: dict[Any, dict[str, Any]] = {}
         for row in self.rows:
             merged.setdefault(row.get("time/updates"), {}).update(row)

@@ -1,4 +1,4 @@
-"""Runs slow work beside training: in order, bounded, on an executor; results and errors come back to who asked."""
+"""Runs slow jobs beside training: in order, in a bounded queue, on an executor."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import multiprocessing
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from rlwandb_callbacks.config import WandbRLConfig
+from rlwandb_callbacks.tracking.result import Job, Result, run_all
 from rlwandb_callbacks.tracking.worker_process import (
     ONE_THREAD,
     ROOM_TO_GROW,
@@ -24,47 +24,39 @@ from rlwandb_callbacks.tracking.worker_process import (
 
 IDLE_SECONDS = 60
 SHOW_PROGRESS_AFTER_SECONDS = 1.0
-Done = Callable[["Result"], None]
+OnResult = Callable[[Result], None]
 
 
 @dataclass(frozen=True)
-class Result:
-    """What became of a piece of work.
-
-    Args:
-        result: What it gave; None where it failed.
-        error: Why it failed.
-    """
-
-    result: Any = None
-    error: Exception | None = None
-
-
-@dataclass(frozen=True)
-class _Job:
-    work: Callable[[], Any]
-    future: Future[Any]
-    bytes_in_flight: int
-    done: Done
-    counts: bool
+class _Pending:
+    jobs: Sequence[Job]
+    future: Future[Result]
+    packed_bytes: int
+    on_result: OnResult
+    takes_place: bool
 
 
 class JobQueue:
-    """A bounded queue of work.
+    """Bounded queue of jobs for one worker.
 
-    Nothing is started before the first piece of work. All methods belong to one thread; ``done`` is called on it.
+    The worker is started by the first submission. All methods must be called from one thread, which also runs the
+    callbacks.
 
     Args:
-        executor: ``process``, ``thread``, ``inline``, or an executor of the user's, which is never shut down.
-        queue_size: Pieces of work that may wait or run at a time, ≥ 1.
-        waits_when_full: Wait for a place, rather than refuse.
-        max_bytes: Packed work that may be under way at a time.
-        on_fallback: Told, with the reason, when work is done in this thread because no worker can have it.
+        executor: ``process``, ``thread``, ``inline``, or a ``concurrent.futures.Executor``, which is never shut down.
+        queue_size: Largest number of submissions that wait or run at a time, ≥ 1.
+        waits_when_full: Wait for a place in a full queue rather than refuse the submission.
+        max_bytes: Largest size of all pickled jobs that wait or run at a time.
+        on_fallback: Called with the reason when jobs run in this thread because no worker can take them.
+
+    Attributes:
+        pending: Submissions that wait or run, or whose results have not been collected yet.
 
     Example:
-        >>> jobs = JobQueue("inline")
-        >>> jobs.submit(lambda: 6 * 7, print)
-        Result(result=42, error=None)
+        >>> from rlwandb_callbacks.core.values import Scalar
+        >>> queue = JobQueue("inline")
+        >>> queue.submit([lambda: {"eval/a": Scalar(42.0)}], print)
+        Result(values={'eval/a': Scalar(value=42.0)}, error=None)
         True
     """
 
@@ -81,158 +73,136 @@ class JobQueue:
         self._on_fallback = on_fallback
         self._executor: Executor | None = None
         self._queue_size, self._waits, self._max_bytes = queue_size, waits_when_full, max_bytes
-        self._pending: deque[_Job] = deque()
+        self.pending: deque[_Pending] = deque()
 
-    @classmethod
-    def from_config(cls, cfg: WandbRLConfig, on_fallback: Callable[[Exception], None]) -> JobQueue:
-        """Makes the queue that the settings ask for."""
-        return cls(
-            cfg.executor,
-            queue_size=cfg.queue_size,
-            waits_when_full=cfg.queue_full == "wait",
-            max_bytes=cfg.videos.max_bytes,
-            on_fallback=on_fallback,
-        )
+    def submit(self, jobs: Sequence[Job], on_result: OnResult, *, takes_place: bool = True) -> bool:
+        """Runs jobs on the worker, one after the other.
 
-    def __len__(self) -> int:
-        return len(self._pending)
-
-    def submit(self, work: Callable[[], Any], done: Done, *, counts: bool = True) -> bool:
-        """Has work done.
-
-        Work that cannot be pickled is done at once, in this thread, as is all work where no worker can be started.
+        Jobs that cannot be pickled run at once, in this thread; so do all jobs where no worker can be started.
 
         Args:
-            work: Gives a picklable result.
-            done: Takes the outcome, in :meth:`collect` or :meth:`finish`, in the order of submission.
-            counts: Whether it takes a place in the queue, and has to find one; not so for what is done once.
+            jobs: They share one place in the queue, and one result.
+            on_result: Called with the result by :meth:`collect` or :meth:`finish`, in the order of submission.
+            takes_place: Count them in ``queue_size``; False for jobs that are submitted once in a training.
 
         Returns:
-            False where the queue is full and the work was refused.
+            False if the queue is full and the jobs were refused.
         """
         if self._kind == "inline":
-            done(outcome_of(work))
+            on_result(run_all(jobs))
             return True
-        if counts and self.is_full and not self._waits:
+        if takes_place and self._is_full and not self._waits:
             return False
         try:
-            packed = b"" if self._kind == "thread" else pack(work)
+            packed = b"" if self._kind == "thread" else pack(partial(run_all, jobs))
         except Exception as reason:  # noqa: BLE001  # pickling runs the user's code, which may raise anything
-            self._do_here(work, done, reason)
+            self._run_here(jobs, on_result, reason)
             return True
-        while self._pending and ((counts and self.is_full) or self._bytes_in_flight + len(packed) > self._max_bytes):
+        while self.pending and ((takes_place and self._is_full) or self._packed_bytes + len(packed) > self._max_bytes):
             if not self._waits:
                 return False
             self._take_first(None)
-        self._start(work, packed, done, counts)
+        self._start(jobs, packed, on_result, takes_place)
         return True
 
     @property
-    def is_full(self) -> bool:
-        """Tells whether work would have to wait, or be refused, for its number."""
+    def _is_full(self) -> bool:
         self.collect()
-        return sum(job.counts for job in self._pending) >= self._queue_size
+        return sum(pending.takes_place for pending in self.pending) >= self._queue_size
 
     @property
-    def _bytes_in_flight(self) -> int:
-        return sum(job.bytes_in_flight for job in self._pending)
+    def _packed_bytes(self) -> int:
+        return sum(pending.packed_bytes for pending in self.pending)
 
-    def _start(self, work: Callable[[], Any], packed: bytes, done: Done, counts: bool) -> None:
+    def _start(self, jobs: Sequence[Job], packed: bytes, on_result: OnResult, takes_place: bool) -> None:
         try:
             self._executor = self._executor or new_executor(self._kind)
             if self._kind == "thread":
-                future = self._executor.submit(work)
+                future = self._executor.submit(run_all, jobs)
             else:
                 future = self._executor.submit(run_packed, packed, list(sys.path))
-        except Exception as reason:  # noqa: BLE001  # a worker that died, a sandbox or a daemon that may start none
+        except Exception as reason:  # noqa: BLE001  # a dead worker, or a sandbox or daemon that may start none
             self._executor = None
-            self._do_here(work, done, reason)
+            self._run_here(jobs, on_result, reason)
         else:
-            self._pending.append(_Job(work, future, len(packed), done, counts))
+            self.pending.append(_Pending(jobs, future, len(packed), on_result, takes_place))
 
-    def _do_here(self, work: Callable[[], Any], done: Done, reason: Exception) -> None:
+    def _run_here(self, jobs: Sequence[Job], on_result: OnResult, reason: Exception) -> None:
         if self._on_fallback is not None:
             self._on_fallback(reason)
-        done(outcome_of(work))
+        on_result(run_all(jobs))
 
     def collect(self) -> None:
-        """Hands over what is done, without waiting."""
-        while self._pending and self._pending[0].future.done():
+        """Hands over the results that are ready, without waiting."""
+        while self.pending and self.pending[0].future.done():
             self._take_first(None)
 
     def finish(self, max_seconds: float) -> int:
-        """Waits for all that is under way, with a progress bar where that takes long.
+        """Waits for all pending jobs, with a progress bar if that takes long.
 
-        Args:
-            max_seconds: After which the rest is given up, ≥ 0.
-
-        Returns:
-            How many pieces of work were given up.
+        Submissions that are not finished after ``max_seconds`` ≥ 0 are abandoned; returns their number.
         """
         self.collect()
-        if not self._pending:
+        if not self.pending:
             if is_child():
                 self.close()
             return 0
         from tqdm import tqdm
 
         deadline = time.monotonic() + max_seconds
-        options = {"desc": "rlwandb: finishing", "unit": "report", "leave": False}
+        options = {"desc": "rlwandb: finishing", "unit": "job", "leave": False}
         try:
-            with tqdm(total=len(self), delay=SHOW_PROGRESS_AFTER_SECONDS, **options) as bar:
-                while self._pending:
+            with tqdm(total=len(self.pending), delay=SHOW_PROGRESS_AFTER_SECONDS, **options) as bar:
+                while self.pending:
                     self._take_first(max(0.0, deadline - time.monotonic()))
                     bar.update()
         except FutureTimeoutError:
-            return len(self)
+            return len(self.pending)
         finally:
             self.close()
         return 0
 
     def _take_first(self, timeout_seconds: float | None) -> None:
-        job = self._pending[0]
-        error: BaseException | None = job.future.exception(timeout=timeout_seconds)
-        self._pending.popleft()
+        pending = self.pending[0]
+        error = pending.future.exception(timeout=timeout_seconds)
+        self.pending.popleft()
         if isinstance(error, BrokenExecutor):
             self._executor = None
         if isinstance(error, CannotUnpackError):
-            self._do_here(job.work, job.done, error)
+            self._run_here(pending.jobs, pending.on_result, error)
         elif error is None:
-            job.done(Result(job.future.result()))
+            pending.on_result(pending.future.result())
         else:
-            job.done(Result(error=error if isinstance(error, Exception) else RuntimeError(repr(error))))
+            pending.on_result(Result(error=error if isinstance(error, Exception) else RuntimeError(repr(error))))
 
     def close(self) -> None:
-        """Gives up what is under way and stops the worker; the queue may be used again."""
-        given_up, self._pending = self._pending, deque()
-        for job in given_up:
-            job.future.cancel()
+        """Abandons pending jobs and stops the worker; the queue can be used again."""
+        abandoned, self.pending = self.pending, deque()
+        for pending in abandoned:
+            pending.future.cancel()
         executor, self._executor = self._executor, None
         if executor is None or executor is self._kind:
             return
-        if self._kind == "process" and given_up:
+        if self._kind == "process" and abandoned:
             executor.shutdown(wait=False, kill_workers=True)  # type: ignore[call-arg]  # of loky's executor
         else:
             executor.shutdown(wait=is_child())
 
 
 def is_child() -> bool:
-    """Tells whether multiprocessing started this process, as for ``ddp_spawn``.
+    """Returns whether multiprocessing started this process, as with ``ddp_spawn``.
 
-    Such a process joins its own children when it ends, before it lets their executor tell them to leave: a worker that
-    is still there would be waited for, forever or until it has idled long enough.
+    Such a process joins its child processes before executors can stop their workers. A worker that is still alive then
+    would block the exit of the process until its idle time-out.
     """
     return multiprocessing.parent_process() is not None
 
 
 def new_executor(kind: str | Executor) -> Executor:
-    """Makes an executor with one worker, or gives back the user's own.
+    """Makes an executor with one worker (``process``, ``thread``), or returns the user's executor.
 
-    The worker process is started from a clean interpreter, never forked, and does not run the user's script again, so
+    The worker process starts from a clean interpreter, is never forked, and does not run the user's script again, so
     that scripts need no ``if __name__ == "__main__"``.
-
-    Args:
-        kind: ``process``, ``thread``, or an executor.
     """
     if kind == "thread":
         return ThreadPoolExecutor(1, thread_name_prefix="rlwandb")
@@ -244,11 +214,3 @@ def new_executor(kind: str | Executor) -> Executor:
         return executor
     assert not isinstance(kind, str)
     return kind
-
-
-def outcome_of(work: Callable[[], Any]) -> Result:
-    """Does work now."""
-    try:
-        return Result(work())
-    except Exception as error:  # noqa: BLE001  # whoever submitted it decides
-        return Result(error=error)

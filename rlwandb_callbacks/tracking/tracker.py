@@ -1,4 +1,4 @@
-"""The port between callbacks and a tracker."""
+"""The protocol between the callbacks and a tracker."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from rlwandb_callbacks.core.values import Value
 
 
 class Tracker(Protocol):
-    """Takes rows of values. It knows neither ranks nor schedules: both are the callers'."""
+    """Writes rows of values; ranks and schedules are the callers' concern."""
 
     def write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         """Writes one row.
 
         Args:
-            axes: The counters at this moment, by their keys (``trainer/global_step``, ``time/env_steps``, …).
-            values: What to log, by key; may be empty where a row is due all the same.
+            axes: Counters of the row by their keys (``trainer/global_step``, ``time/env_steps``, …).
+            values: Values by key; empty if only the axes are to be written.
         """
 
     def flush(self) -> None:
-        """Returns once nothing is held back in this process."""
+        """Returns once no row is held back in this process."""
 
 
 @runtime_checkable
 class AlertingTracker(Protocol):
-    """What a tracker may do besides: tell somebody at once."""
+    """A tracker that can also notify its user at once."""
 
     def alert(self, title: str, text: str, level: str) -> None:
         """Sends an alert.
 
         Args:
             title: Less than 64 characters.
-            text: What was seen.
+            text: Description of what was measured.
             level: ``INFO``, ``WARN`` or ``ERROR``.
         """

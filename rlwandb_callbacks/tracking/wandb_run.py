@@ -1,4 +1,4 @@
-"""Finds the W&B run to write to, or opens one and sees that it is finished."""
+"""Owns the W&B run: finds or opens it, and finishes it if it was opened here."""
 
 from __future__ import annotations
 
@@ -8,64 +8,45 @@ import socket
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import wandb
 
-from rlwandb_callbacks.config import RunConfig
+from rlwandb_callbacks.config import RunConfig, WandbRLConfig
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 MAX_TEXT = 300
 SECRET_PARTS = ("api_key", "apikey", "token", "password", "passwd", "secret", "credential", "private_key")
 
-_holders: Counter[str] = Counter()
+_num_users: Counter[str] = Counter()  # of each run that was opened here, by its id
 
 
-@dataclass(frozen=True)
-class HeldRun:
-    """A run that is written to.
-
-    Args:
-        run: The W&B run.
-        is_ours: It was opened here, and is finished when its last holder lets go.
-    """
-
-    run: Any
-    is_ours: bool
-
-    def release(self, exit_code: int = 0) -> None:
-        """Lets go of the run; the last holder of a run that was opened here finishes it."""
-        if not self.is_ours:
-            return
-        _holders[self.run.id] -= 1
-        if _holders[self.run.id] <= 0:
-            del _holders[self.run.id]
-            self.run.finish(exit_code=exit_code)
+def use_run(run: Any) -> Any:
+    """Returns a run that is already open; several callbacks may share one that was opened here."""
+    if run.id in _num_users:
+        _num_users[run.id] += 1
+    return run
 
 
-def hold(run: Any) -> HeldRun:
-    """Holds a run that is already open; several callbacks may share one that was opened here."""
-    is_ours = run.id in _holders
-    if is_ours:
-        _holders[run.id] += 1
-    return HeldRun(run, is_ours)
+def release_run(run: Any, exit_code: int = 0) -> None:
+    """Ends the use of a run; the last user of a run that was opened here finishes it."""
+    if run.id in _num_users:
+        _num_users[run.id] -= 1
+        if _num_users[run.id] <= 0:
+            del _num_users[run.id]
+            run.finish(exit_code=exit_code)
 
 
-def open_run(cfg: RunConfig, *, again: str | None = None) -> HeldRun:
-    """Holds the run that is open in this process, or opens one.
+def open_run(cfg: RunConfig, *, again: str | None = None) -> Any:
+    """Returns the run that is open in this process, or opens one, or continues the run with the id ``again``.
 
-    Without an account, or without a network, the new run is offline, and one line says so: nothing ever waits at a
-    prompt.
-
-    Args:
-        cfg: What the new run is called.
-        again: Id of an earlier run of the same callback, to go on with.
+    Without an account or a network the new run is offline, and one line says so. No call waits at a prompt.
     """
     if wandb.run is not None:
-        return hold(wandb.run)
+        return use_run(wandb.run)
     mode, reason = choose_mode(cfg)
     try:
         run = _init(cfg, mode, again)
@@ -75,12 +56,13 @@ def open_run(cfg: RunConfig, *, again: str | None = None) -> HeldRun:
         mode, reason = "offline", f"W&B answered: {error}"
         run = _init(cfg, mode, again)
     if reason:
-        _say_offline(reason, run)
-    _holders[run.id] += 1
+        upload = f"wandb login && wandb sync {Path(run.dir).parent}"
+        wandb.termlog(f"rlwandb: {reason}; logging offline. To upload later: {upload}")
+    _num_users[run.id] += 1
     if not is_disabled(run):
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return HeldRun(run, is_ours=True)
+    return run
 
 
 def _init(cfg: RunConfig, mode: str | None, again: str | None) -> Any:
@@ -99,11 +81,7 @@ def _init(cfg: RunConfig, mode: str | None, again: str | None) -> Any:
 
 
 def choose_mode(cfg: RunConfig) -> tuple[str | None, str]:
-    """Chooses how a new run is opened.
-
-    Returns:
-        The mode for ``wandb.init`` (None: as ``WANDB_MODE`` says), and why it is offline where that was decided here.
-    """
+    """Returns the mode for ``wandb.init``, None for that of ``WANDB_MODE``, and the reason if we chose offline."""
     if cfg.mode is not None or os.environ.get("WANDB_MODE"):
         return cfg.mode, ""
     url = str(wandb.setup().settings.base_url)
@@ -115,7 +93,7 @@ def choose_mode(cfg: RunConfig) -> tuple[str | None, str]:
 
 
 def has_account() -> bool:
-    """Tells whether W&B has credentials that work, without asking for them; W&B's server must be reachable."""
+    """Returns whether W&B has credentials that work, without a prompt; its server must be reachable."""
     try:
         if "prompt" in inspect.signature(wandb.login).parameters:
             return bool(wandb.login(prompt=False))
@@ -125,7 +103,7 @@ def has_account() -> bool:
 
 
 def is_reachable(url: str) -> bool:
-    """Tells whether a connection to a server can be opened; behind a proxy it is taken for granted."""
+    """Returns whether a connection to a server can be opened; True behind a proxy, which is not tried."""
     parts = urlsplit(url)
     if parts.scheme in urllib.request.getproxies():
         return True
@@ -137,23 +115,24 @@ def is_reachable(url: str) -> bool:
         return False
 
 
-def _say_offline(reason: str, run: Any) -> None:
-    folder = Path(run.dir).parent
-    wandb.termlog(f"rlwandb: {reason}; logging offline. To upload later: wandb login && wandb sync {folder}")
-
-
 def is_disabled(run: Any) -> bool:
-    """Tells whether a run throws away what is logged (``WANDB_MODE=disabled``)."""
+    """Returns whether a run discards its rows (``WANDB_MODE=disabled``)."""
     return bool(getattr(run, "disabled", False))
 
 
 def is_run(candidate: Any) -> bool:
-    """Tells a real run from the stand-ins that Lightning and W&B hand out."""
+    """Returns whether an object is a real run, rather than a placeholder of Lightning or a disabled run."""
     return isinstance(candidate, wandb.Run) and not is_disabled(candidate)
 
 
+def update_config(run: Any, cfg: WandbRLConfig, hyper_parameters: Mapping[str, Any]) -> None:
+    """Adds our settings and the module's hyper-parameters to the config of a run, without secrets."""
+    config = {**without_secrets(dict(hyper_parameters)), "rlwandb": without_secrets(cfg)}
+    run.config.update(config, allow_val_change=True)
+
+
 def without_secrets(value: Any) -> Any:
-    """Makes a value fit for a run's config: plain containers, functions by name, secrets left out.
+    """Converts a value for a run's config: plain containers, functions by name, no secrets.
 
     Example:
         >>> without_secrets({"lr": 0.1, "wandb_api_key": "k", "nested": {"password": "p", "seed": 1}})

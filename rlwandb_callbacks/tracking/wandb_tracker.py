@@ -1,4 +1,4 @@
-"""Writes values to a W&B run."""
+"""Writes rows to a W&B run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rlwandb_callbacks.core.values import Histogram, Html, Image, Scalar, Table,
 
 
 class WandbTracker:
-    """Writes each row by one ``run.log``, the axes as values in it.
+    """Writes each row with one ``run.log``, the axes as values in it.
 
-    Neither ``step=`` nor ``commit=False`` is ever used: W&B drops rows whose step is smaller than one it has seen.
+    Neither ``step=`` nor ``commit=False`` is ever passed: W&B drops rows with a step below its latest one.
 
     Args:
         run: An open run.
-        step_metric: Key of the axis that charts of our keys use by default. It is defined for each exact key when that
-            first appears, as overlapping patterns are resolved in no fixed order.
+        step_metric: Key of the default x axis of our charts. It is defined for each exact key when that key first
+            appears, as W&B resolves overlapping patterns in no fixed order.
     """
 
     def __init__(self, run: Any, *, step_metric: str) -> None:
@@ -38,25 +38,21 @@ class WandbTracker:
             self.run.define_metric(key, step_metric=step_metric)
         self._defined |= axes.keys() | values.keys()
         self.run.log({**axes, **{key: to_wandb(value) for key, value in values.items()}})
-        self._keep_summary(axes)
-
-    def _keep_summary(self, axes: Mapping[str, float]) -> None:
-        """Keeps a row that comes late from turning the run's summary of the axes back."""
         late = {key: latest for key, latest in dict(self._latest_axes).items() if key in axes and latest > axes[key]}
-        if late:
+        if late:  # the row came late; the run's summary keeps the latest axes
             self.run.summary.update(late)
         self._latest_axes |= {**axes, **late}
 
     def alert(self, title: str, text: str, level: str) -> None:
-        """Has W&B send an e-mail or a message, as the account's settings say; an offline run keeps it in its file."""
+        """Sends an alert by e-mail or message, by the settings of the W&B account; an offline run stores it."""
         self.run.alert(title=title, text=text, level=level)
 
     def flush(self) -> None:
-        """Does nothing: ``run.log`` hands each row to W&B's own process before it returns."""
+        """Does nothing: ``run.log`` passes each row to W&B's own process before it returns."""
 
 
 def to_wandb(value: Value) -> Any:
-    """Turns a value into what ``run.log`` takes."""
+    """Converts a value for ``run.log``."""
     match value:
         case Scalar(value=number):
             return float(number)

@@ -1,7 +1,7 @@
 """``wandb.watch`` without its traps.
 
-W&B hooks go to a stand-in that lists the trained parameters under their names in the LightningModule: nothing is
-written to the user's modules, so that they pickle, deep-copy and can be watched again.
+W&B watches a module that lists the trained parameters under their names in the LightningModule. Nothing is written to
+the user's modules, so that they can be pickled, copied and watched again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,7 @@ from torch import nn
 
 
 class TrainedParameters(nn.Module):
-    """A stand-in for the networks that train.
-
-    Args:
-        parameters: Trained parameters by their dotted name in the LightningModule.
-        networks: The sub-modules that own them, by name, for the graph.
-    """
+    """Module that is watched in place of the user's networks: parameters by name, and sub-modules for the graph."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], networks: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -29,7 +24,7 @@ class TrainedParameters(nn.Module):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yields the trained parameters; the arguments are there for the base class."""
+        """Yields the trained parameters; ignores the arguments of the base class."""
         yield from self._trained.items()
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
@@ -38,19 +33,19 @@ class TrainedParameters(nn.Module):
 
 
 class Watch:
-    """Gradient histograms, and if asked for the graph, of trained parameters.
+    """Gradient histograms of trained parameters, and the graph of the networks that own them.
 
     Args:
-        run: The run to log to; ``wandb.watch`` writes to the process's global run, so it must be that one.
-        parameters: Trained parameters by name.
-        networks: The sub-modules that own them, by name.
+        run: Run to log to; it must be the global run of the process, to which ``wandb.watch`` logs.
+        parameters: Trained parameters by their dotted name in the LightningModule.
+        networks: Sub-modules of the LightningModule that own them, by name.
         gradients: Log gradient histograms.
         log_freq: Backward passes between two histograms of a parameter, ≥ 1.
-        log_graph: Log the networks' structure.
+        log_graph: Log the structure of the networks.
 
     Raises:
         ValueError: If these parameters are watched already.
-        RuntimeError: If ``run`` is not the process's global run.
+        RuntimeError: If ``run`` is not the global run of the process.
     """
 
     def __init__(
@@ -66,8 +61,9 @@ class Watch:
         global_run: Any = wandb.run
         if global_run is not run:
             raise RuntimeError(
-                "wandb.watch logs to the process's global run only, and this run is not it (it was opened with "
-                "reinit='create_new'). Open it with a plain wandb.init, or set gradient_logger=False."
+                "wandb.watch can log only to the global run of the process (wandb.run), and this run is another one; "
+                "one opened with reinit='create_new' never is the global one. Open it by a plain wandb.init, or set "
+                "gradients.method='fused' and gradients.log_graph=False."
             )
         self._run = run
         self._gradients = TrainedParameters(parameters, {})
@@ -78,10 +74,7 @@ class Watch:
             run.watch(self._gradients, log="gradients", log_freq=log_freq, idx=0)
 
     def finish_graph(self) -> None:
-        """Removes the hooks that take down the graph: they keep modules from being pickled.
-
-        To be called once the networks have run for the first time, when W&B has the graph; later calls do nothing.
-        """
+        """Removes the hooks of the graph, which keep modules from being pickled, once the networks have run."""
         self._unwatch(self._graph)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What runs in the worker process. Imports nothing but the standard library, so that limits are set before numpy is."""
+"""Code of the worker process; imports the standard library only, so that thread limits are set before numpy loads."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import Any
 
 NICENESS = 10
 PARENT_CHECK_SECONDS = 2.0
-SPAWNED_MAIN = "__mp_main__"  # the user's script in a process that was spawned, as by ddp_spawn; the worker has another
+SPAWNED_MAIN = "__mp_main__"  # name of the user's script in a spawned process (ddp_spawn); the worker has its own
 LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
-# loky takes a worker that has grown by 300 MB for a leak, says so, and starts another; a map and videos may take more.
-# Versions before 3.7 have no such setting.
+# loky treats a worker that has grown by 300 MB as leaking, warns and replaces it; maps and videos may need more.
+# Versions before 3.7 lack this setting.
 ROOM_TO_GROW = {"LOKY_MAX_MEMORY_LEAK_SIZE": "2e9"}
 
 
 class CannotUnpackError(Exception):
-    """The worker lacks something that the work needs, such as a module that is not on its search path."""
+    """The worker cannot unpickle a job, for instance because a module is not on its search path."""
 
 
 def become_worker() -> None:
-    """Steps back behind training: low priority, deaf to Ctrl-C in the terminal, gone when the training process is."""
+    """Lowers the priority of this process, ignores Ctrl-C, and exits when the training process has exited."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(AttributeError, OSError):  # Windows has neither, and a container may forbid both
         os.setpgid(0, 0)
@@ -42,28 +42,24 @@ def _leave_with(parent: int) -> None:
 
 
 def run_packed(packed: bytes, search_path: Sequence[str]) -> Any:
-    """Runs a callable that :func:`pack` packed.
-
-    Args:
-        packed: The callable.
-        search_path: ``sys.path`` of the training process, for the modules of the user's environments.
+    """Runs a callable that :func:`pack` pickled, with the modules on the search path of the training process.
 
     Raises:
-        CannotUnpackError: If it cannot be unpacked here.
+        CannotUnpackError: If it cannot be unpickled in this process.
     """
     sys.path += [folder for folder in search_path if folder not in sys.path]
     try:
-        work = pickle.loads(packed)  # noqa: S301  # packed by the training process that started this one
+        work = pickle.loads(packed)  # noqa: S301  # pickled by the training process that started this one
     except Exception as error:
         raise CannotUnpackError(f"{type(error).__name__}: {error}") from error
     return work()
 
 
 def pack(work: Any) -> bytes:
-    """Packs a callable; what was defined in a script, a notebook or a function goes along by value.
+    """Pickles a callable; definitions of a script, a notebook or a function are pickled by value.
 
     Raises:
-        Exception: Of any kind, if something in it cannot be pickled.
+        Exception: Of any type, if a part of it cannot be pickled.
     """
     import cloudpickle
 

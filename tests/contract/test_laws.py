@@ -45,7 +45,7 @@ with_or_without_validation = pytest.mark.parametrize("module_class", [TinyQ, Tin
 
 
 @pytest.fixture(autouse=True)
-def offline_data(own_folder: None) -> None:
+def offline_data(empty_folder: None) -> None:
     """Some episodes in the corridor, as the data set of EVERYTHING."""
     places = np.arange(40, dtype=np.float32) % 8
     rows = {"observations": np.stack([places / 8, np.ones(40)], axis=1), "actions": np.arange(40) % 2}

@@ -1,4 +1,4 @@
-"""The configs of Atari, Box2D and MuJoCo, trained in a short form as a user trains them, and what came out of it."""
+"""Short trainings with the configs of Atari, Box2D and MuJoCo, started as a user starts them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from episodes import with_panel
 from nbclient import NotebookClient
 
 from rlwandb_callbacks.cli import main
 from rlwandb_callbacks.core.action_spec import ActionSpec, DiscreteActions
 from rlwandb_callbacks.core.episode import Episode, QValues
 from rlwandb_callbacks.demos.atari import make_qbert
-from rlwandb_callbacks.environments.factory import describe_actions
-from rlwandb_callbacks.environments.headless import loads
+from rlwandb_callbacks.environments.description import describe_actions
+from rlwandb_callbacks.environments.rendering import can_load
 from rlwandb_callbacks.media.drawing import enlarge
-from rlwandb_callbacks.media.panel import annotate
 from rlwandb_callbacks.testing import OfflineRun, read_offline_run
 
 ROOT = Path(__file__).parents[2]
@@ -33,25 +33,25 @@ COMMON = ("--trainer.callbacks.cfg.on_error=raise", "--trainer.enable_progress_b
 
 
 def train(name: str, folder: Path, *overrides: str) -> OfflineRun:
-    """Trains a config in this process, in a folder of its own; a warning of ours is an error."""
+    """Trains a config in this process and in the given folder; warnings of this package are errors."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message="rlwandb")
         patch.chdir(folder)
-        patch.setenv("PL_GLOBAL_SEED", "")  # so that what seed_everything leaves behind goes
+        patch.setenv("PL_GLOBAL_SEED", "")  # removes the variable that seed_everything sets
         patch.setattr(sys, "argv", ["rlwandb", "fit", f"--config={ROOT / 'configs' / name}", *COMMON, *overrides])
         assert main() == 0
     return read_offline_run(folder / "wandb")
 
 
-def train_apart(name: str, *overrides: str) -> OfflineRun:
-    """Trains a config in a process of its own, as MuJoCo looks for its renderer only while it is imported."""
+def train_in_subprocess(name: str, *overrides: str) -> OfflineRun:
+    """Trains a config in a new process, as MuJoCo selects its renderer at import."""
     command = [sys.executable, "-m", "rlwandb_callbacks.cli", "fit", f"--config={ROOT / 'configs' / name}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, *COMMON, *overrides], capture_output=True, text=True, timeout=280, check=False, env=environment
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
     return read_offline_run("wandb")
 
 
@@ -59,7 +59,7 @@ def keys(run: OfflineRun) -> set[str]:
     return {key for row in run.history for key in row}
 
 
-def table_of_episodes(run: OfflineRun) -> list[dict[str, Any]]:
+def episodes_table(run: OfflineRun) -> list[dict[str, Any]]:
     content = json.loads(run.media("eval/episodes")[-1].read_text())
     return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
 
@@ -71,13 +71,13 @@ def check_axes(run: OfflineRun) -> None:
     assert run.exit_code == 0
 
 
-def check_length(run: OfflineRun, frames: np.ndarray, rank: str) -> dict[str, Any]:
-    """The episode of a video, by the seed in its caption; the video has a frame for each of its states."""
-    (caption,) = (value["caption"] for value in run.column(f"video/{rank}")[-1:])
+def check_length(run: OfflineRun, frames: np.ndarray, label: str) -> dict[str, Any]:
+    """Checks that a video has one frame per state of its episode; returns the episode, by the seed in the caption."""
+    (caption,) = (value["caption"] for value in run.column(f"video/{label}")[-1:])
     seed = int(re.findall(r"seed (\d+)", caption)[0])
-    (chosen,) = (row for row in table_of_episodes(run) if row["seed"] == seed)
-    assert len(frames) == chosen["length"] + 1
-    return chosen
+    (episode,) = (row for row in episodes_table(run) if row["seed"] == seed)
+    assert len(frames) == episode["length"] + 1
+    return episode
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ QBERT = (
 )
 
 
-def test_qbert_logs_what_dqn_knows(qbert: OfflineRun) -> None:
+def test_dqn_on_qbert_logs_all_its_metrics(qbert: OfflineRun) -> None:
     expected = {"loss", "lr", "entropy", "epsilon", "q_value", "target_q_value", "td_error", "grad_norm"}
     assert {f"train/{name}" for name in expected} <= keys(qbert)
     assert "gradients/q_network.1.weight" in keys(qbert)
@@ -107,24 +107,24 @@ def test_qbert_logs_what_dqn_knows(qbert: OfflineRun) -> None:
     check_axes(qbert)
 
 
-def test_the_video_of_qbert_is_the_game_in_colour_with_the_names_of_its_actions(qbert: OfflineRun, decode: Any) -> None:
+def test_the_video_of_qbert_shows_the_game_in_color_with_action_names(qbert: OfflineRun, decode: Any) -> None:
     meta, frames = decode(qbert.media("video/best")[0])
-    chosen = check_length(qbert, frames, "best")
+    episode = check_length(qbert, frames, "best")
     assert meta["fps"] == 15.0
     env = make_qbert(render_mode="rgb_array")
-    env.reset(seed=chosen["seed"])
+    env.reset(seed=episode["seed"])
     game = enlarge(env.render())
-    picture = frames[0][: game.shape[0], : game.shape[1]]
+    shown = frames[0][: game.shape[0], : game.shape[1]]
     assert game.shape == (420, 320, 3)
-    assert np.abs(picture.astype(int) - game).mean() < 6
+    assert np.abs(shown.astype(int) - game).mean() < 6
     named, numbered = describe_actions(env), DiscreteActions(tuple(map(str, range(6))), 0)
     assert distance_of_labels(frames[0], named) < 0.5 * distance_of_labels(frames[0], numbered)
 
 
 def distance_of_labels(frame: np.ndarray, actions: ActionSpec) -> float:
-    """How far the labels beside a frame of Q*bert are from those of these actions."""
+    """Returns the mean difference between the labels beside a frame of Q*bert and those of these actions."""
     episode = Episode(actions=np.zeros(1, int), rewards=np.zeros(1), terminated=True, scores=QValues(np.zeros((1, 6))))
-    expected = next(iter(annotate([np.zeros((210, 160, 3), np.uint8)] * 2, episode, actions)))
+    expected = with_panel([np.zeros((210, 160, 3), np.uint8)], episode, actions)[0]
     labels = np.s_[100:376, 350:420]
     return float(np.abs(frame[labels].astype(int).max(-1) - expected[labels].astype(int).max(-1)).mean())
 
@@ -137,7 +137,7 @@ def test_qbert_with_action_probabilities(tmp_path: Path) -> None:
         "--trainer.callbacks.cfg.action_logger=action probability",
         "--trainer.callbacks.cfg.evaluation.max_steps=30",
     )
-    assert {"policy/entropy", "q/mean"} <= keys(run), "q-values choose, and are drawn as probabilities"
+    assert {"policy/entropy", "q/mean"} <= keys(run), "q-values are shown as probabilities"
     assert len(run.media("video/best")) == 1
 
 
@@ -154,7 +154,7 @@ def lunar_lander(tmp_path_factory: pytest.TempPathFactory) -> OfflineRun:
     )
 
 
-def test_ppo_logs_what_it_knows(lunar_lander: OfflineRun) -> None:
+def test_ppo_on_lunar_lander_logs_all_its_metrics(lunar_lander: OfflineRun) -> None:
     columns = {
         name: lunar_lander.column(f"train/{name}")
         for name in (
@@ -176,16 +176,16 @@ def test_ppo_logs_what_it_knows(lunar_lander: OfflineRun) -> None:
     assert {name: len(column) for name, column in columns.items()} == dict.fromkeys(columns, 4)
     assert 0 < columns["entropy"][0] <= np.log(4)
     assert all(0 <= kl < 1 for kl in columns["approx_kl"])
-    assert all(0 <= share <= 1 for share in columns["clip_fraction"])
+    assert all(0 <= fraction <= 1 for fraction in columns["clip_fraction"])
     assert columns["explained_variance"][0] < 1
     assert columns["lr_actor_network"][:2] == pytest.approx([5e-4 * 0.75, 5e-4 * 0.5])
     assert columns["lr_critic"][:2] == pytest.approx([1e-3 * 0.75, 1e-3 * 0.5])
-    assert max(columns["critic_grad_norm"]) > 0.5, "norms are those before clipping"
+    assert max(columns["critic_grad_norm"]) > 0.5, "norms are measured before clipping"
     assert lunar_lander.column("time/env_steps")[-1] == 1024
     check_axes(lunar_lander)
 
 
-def test_the_video_of_the_lander(lunar_lander: OfflineRun, decode: Any) -> None:
+def test_the_video_of_lunar_lander_has_its_size_and_speed(lunar_lander: OfflineRun, decode: Any) -> None:
     meta, frames = decode(lunar_lander.media("video/worst")[0])
     check_length(lunar_lander, frames, "worst")
     assert meta["size"][0] > 600
@@ -193,8 +193,8 @@ def test_the_video_of_the_lander(lunar_lander: OfflineRun, decode: Any) -> None:
     assert {"policy/entropy", "policy/action_histogram"} <= keys(lunar_lander)
 
 
-@pytest.mark.skipif(not (loads("EGL") or loads("OSMesa")), reason="MuJoCo draws through libegl1 or libosmesa6")
-def test_sac_logs_what_it_knows_and_shows_its_gaussian(decode: Any) -> None:
+@pytest.mark.skipif(not (can_load("EGL") or can_load("OSMesa")), reason="MuJoCo renders with libegl1 or libosmesa6")
+def test_sac_on_half_cheetah_logs_all_its_metrics_and_shows_its_gaussian(decode: Any) -> None:
     overrides = (
         "--model.warmup_env_steps=200",
         "--model.total_env_steps=260",
@@ -203,7 +203,7 @@ def test_sac_logs_what_it_knows_and_shows_its_gaussian(decode: Any) -> None:
         "--trainer.callbacks.cfg.evaluation.episodes=1",
         "--trainer.callbacks.cfg.evaluation.max_steps=50",
     )
-    run = train_apart("halfcheetah_sac.yaml", *overrides)
+    run = train_in_subprocess("halfcheetah_sac.yaml", *overrides)
     expected = {"q_value", "q2_value", "target_q_value", "td_error", "alpha", "entropy", "actor_loss", "critic_loss"}
     rates = {"lr_actor_network", "lr_critic", "lr_log_temperature"}
     assert {f"train/{name}" for name in expected | rates | {"grad_norm"}} <= keys(run)
@@ -216,12 +216,12 @@ def test_sac_logs_what_it_knows_and_shows_its_gaussian(decode: Any) -> None:
     assert len(frames) == 51
     assert meta["size"][1] == 480
     assert meta["size"][0] > 480
-    assert frames[0][:480, :480].std() > 10, "a picture was rendered"
+    assert frames[0][:480, :480].std() > 10, "the environment was rendered"
     assert np.abs(frames[0][:480, :480].astype(int) - frames[-1][:480, :480]).mean() > 0.5
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_notebook_on_own_agents_shows_each_mistake_and_then_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_on_own_agents_shows_each_error_and_then_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLWANDB_NOTEBOOK_UPDATES", "30")
     notebook: Any = nbformat.read(ROOT / "notebooks" / "03_your_own_agent.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -229,12 +229,12 @@ def test_the_notebook_on_own_agents_shows_each_mistake_and_then_trains(monkeypat
     resources = {"metadata": {"path": str(Path.cwd())}}
     NotebookClient(notebook, timeout=280, kernel_name="python3", resources=resources).execute()
     printed = {cell.source: "".join(output.get("text", "") for output in cell.outputs) for cell in code}
-    mistakes = [text for source, text in printed.items() if source.startswith("says(")]
-    assert len(mistakes) == 7
-    assert all(re.match(r"(Config|Env|Policy)Error: ", text) for text in mistakes), mistakes
-    troubles = [text for source, text in printed.items() if "warnings_of(env" in source]
-    assert "render_mode" in troubles[0]
-    assert "recorded while playing" in troubles[1]
+    errors = [text for source, text in printed.items() if source.startswith("show_error(")]
+    assert len(errors) == 7
+    assert all(re.match(r"(Config|Env|Policy)Error: ", text) for text in errors), errors
+    warnings_shown = [text for source, text in printed.items() if "warnings_of(env" in source]
+    assert "render_mode" in warnings_shown[0]
+    assert "recorded while playing" in warnings_shown[1]
     shown = {kind for cell in code for output in cell.outputs for kind in output.get("data", {})}
     assert {"image/png", "text/html"} <= shown
     runs = [read_offline_run(folder) for folder in sorted(Path("wandb").glob("offline-run-*"))]

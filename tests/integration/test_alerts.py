@@ -1,4 +1,4 @@
-"""Alerts of trainings that go wrong, read back from the run."""
+"""Alerts of trainings that go wrong, read from the run."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SETTINGS = {"on_error": "raise", "metrics": {"every_n_steps": 1}, "alerts": {"en
 
 
 class Explodes(TinyQ):
-    """Its q-values grow a thousandfold in each batch, and its loss is NaN from the sixth on."""
+    """Q-values grow by a factor of 1000 per batch, and the loss is NaN from the sixth batch on."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         loss = self.q_network(batch[0]).mean() * (float("nan") if batch_idx >= 5 else 1.0)
         return {"loss": loss, "q_values": torch.full((3,), 1000.0**batch_idx)}
 
 
-def test_an_offline_run_holds_one_alert_for_each_rule(fit: Any) -> None:
+def test_an_offline_run_has_one_alert_for_each_rule(fit: Any) -> None:
     settings = {**SETTINGS, "video_logger": None, "alerts": {"enabled": True, "level": "ERROR"}}
     fit(Explodes(), WandbRLCallback(settings))
     alerts = read_offline_run("wandb").alerts
@@ -37,7 +37,7 @@ def test_an_offline_run_holds_one_alert_for_each_rule(fit: Any) -> None:
     assert alerts[1].text.endswith("is nan (update 6).")
 
 
-def test_the_rules_are_asked_where_metrics_are_not_logged_too(fit: Any) -> None:
+def test_metrics_are_checked_even_if_they_are_not_logged(fit: Any) -> None:
     tracker = MemoryTracker()
     fit(Explodes(), WandbRLCallback({**SETTINGS, "plot_logger": False}, tracker=tracker))
     assert [title for title, _, _ in tracker.alerts] == [
@@ -47,14 +47,14 @@ def test_the_rules_are_asked_where_metrics_are_not_logged_too(fit: Any) -> None:
     assert [key for row in tracker.by_update() for key in row if key.startswith("train/")] == []
 
 
-def test_nothing_is_said_of_a_healthy_training_or_when_switched_off(fit: Any) -> None:
-    healthy, silent = MemoryTracker(), MemoryTracker()
+def test_no_alert_for_a_healthy_training_or_when_off(fit: Any) -> None:
+    healthy, off = MemoryTracker(), MemoryTracker()
     fit(TinyValidatedQ(), WandbRLCallback(SETTINGS, env=CorridorEnv, policy="q_network", tracker=healthy))
-    fit(Explodes(), WandbRLCallback({"on_error": "raise"}, tracker=silent))
-    assert (healthy.alerts, silent.alerts) == ([], [])
+    fit(Explodes(), WandbRLCallback({"on_error": "raise"}, tracker=off))
+    assert (healthy.alerts, off.alerts) == ([], [])
 
 
-def test_callbacks_that_stand_alone_are_heard_too(fit: Any) -> None:
+def test_rows_of_separate_callbacks_are_checked(fit: Any) -> None:
     tracker = MemoryTracker()
     settings = {name: value for name, value in SETTINGS.items() if name != "video_logger"}
     fit(Explodes(), AlertCallback(settings, tracker=tracker), MetricsCallback(settings, tracker=MemoryTracker()))
@@ -64,9 +64,9 @@ def test_callbacks_that_stand_alone_are_heard_too(fit: Any) -> None:
     ]
 
 
-def test_evaluations_that_fall_are_told(fit: Any) -> None:
+def test_falling_evaluation_returns_alert(fit: Any) -> None:
     class Forgets(TinyValidatedQ):
-        """Goes right in two epochs, and stays where it is from then on."""
+        """Goes right for two epochs, and stays in place afterwards."""
 
         def policy(self, observations: torch.Tensor) -> torch.Tensor:
             right = 1.0 if self.current_epoch < 2 else -1.0
@@ -85,8 +85,8 @@ def test_evaluations_that_fall_are_told(fit: Any) -> None:
     )
 
 
-def test_what_was_said_before_a_checkpoint_is_not_said_again(fit: Any) -> None:
-    first, second, anew = MemoryTracker(), MemoryTracker(), MemoryTracker()
+def test_alerts_are_not_repeated_after_a_resume_but_in_a_new_fit(fit: Any) -> None:
+    first, second, third = MemoryTracker(), MemoryTracker(), MemoryTracker()
     trainer = fit(Explodes(), WandbRLCallback({**SETTINGS, "video_logger": None}, tracker=first))
     trainer.save_checkpoint("first.ckpt")
     resumed = WandbRLCallback({**SETTINGS, "video_logger": None}, tracker=second)
@@ -94,13 +94,13 @@ def test_what_was_said_before_a_checkpoint_is_not_said_again(fit: Any) -> None:
     assert len(first.alerts) == 2
     assert len(second.column("train/loss")) == 8
     assert second.alerts == []
-    again = AlertCallback(SETTINGS | {"video_logger": None}, tracker=anew)
+    again = AlertCallback(SETTINGS | {"video_logger": None}, tracker=third)
     for _ in range(2):
         fit(Explodes(), again, MetricsCallback({"metrics": {"every_n_steps": 1}}, tracker=MemoryTracker()))
-    assert len(anew.alerts) == 4  # a second fit is a second training
+    assert len(third.alerts) == 4  # a second fit is a second training
 
 
-class Mute:
+class WithoutAlerts:
     """A tracker without alerts."""
 
     def write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
@@ -110,12 +110,12 @@ class Mute:
         pass
 
 
-def test_a_tracker_without_alerts_makes_warnings_of_them(fit: Any) -> None:
+def test_alerts_become_warnings_if_the_tracker_has_none(fit: Any) -> None:
     with pytest.warns(UserWarning, match="Q-values explode: train/q_value is"):
-        fit(Explodes(batches=5), WandbRLCallback({**SETTINGS, "video_logger": None}, tracker=Mute()))
+        fit(Explodes(batches=5), WandbRLCallback({**SETTINGS, "video_logger": None}, tracker=WithoutAlerts()))
 
 
-def test_an_alert_that_cannot_be_sent_ends_no_training(fit: Any) -> None:
+def test_an_alert_that_cannot_be_sent_does_not_end_training(fit: Any) -> None:
     class Broken(MemoryTracker):
         def alert(self, title: str, text: str, level: str) -> None:
             raise OSError("no network")
@@ -126,25 +126,25 @@ def test_an_alert_that_cannot_be_sent_ends_no_training(fit: Any) -> None:
     assert max(tracker.column("logging/errors")) == 2
 
 
-def test_it_stops_listening_after_training(fit: Any) -> None:
+def test_listeners_are_removed_after_training(fit: Any) -> None:
     metrics, alerts = MetricsCallback(tracker=MemoryTracker()), AlertCallback(tracker=MemoryTracker())
     fit(TinyQ(), metrics, alerts)
-    assert metrics.session._listeners == alerts.session._listeners == []
+    assert metrics.session.listeners == alerts.session.listeners == []
 
 
-def test_evaluation_alone_is_heard(fit: Any) -> None:
+def test_rows_of_a_separate_evaluation_callback_are_checked(fit: Any) -> None:
     tracker = MemoryTracker()
     alone = EvaluationCallback({"video_logger": False}, env=CorridorEnv, policy="q_network", tracker=MemoryTracker())
     fit(TinyValidatedQ(), AlertCallback({"alerts": {"max_q_value": 1e-9}}, tracker=tracker), alone)
     assert [title for title, _, _ in tracker.alerts] == ["Q-values explode"]
 
 
-def test_what_the_module_logs_itself_beside_a_wandb_logger_is_heard(fit: Any) -> None:
+def test_metrics_that_the_module_logs_to_a_wandb_logger_are_checked(fit: Any) -> None:
     class LogsItself(Explodes):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            told = super().training_step(batch, batch_idx)
-            self.log("train/q_value", told["q_values"].mean())
-            return told["loss"]
+            outputs = super().training_step(batch, batch_idx)
+            self.log("train/q_value", outputs["q_values"].mean())
+            return outputs["loss"]
 
     fit(LogsItself(), WandbRLCallback({**SETTINGS, "video_logger": None}), logger=WandbLogger(), log_every_n_steps=1)
     wandb.finish()

@@ -1,4 +1,4 @@
-"""What is wrong is said before the first training step, in words that help."""
+"""Wrong settings, environments and policies are errors before the first training step, with messages that help."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class NeverTrains(TinyQ):
     [
         ({"video_logger": True}, ["video_logger", "evaluation.env"]),
         ({"evaluation": {"episodes": 0}}, ["evaluation.episodes", "0", "≥ 1"]),
-        ({"evaluation": {"episodes": 2.5}}, ["evaluation.episodes", "2.5", "a whole number"]),
-        ({"videos": {"fps": -30}}, ["videos.fps", "-30", "0.1 to 1000"]),
+        ({"evaluation": {"episodes": 2.5}}, ["evaluation.episodes", "2.5", "an integer"]),
+        ({"videos": {"fps": -30}}, ["videos.fps", "-30", "≥ 0.1 and ≤ 1,000"]),
         ({"evaluation": {"epsiodes": 3}}, ["epsiodes", "evaluation", "Did you mean 'episodes'"]),
         ({"gradient_loger": True}, ["gradient_loger", "Did you mean 'gradient_logger'"]),
         ({"action_logger": "qvalue"}, ["action_logger", "qvalue", "q_value", "action probability"]),
@@ -50,7 +50,7 @@ class NeverTrains(TinyQ):
         ("q_value", ["cfg", "WandbRLConfig"]),
     ],
 )
-def test_wrong_settings_are_errors_where_they_are_made(config: Any, words: list[str]) -> None:
+def test_wrong_settings_are_errors_when_the_callback_is_created(config: Any, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         WandbRLCallback(config)
     assert all(word in str(caught.value) for word in words)
@@ -69,8 +69,8 @@ def test_wrong_settings_are_errors_where_they_are_made(config: Any, words: list[
             PolicyError,
             ["q_netwrk", "Did you mean 'q_network'", "target_network"],
         ),
-        ({"env": CorridorEnv, "policy": "wrong"}, PolicyError, ["wrong", "3", "cannot be called"]),
-        ({"env": CorridorEnv, "policy": "answers_text"}, PolicyError, ["'left'", "str", "What would do", "[B, 2]"]),
+        ({"env": CorridorEnv, "policy": "wrong"}, PolicyError, ["wrong", "3", "can neither be called"]),
+        ({"env": CorridorEnv, "policy": "answers_text"}, PolicyError, ["'left'", "str", "Allowed are", "[B, 2]"]),
         ({"env": CorridorEnv, "policy": "answers_too_many"}, PolicyError, ["[3, 5]", "float32", "Discrete(2)"]),
         ({"env": CorridorEnv, "policy": "raises"}, PolicyError, ["raises", "KeyError", "hidden_state"]),
         ({"env": "CartPole-v1", "policy": "q_network"}, PolicyError, ["q_network", "mat1 and mat2"]),
@@ -87,13 +87,13 @@ def test_wrong_envs_and_policies_are_errors_before_the_first_step(
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-def test_a_policy_without_q_values_cannot_show_them(fit: Any) -> None:
+def test_action_logger_q_value_needs_a_policy_with_q_values(fit: Any) -> None:
     callback = WandbRLCallback(env=CorridorEnv, policy="answers_distribution", action_logger="q_value")
-    with pytest.raises(PolicyError, match="holds no q-values"):
+    with pytest.raises(PolicyError, match="has no q-values"):
         fit(NeverTrains(), callback)
 
 
-def test_a_policy_that_is_not_named_and_not_there_is_an_error(fit: Any) -> None:
+def test_a_module_without_a_known_policy_attribute_is_an_error(fit: Any) -> None:
     class Nameless(NeverTrains):
         def __init__(self) -> None:
             super().__init__()
@@ -107,7 +107,7 @@ def test_a_policy_that_is_not_named_and_not_there_is_an_error(fit: Any) -> None:
         fit(Nameless(), WandbRLCallback(env=CorridorEnv))
 
 
-def test_a_record_path_that_cannot_be_written_is_an_error(fit: Any) -> None:
+def test_an_unwritable_record_path_is_an_error(fit: Any) -> None:
     Path("taken").write_text("a file where a folder should be")
     with pytest.raises(ConfigError, match="record_path is 'taken/videos'"):
         fit(NeverTrains(), WandbRLCallback(env=CorridorEnv, policy="q_network", record_path="taken/videos"))

@@ -1,4 +1,4 @@
-"""The demo agents as modules: they learn, can be copied and pickled, and count on after a checkpoint."""
+"""The demo modules learn, can be copied and pickled, and continue from a checkpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mean_return(choose: Any, episodes: int = 20) -> float:
     return total / episodes
 
 
-def test_ppo_learns_with_actions_that_are_numbers(fit: Any) -> None:
+def test_ppo_learns_continuous_actions(fit: Any) -> None:
     pl.seed_everything(0)
     module = PPO(POINT, num_envs=8, steps_per_batch=40, total_env_steps=8_000, hidden_size=16, minibatch_size=64)
     before = mean_return(lambda observation: module.policy(observation)["loc"])
@@ -44,11 +44,11 @@ def test_ppo_learns_with_actions_that_are_numbers(fit: Any) -> None:
     assert after > before / 2, (before, after)
 
 
-def test_ppo_learns_with_actions_that_are_choices(fit: Any) -> None:
+def test_ppo_learns_discrete_actions(fit: Any) -> None:
     pl.seed_everything(0)
     module = PPO("CartPole-v1", num_envs=8, steps_per_batch=128, total_env_steps=15_360, minibatch_size=128, gamma=0.99)
     fit(module, limit_val_batches=0)
-    assert np.mean(module.player.returns) > 80, "play at random lasts 22 steps"
+    assert np.mean(module.player.returns) > 80, "episodes of random play last 22 steps"
 
 
 def test_sac_learns(fit: Any) -> None:
@@ -67,11 +67,11 @@ def test_modules_can_be_copied_and_pickled(module_class: type[PlayingModule]) ->
     module = module_class("Pendulum-v1" if module_class is SAC else "CartPole-v1")
     for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert copied.num_updates == module.num_updates
-        for mine, theirs in zip(module.parameters(), copied.parameters(), strict=True):
-            assert torch.equal(mine, theirs)
+        for original, copied_parameter in zip(module.parameters(), copied.parameters(), strict=True):
+            assert torch.equal(original, copied_parameter)
 
 
-def test_the_count_of_env_steps_goes_on_after_a_checkpoint(fit: Any) -> None:
+def test_the_count_of_env_steps_is_restored_from_a_checkpoint(fit: Any) -> None:
     def make() -> PPO:
         return PPO("CartPole-v1", num_envs=2, steps_per_batch=8, total_env_steps=48)
 
@@ -82,12 +82,12 @@ def test_the_count_of_env_steps_goes_on_after_a_checkpoint(fit: Any) -> None:
     assert resumed.env_steps == 96
 
 
-def test_threads_are_as_before_after_fit(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_to: list[int] = []
+def test_the_number_of_threads_is_restored_after_fit(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.setattr(torch, "set_num_threads", calls.append)
     fit(PPO("CartPole-v1", num_envs=2, steps_per_batch=8, total_env_steps=16), limit_val_batches=0)
-    assert (set_to[0], set_to[-1]) == (1, 3)
+    assert (calls[0], calls[-1]) == (1, 3)
 
 
 def test_the_same_seed_gives_the_same_weights(fit: Any) -> None:
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_weights(fit: Any) -> None:
     assert all(torch.equal(one, other) for one, other in zip(trained(), trained(), strict=True))
 
 
-def test_weights_of_a_demo_leave_torch_s_generator_alone() -> None:
+def test_initialization_leaves_the_global_generator_alone() -> None:
     state = torch.get_rng_state()
     PPO("CartPole-v1", num_envs=1)
     assert torch.equal(torch.get_rng_state(), state)

@@ -1,4 +1,4 @@
-"""``rlwandb embed`` as it is typed."""
+"""``rlwandb embed`` as a command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlwandb_callbacks.maps import command
 DATA = Path(__file__).parents[1] / "data"
 
 
-def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rlwandb_callbacks.cli", "embed", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     return subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
@@ -29,19 +29,19 @@ def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("cartpole_expert_minari_layout.hdf5", "49,527 transitions in 100 episodes"),
     ],
 )
-def test_the_real_data_sets_become_pictures(file: str, says: str) -> None:
+def test_real_data_sets_become_pictures_and_pages(file: str, says: str) -> None:
     pytest.importorskip("h5py")
-    done = typed(str(DATA / file), "--sample-size=400", "--out=pictures/map.png", "--html=map.html")
+    done = run_command(str(DATA / file), "--sample-size=400", "--out=pictures/map.png", "--html=map.html")
     assert done.returncode == 0, done.stderr
     assert says in done.stdout
-    assert "Shows:     400 of " in done.stdout
-    assert f"Picture:   {Path('pictures/map.png').resolve()}" in done.stdout
+    assert "Shows:        400 of " in done.stdout
+    assert f"Picture:      {Path('pictures/map.png').resolve()}" in done.stdout
     assert "Map of states: 100%" in done.stderr
     assert "Map of states with actions: 100%" in done.stderr
     with Image.open("pictures/map.png") as picture:
         assert picture.size == (1500, 1200)
         assert len(picture.convert("RGB").getcolors(2**24)) > 500
-    assert "const data =" in Path("map.html").read_text()
+    assert "Plotly.newPlot" in Path("map.html").read_text()
 
 
 def write_data() -> str:
@@ -58,62 +58,93 @@ def test_the_picture_is_named_after_the_data(capsys: pytest.CaptureFixture[str])
     assert "30 of 30 transitions" in capsys.readouterr().out
 
 
-def test_a_cache_is_used_if_one_is_named() -> None:
+def test_a_cache_is_used_if_it_is_set() -> None:
     for _ in range(2):
         assert command.main([write_data(), "--method=pca", "--cache=maps"]) == 0
     assert len(list(Path("maps").iterdir())) == 1
 
 
 @pytest.mark.parametrize("folder", ["few.npz", "few.npz/maps", "loop"])
-def test_a_cache_that_takes_no_maps_is_told_before_the_work(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("loop").symlink_to("loop")  # nobody, root included, can open it
+def test_an_unwritable_cache_is_an_error_before_any_work(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("loop").symlink_to("loop")  # cannot be opened, not even by root
     assert command.main([write_data(), "--method=pca", f"--cache={folder}"]) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith(f"rlwandb embed: --cache is '{folder}', where no file can be written")
-    assert "Data set:" not in said.out
+    output = capsys.readouterr()
+    assert output.err.startswith(f"rlwandb embed: --cache is '{folder}', where no file can be written")
+    assert "Data set:" not in output.out
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["nowhere.npz"], ["nowhere.npz does not exist"]),
-        (["few.npz", "--method=umap"], ["'umap'", "'tsne', 'pca'"]),
+        (["few.npz", "--method=umap"], ["'umap'", "'tsne'", "'pca'"]),
         (["few.npz", "--sample-size=0"], ["sample_size is 0", "≥ 1"]),
         (["few.npz", "--format=d4rl"], ["few.npz"]),
-        (["few.npz", "--out=few.xyz"], ["few.xyz", ".png"]),
+        (["few.npz", "--out=few"], ["'few'", ".png", ".gif"]),
+        (["few.npz", "--out=few.xyz"], ["few.xyz", ".png", ".gif"]),
+        (["few.npz", "--out=few.xbm"], ["few.xbm", ".png", ".gif"]),  # Pillow writes it only without colors
         (["few.npz", "--out=."], ["is a folder"]),
         (["few.npz", "--html=."], ["is a folder"]),
         (["few.npz", "--out=one.png", "--html=one.png"], ["are both 'one.png'"]),
     ],
 )
-def test_what_is_wrong_is_one_line(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     write_data()
     assert command.main(arguments) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("rlwandb embed: ")
-    assert all(word in said for word in words)
+    output = capsys.readouterr()
+    assert output.err.startswith("rlwandb embed: ")
+    assert output.err.count("\n") == 1
+    assert all(word in output.err for word in words)
+    assert "Data set:" not in output.out  # before any work
 
 
 @pytest.mark.parametrize("option", ["--out", "--html"])
-def test_a_place_that_cannot_be_written_to_is_told_before_the_work(
-    option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("loop.png").symlink_to("loop.png")  # nobody, root included, can open it
+def test_an_unwritable_output_is_an_error_before_any_work(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("loop.png").symlink_to("loop.png")  # cannot be opened, not even by root
     assert command.main([write_data(), "--method=pca", f"{option}=loop.png"]) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("rlwandb embed: ")
-    assert "loop.png" in said.err
-    assert "Data set:" not in said.out
+    output = capsys.readouterr()
+    assert output.err.startswith("rlwandb embed: ")
+    assert "loop.png" in output.err
+    assert "Data set:" not in output.out
 
 
-def test_a_file_that_is_there_is_kept_where_the_data_are_wrong() -> None:
+def test_html_without_plotly_is_an_error_before_any_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlwandb_callbacks.maps.html_page.find_spec", lambda name: None)
+    assert command.main([write_data(), "--method=pca", "--html=map.html"]) == 2
+    output = capsys.readouterr()
+    assert 'pip install "rlwandb-callbacks[interactive]"' in output.err
+    assert "Data set:" not in output.out
+    assert command.main(["few.npz", "--method=pca"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("suffix", "image_format"),
+    [(".jpg", "JPEG"), (".webp", "WEBP"), (".tiff", "TIFF"), (".PNG", "PNG"), (".gif", "GIF"), (".BMP", "BMP")],
+)
+def test_the_suffix_decides_the_format_of_the_picture(suffix: str, image_format: str) -> None:
+    assert command.main([write_data(), "--method=pca", f"--out=map{suffix}"]) == 0
+    with Image.open(f"map{suffix}") as picture:
+        assert picture.format == image_format
+        assert picture.size == (1500, 1200)
+        assert len(picture.convert("RGB").getcolors(2**24)) > 100
+
+
+@pytest.mark.parametrize("suffix", [".pdf", ".svg"])
+def test_pictures_can_be_vector_graphics(suffix: str) -> None:
+    assert command.main([write_data(), "--method=pca", f"--out=map{suffix}"]) == 0
+    assert {".pdf": b"%PDF", ".svg": b"<svg"}[suffix] in Path(f"map{suffix}").read_bytes()[:2_000]
+
+
+def test_an_existing_file_is_kept_if_the_data_are_wrong() -> None:
     Path("map.png").write_bytes(b"precious")
     assert command.main(["nowhere.npz", "--out=map.png", "--html=map.html"]) == 2
     assert Path("map.png").read_bytes() == b"precious"
     assert not Path("map.html").exists()
 
 
-def test_lightning_is_not_needed_for_a_picture() -> None:
+def test_neither_lightning_nor_wandb_is_imported() -> None:
     loaded = "any('lightning' in name or name == 'wandb' for name in sys.modules)"
     code = f"import sys, rlwandb_callbacks.maps.command; print({loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

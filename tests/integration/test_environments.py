@@ -1,4 +1,4 @@
-"""Environments that people bring, each played by a policy inside a real training."""
+"""Environments of many kinds, each played by a policy in a training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLIPS = {"video/best", "video/best_sheet", "video/worst", "video/worst_sheet"}
 def evaluated(
     fit: Any, policy: Any, module: Any = None, *, videos: dict[str, Any] | None = None, **evaluation: Any
 ) -> dict[str, Any]:
-    """Trains a little and gives the row of the evaluation; any trouble is an error."""
+    """Trains a few steps and returns the row of the evaluation; errors are raised."""
     tracker = MemoryTracker()
     settings = {"policy": policy, "episodes": 2, "max_steps": 6, **evaluation}
     cfg = {"on_error": "raise", "action_logger": True, "evaluation": settings, "videos": videos or {}}
@@ -32,9 +32,9 @@ def evaluated(
 
 
 class ReachEnv(gym.Env[Any, Any]):
-    """Goal-conditioned: step towards a goal that the seed draws; the observation is a dict of three boxes."""
+    """Goal-conditioned environment: the seed sets the goal; the observation is a dict of three boxes."""
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # gymnasium's own form
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # as in Gymnasium
 
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
@@ -62,7 +62,7 @@ class ReachEnv(gym.Env[Any, Any]):
 
 
 class ShiftedEnv(CorridorEnv):
-    """Its actions are 5 and 6."""
+    """Environment with the actions 5 and 6."""
 
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(render_mode)
@@ -74,42 +74,42 @@ class ShiftedEnv(CorridorEnv):
 
 
 class UnboundedEnv(PointEnv):
-    """Takes any real number."""
+    """Environment with an unbounded action."""
 
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(render_mode)
         self.action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
 
-def flat(seen: torch.Tensor) -> torch.Tensor:
-    assert (seen.dtype, seen.shape[1:]) == (torch.float32, (4,))
-    return torch.stack([-seen[:, 2], seen[:, 2]], dim=1)
+def flat(observations: torch.Tensor) -> torch.Tensor:
+    assert (observations.dtype, observations.shape[1:]) == (torch.float32, (4,))
+    return torch.stack([-observations[:, 2], observations[:, 2]], dim=1)
 
 
-def image(seen: torch.Tensor) -> torch.Tensor:
-    assert (seen.dtype, seen.shape[1:]) == (torch.uint8, (96, 96, 3))
-    return torch.stack([seen.float().mean(dim=(1, 2, 3)) / 255, *torch.ones(2, len(seen)) * 0.1], dim=1)
+def image(observations: torch.Tensor) -> torch.Tensor:
+    assert (observations.dtype, observations.shape[1:]) == (torch.uint8, (96, 96, 3))
+    return torch.stack([observations.float().mean(dim=(1, 2, 3)) / 255, *torch.ones(2, len(observations)) * 0.1], dim=1)
 
 
-def discrete(seen: torch.Tensor) -> torch.Tensor:
-    assert (seen.dtype, seen.shape[1:]) == (torch.int64, ())
-    return torch.nn.functional.one_hot(seen % 4, 4).float()
+def discrete(observations: torch.Tensor) -> torch.Tensor:
+    assert (observations.dtype, observations.shape[1:]) == (torch.int64, ())
+    return torch.nn.functional.one_hot(observations % 4, 4).float()
 
 
-def table(seen: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    total, dealer, ace = seen
-    assert {part.shape for part in seen} == {total.shape}
+def table(observations: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    total, dealer, ace = observations
+    assert {part.shape for part in observations} == {total.shape}
     return torch.stack([(total >= 17).float(), (total < 17).float()], dim=1) + dealer[:, None] * 0 + ace[:, None] * 0
 
 
-def towards(seen: dict[str, torch.Tensor]) -> torch.Tensor:
-    assert all(batch.dtype == torch.float32 for batch in seen.values())
-    assert seen["observation"].shape[1:] == (1,)
-    return torch.clamp(seen["desired_goal"] - seen["achieved_goal"], -1, 1)
+def towards(observations: dict[str, torch.Tensor]) -> torch.Tensor:
+    assert all(batch.dtype == torch.float32 for batch in observations.values())
+    assert observations["observation"].shape[1:] == (1,)
+    return torch.clamp(observations["desired_goal"] - observations["achieved_goal"], -1, 1)
 
 
-def steering(seen: torch.Tensor) -> torch.distributions.Normal:
-    return torch.distributions.Normal(-seen[:, -1:], 0.3)
+def steering(observations: torch.Tensor) -> torch.distributions.Normal:
+    return torch.distributions.Normal(-observations[:, -1:], 0.3)
 
 
 @pytest.mark.parametrize(
@@ -120,31 +120,31 @@ def steering(seen: torch.Tensor) -> torch.distributions.Normal:
         ("FrozenLake-v1", {"is_slippery": True}, discrete),
         ("Blackjack-v1", {}, table),
         (ReachEnv, {}, towards),
-        (ShiftedEnv, {}, lambda seen: torch.tensor([[0.0, 1.0]]).expand(len(seen), 2)),
+        (ShiftedEnv, {}, lambda observations: torch.tensor([[0.0, 1.0]]).expand(len(observations), 2)),
         ("Pendulum-v1", {"g": 9.81}, steering),
         (UnboundedEnv, {}, steering),
     ],
     ids=["Box", "image", "Discrete", "Tuple", "Dict", "Discrete with start", "bounded", "unbounded"],
 )
-def test_any_space_is_played_logged_and_shown(fit: Any, env: Any, kwargs: dict[str, Any], policy: Any) -> None:
+def test_any_space_is_played_logged_and_recorded(fit: Any, env: Any, kwargs: dict[str, Any], policy: Any) -> None:
     row = evaluated(fit, policy, env=env, env_kwargs=kwargs)
     assert row.keys() >= CLIPS
     assert np.isfinite(row["eval/return_mean"])
     assert row["eval/length_mean"] >= 1
 
 
-def test_the_goal_is_reached_by_what_the_dict_tells(fit: Any) -> None:
+def test_goal_of_a_dict_observation_is_reached(fit: Any) -> None:
     row = evaluated(fit, towards, env=ReachEnv, episodes=5)
     assert row["eval/success_rate"] == 1.0
 
 
-def test_actions_that_start_elsewhere_reach_the_env(fit: Any) -> None:
-    row = evaluated(fit, lambda seen: torch.tensor([[0.0, 1.0]]).expand(len(seen), 2), env=ShiftedEnv)
+def test_actions_of_a_space_with_a_start(fit: Any) -> None:
+    row = evaluated(fit, lambda observations: torch.tensor([[0.0, 1.0]]).expand(len(observations), 2), env=ShiftedEnv)
     assert (row["eval/return_mean"], row["policy/action_histogram"].counts.tolist()) == (2.5, [0, 5])
 
 
 class Owner(TinyValidatedQ):
-    """Holds environments, and what makes them."""
+    """Module with environments and a method that makes one."""
 
     def __init__(self, env_id: str = "CartPole-v1", pole: float = 0.5) -> None:
         super().__init__(batches=1)
@@ -159,7 +159,7 @@ class Owner(TinyValidatedQ):
 
 
 @pytest.mark.parametrize(("path", "length"), [("self.hparams.env_id", 6.0), ("self.make_env", 5.0), ("self.env", 3.0)])
-def test_an_attribute_of_the_module_says_which_env(fit: Any, path: str, length: float) -> None:
+def test_environment_from_an_attribute_of_the_module(fit: Any, path: str, length: float) -> None:
     module = Owner()
     state, generator = module.env.unwrapped.state.copy(), str(module.env.unwrapped.np_random.bit_generator.state)
     row = evaluated(fit, flat, module, env=path)
@@ -169,13 +169,13 @@ def test_an_attribute_of_the_module_says_which_env(fit: Any, path: str, length: 
     assert str(module.env.unwrapped.np_random.bit_generator.state) == generator
 
 
-def test_an_attribute_that_the_module_lacks_ends_it_before_training(fit: Any) -> None:
+def test_missing_attribute_raises_before_training(fit: Any) -> None:
     with pytest.raises(ValueError, match=r"Owner has no 'env_idd'.*Did you mean|TinyValidatedQ has no 'env_idd'"):
         evaluated(fit, flat, Owner(), env="self.env_idd")
 
 
 class Walker(TinyValidatedQ):
-    """Trains in a normalized vector, as PPO on continuous control does."""
+    """Module with a normalized training vector, as for PPO on continuous control."""
 
     def __init__(self) -> None:
         super().__init__(batches=1)
@@ -185,11 +185,11 @@ class Walker(TinyValidatedQ):
         self.envs.reset(seed=0)
         for _ in range(50):
             self.envs.step(self.envs.action_space.sample())
-        self.seen: list[torch.Tensor] = []
+        self.observations: list[torch.Tensor] = []
 
-    def policy(self, seen: torch.Tensor) -> torch.distributions.Normal:
-        self.seen.append(seen)
-        return torch.distributions.Normal(-seen[:, :1] * 0, 0.3)
+    def policy(self, observations: torch.Tensor) -> torch.distributions.Normal:
+        self.observations.append(observations)
+        return torch.distributions.Normal(-observations[:, :1] * 0, 0.3)
 
 
 def normalized(render_mode: str | None = None) -> gym.Env[Any, Any]:
@@ -198,7 +198,7 @@ def normalized(render_mode: str | None = None) -> gym.Env[Any, Any]:
 
 
 @pytest.mark.parametrize("env", [normalized, "Pendulum-v1"])
-def test_observations_are_normalised_as_in_training_and_returns_are_not(fit: Any, env: Any) -> None:
+def test_observations_are_normalized_as_in_training_and_returns_are_not(fit: Any, env: Any) -> None:
     module = Walker()
     rms = module.envs.env.obs_rms
     mean, variance, count = rms.mean.copy(), rms.var.copy(), rms.count
@@ -210,7 +210,7 @@ def test_observations_are_normalised_as_in_training_and_returns_are_not(fit: Any
         row = evaluated(fit, "policy", module, env=env)
     plain = gym.make("Pendulum-v1")
     raw = np.stack([plain.reset(seed=seed)[0] for seed in (0, 1)])
-    first = next(seen for seen in module.seen if len(seen) == 2)
+    first = next(batch for batch in module.observations if len(batch) == 2)
     assert first.numpy() == pytest.approx((raw - mean) / np.sqrt(variance + 1e-8), abs=1e-4)
     assert (rms.count, rms.mean.tolist()) == (count, mean.tolist())
     plain.reset(seed=0)
@@ -220,7 +220,7 @@ def test_observations_are_normalised_as_in_training_and_returns_are_not(fit: Any
     assert row.keys() >= CLIPS
 
 
-def test_a_normalised_vector_of_the_module_is_played_frozen_and_its_videos_come_from_replay(fit: Any) -> None:
+def test_normalized_vector_of_the_module_is_played_with_frozen_statistics_and_replayed(fit: Any) -> None:
     module = Walker()
     rms = module.envs.env.obs_rms
     before = (rms.count, rms.mean.tolist(), module.envs.unwrapped.envs[0].unwrapped.state.tolist())
@@ -234,18 +234,18 @@ def test_a_normalised_vector_of_the_module_is_played_frozen_and_its_videos_come_
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_statistics_in_other_processes_are_warned_of_and_played_all_the_same(fit: Any) -> None:
+def test_statistics_in_subprocesses_warn(fit: Any) -> None:
     def make() -> Any:
         return gym.vector.AsyncVectorEnv([normalized] * 2)
 
     tracker = MemoryTracker()
     cfg = {"video_logger": False, "evaluation": {"env": make, "policy": steering, "episodes": 2, "max_steps": 3}}
-    with pytest.warns(UserWarning, match="normalize by running statistics in processes of their own"):
+    with pytest.warns(UserWarning, match="normalize observations with running statistics in subprocesses"):
         fit(Walker(), EvaluationCallback(cfg, tracker=tracker), num_sanity_val_steps=0)
     assert [row["eval/length_mean"] for row in tracker.by_update()] == [3.0]
 
 
-def test_statistics_that_are_nowhere_to_be_found_are_warned_of_and_played_all_the_same(fit: Any) -> None:
+def test_missing_training_statistics_warn_once(fit: Any) -> None:
     warning = "no attribute of TinyValidatedQ is a training environment"
     with pytest.warns(UserWarning, match=warning) as caught:
         row = evaluated(fit, steering, env=normalized)
@@ -253,11 +253,11 @@ def test_statistics_that_are_nowhere_to_be_found_are_warned_of_and_played_all_th
     assert np.isfinite(row["eval/return_mean"])
 
 
-def test_the_users_wish_to_leave_observations_alone_is_kept_to(fit: Any) -> None:
+def test_use_training_statistics_false_leaves_observations_unchanged(fit: Any) -> None:
     module = Walker()
     evaluated(fit, "policy", module, env="Pendulum-v1", use_training_statistics=False)
     raw = np.stack([gym.make("Pendulum-v1").reset(seed=seed)[0] for seed in (0, 1)])
-    assert np.allclose(next(seen for seen in module.seen if len(seen) == 2), raw)
+    assert np.allclose(next(batch for batch in module.observations if len(batch) == 2), raw)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_the_users_wish_to_leave_observations_alone_is_kept_to(fit: Any) -> None
         ("tests_of_choice:first_and_last", ["first", "last"]),
     ],
 )
-def test_other_episodes_than_the_best_can_be_shown(
+def test_videos_of_selected_episodes(
     fit: Any, select: Any, names: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "tests_of_choice.py").write_text(
@@ -282,12 +282,14 @@ def test_other_episodes_than_the_best_can_be_shown(
     ]
 
 
-def rightwards(seen: torch.Tensor) -> torch.Tensor:
-    return torch.ones(len(seen), dtype=torch.int64)
+def rightwards(observations: torch.Tensor) -> torch.Tensor:
+    return torch.ones(len(observations), dtype=torch.int64)
 
 
-def test_numbers_of_info_are_curves(fit: Any) -> None:
-    row = evaluated(fit, lambda seen: torch.zeros(len(seen), 6), env="HalfCheetah-v5", env_kwargs={}, max_steps=2)
+def test_numbers_in_info_are_logged(fit: Any) -> None:
+    row = evaluated(
+        fit, lambda observations: torch.zeros(len(observations), 6), env="HalfCheetah-v5", env_kwargs={}, max_steps=2
+    )
     assert {key for key in row if key.startswith("eval/info_")} >= {
         "eval/info_x_position_mean",
         "eval/info_x_position_last",
@@ -299,7 +301,7 @@ def test_numbers_of_info_are_curves(fit: Any) -> None:
 
 
 @pytest.mark.parametrize(("keys", "expected"), [([], set()), (["lives"], {"lives_mean", "lives_last"})])
-def test_only_the_keys_that_are_asked_for(fit: Any, keys: list[str], expected: set[str]) -> None:
+def test_only_info_keys_are_logged(fit: Any, keys: list[str], expected: set[str]) -> None:
     class Living(CorridorEnv):
         def step(self, action: Any) -> Any:
             *others, info = super().step(action)
@@ -310,19 +312,19 @@ def test_only_the_keys_that_are_asked_for(fit: Any, keys: list[str], expected: s
 
 
 class OddEnv(PointEnv):
-    """Has no time limit, and pictures of odd and changing kinds in a list."""
+    """Environment without time limit that renders lists of frames with odd sizes."""
 
     def step(self, action: Any) -> Any:
         observation, reward, *_ = super().step(action)
         return observation, reward, False, False, {}
 
     def render(self) -> Any:
-        picture = np.full((31, 45, 3), 200, np.uint8)
-        picture[:, : 5 * self._steps] = (255, 0, 0)
-        return [np.zeros((7, 7, 3), np.uint8), picture] if self.render_mode else None
+        frame = np.full((31, 45, 3), 200, np.uint8)
+        frame[:, : 5 * self._steps] = (255, 0, 0)
+        return [np.zeros((7, 7, 3), np.uint8), frame] if self.render_mode else None
 
 
-def test_an_env_without_limit_and_with_odd_pictures_gives_videos(fit: Any, decode: Any) -> None:
+def test_videos_of_an_environment_without_time_limit_and_with_odd_frame_sizes(fit: Any, decode: Any) -> None:
     row = evaluated(fit, steering, env=OddEnv)
     assert "cut at 6 steps" in row["video/best"].caption
     meta, frames = decode(row["video/best"].path)
@@ -333,16 +335,16 @@ def test_an_env_without_limit_and_with_odd_pictures_gives_videos(fit: Any, decod
     assert red[-1] > red[0] + 100
 
 
-class NothingShown(PointEnv):
-    """Draws nothing."""
+class NoFrameEnv(PointEnv):
+    """Environment whose render() returns None."""
 
     def render(self) -> None:
         return None
 
 
-def test_an_env_that_draws_nothing_is_warned_of_once_and_its_numbers_are_logged(fit: Any) -> None:
-    callback = WandbRLCallback({"evaluation": {"env": NothingShown, "policy": steering, "episodes": 2}})
-    with pytest.warns(UserWarning, match=r"Making videos failed.*its render\(\) gave nothing"):
+def test_environment_without_frames_warns_once_and_is_logged(fit: Any) -> None:
+    callback = WandbRLCallback({"evaluation": {"env": NoFrameEnv, "policy": steering, "episodes": 2}})
+    with pytest.warns(UserWarning, match=r"Making videos failed.*its render\(\) returned None"):
         fit(TinyValidatedQ(batches=4), callback, val_check_interval=2, num_sanity_val_steps=0)
     run = read_offline_run(callback.run_folder)
     assert len(run.column("eval/return_mean")) == 2
@@ -350,7 +352,7 @@ def test_an_env_that_draws_nothing_is_warned_of_once_and_its_numbers_are_logged(
 
 
 @pytest.mark.parametrize("mode", list(gym.vector.AutoresetMode))
-def test_a_vector_of_the_user_is_played_in_training(fit: Any, mode: gym.vector.AutoresetMode) -> None:
+def test_vector_environment_is_played_in_training(fit: Any, mode: gym.vector.AutoresetMode) -> None:
     def make(render_mode: str | None = None) -> Any:
         return gym.vector.SyncVectorEnv([lambda: CorridorEnv(render_mode)] * 2, autoreset_mode=mode)
 
@@ -360,7 +362,7 @@ def test_a_vector_of_the_user_is_played_in_training(fit: Any, mode: gym.vector.A
 
 
 class LooseEnv(CorridorEnv):
-    """Observes what has no fixed size, three times over."""
+    """Environment with observations of variable size."""
 
     def __init__(self, space: spaces.Space[Any], render_mode: str | None = None) -> None:
         super().__init__(render_mode)
@@ -385,13 +387,16 @@ BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
     ids=["sequence", "stacked", "graph", "text"],
 )
 @pytest.mark.parametrize("count", [1, 4])
-def test_observations_without_a_size_come_as_one_for_each_environment(
+def test_observations_of_variable_size_are_passed_one_per_environment(
     fit: Any, space: Any, is_one: Any, count: int
 ) -> None:
-    def policy(seen: tuple[Any, ...]) -> torch.Tensor:
-        assert all(map(is_one, seen))
-        return torch.tensor([[0.0, 1.0]]).expand(len(seen), 2)
+    def policy(observations: tuple[Any, ...]) -> torch.Tensor:
+        assert all(map(is_one, observations))
+        return torch.tensor([[0.0, 1.0]]).expand(len(observations), 2)
 
-    for whole, ask in ((space, policy), (spaces.Dict(part=space), lambda seen: policy(seen["part"]))):
-        row = evaluated(fit, ask, env=partial(LooseEnv, whole), episodes=count)
+    for whole, any_policy in (
+        (space, policy),
+        (spaces.Dict(part=space), lambda observations: policy(observations["part"])),
+    ):
+        row = evaluated(fit, any_policy, env=partial(LooseEnv, whole), episodes=count)
         assert row["eval/length_mean"] == np.mean([2 + seed % 5 for seed in range(count)])

@@ -405,5 +405,5 @@ def test_a_run_that_the_user_finishes_early_is_no_end_of_training(fit: Any) -> N
 
 
 def test_a_policy_without_an_env_is_pointed_out(fit: Any) -> None:
-    with pytest.warns(UserWarning, match="nothing is played"):
+    with pytest.warns(UserWarning, match="no episodes are played"):
         fit(TinyValidatedQ(), EvaluationCallback(policy="q_network", tracker=MemoryTracker()))

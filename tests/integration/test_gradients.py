@@ -42,7 +42,7 @@ TRAINED = {"q_network.0.weight", "q_network.0.bias", "q_network.2.weight", "q_ne
 
 
 @both_methods
-def test_histograms_of_what_trains_appear_although_forward_is_never_called(fit: Any, method: str) -> None:
+def test_trained_parameters_have_histograms_although_forward_is_never_called(fit: Any, method: str) -> None:
     run = logged(fit, TinyQ(batches=8), {"method": method})
     assert keys_below(run, "gradients/") == TRAINED
     assert keys_below(run, "parameters/") == TRAINED
@@ -52,21 +52,21 @@ def test_histograms_of_what_trains_appear_although_forward_is_never_called(fit: 
 
 
 class Known(TinyQ):
-    """The gradient of one bias is that of the batch's number."""
+    """The gradient of one bias is the number of the batch."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return {"loss": (self.q_network[2].bias * float(batch_idx + 1)).sum()}
 
 
 @both_methods
-def test_a_gradient_histogram_is_that_of_its_own_batch(fit: Any, method: str) -> None:
+def test_a_gradient_histogram_belongs_to_the_batch_of_its_row(fit: Any, method: str) -> None:
     run = logged(fit, Known(batches=4), {"log": "gradients", "method": method})
     assert [value["bins"] for value in run.column("gradients/q_network.2.bias")] == [[2.0, 2.0], [4.0, 4.0]]
     assert not keys_below(run, "parameters/")
 
 
 @both_methods
-def test_a_parameter_histogram_counts_all_elements_between_their_extremes(fit: Any, method: str) -> None:
+def test_a_parameter_histogram_has_all_elements_from_smallest_to_largest(fit: Any, method: str) -> None:
     module = TinyQ(batches=2)
     run = logged(fit, module, {"log": "parameters", "method": method})
     weight = module.q_network[0].weight.detach()
@@ -79,13 +79,13 @@ def test_a_parameter_histogram_counts_all_elements_between_their_extremes(fit: A
 
 
 @both_methods
-def test_both_networks_under_manual_optimisation(fit: Any, method: str) -> None:
+def test_both_networks_have_histograms_under_manual_optimization(fit: Any, method: str) -> None:
     run = logged(fit, TinyActorCritic(batches=4), {"method": method})
     assert {name.split(".")[0] for name in keys_below(run, "gradients/")} == {"actor", "critic"}
 
 
 @both_methods
-def test_names_are_the_same_in_the_second_run_of_a_process_and_for_compiled_networks(fit: Any, method: str) -> None:
+def test_keys_are_the_same_in_a_second_run_and_for_compiled_networks(fit: Any, method: str) -> None:
     logged(fit, TinyQ(batches=2), {"method": method})
     module = TinyQ(batches=2)
     module.q_network = torch.compile(module.q_network, backend="eager")  # type: ignore[assignment]  # a compiled module
@@ -100,7 +100,7 @@ def test_the_graph_is_logged_once(fit: Any, method: str) -> None:
 
 
 @both_methods
-def test_gradients_that_are_nan_are_no_error(fit: Any, method: str) -> None:
+def test_nan_gradients_are_not_an_error(fit: Any, method: str) -> None:
     class NaN(TinyQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return {"loss": self.q_network(batch[0]).mean() * float("nan")}
@@ -109,7 +109,7 @@ def test_gradients_that_are_nan_are_no_error(fit: Any, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["watch"])
-def test_a_watch_of_the_user_stays_and_is_no_end_of_training(fit: Any, method: str) -> None:
+def test_wandb_watch_by_the_user_stays_and_does_not_end_training(fit: Any, method: str) -> None:
     module = TinyQ(batches=2)
     run = wandb.init()
     run.watch(module, log="gradients", log_freq=1, idx=0)
@@ -123,7 +123,7 @@ def test_a_watch_of_the_user_stays_and_is_no_end_of_training(fit: Any, method: s
     )
 
 
-def test_a_watch_of_the_user_and_fused_gradients_go_together(fit: Any) -> None:
+def test_wandb_watch_by_the_user_works_beside_fused_gradients(fit: Any) -> None:
     module = TinyQ(batches=4)
     run = wandb.init()
     run.watch(module, log="gradients", log_freq=1, idx=0)
@@ -138,7 +138,7 @@ def test_a_watch_of_the_user_and_fused_gradients_go_together(fit: Any) -> None:
 
 
 class Convolutional(TinyQ):
-    """Layers of several kinds, a tied and a frozen parameter; trains q_network like the others."""
+    """Layers of several kinds, with tied, sparse and frozen parameters."""
 
     def __init__(self, batches: int = 6) -> None:
         super().__init__(batches)
@@ -163,7 +163,7 @@ class Convolutional(TinyQ):
 
 
 class Watching(GradientsCallback):
-    """What W&B itself gives, and a row for each of its events."""
+    """Calls ``wandb.watch`` on the whole module."""
 
     def _start_watching(self, trainer: Any, pl_module: Any, *, gradients: bool) -> None:
         self.session.run.watch(pl_module, log="gradients", log_freq=self.cfg.gradients.log_freq, idx=0)
@@ -172,7 +172,7 @@ class Watching(GradientsCallback):
         self.session.run.unwatch(pl_module)
 
 
-def test_keys_bins_and_steps_are_exactly_those_of_wandb_watch(fit: Any) -> None:
+def test_keys_bins_and_steps_equal_those_of_wandb_watch(fit: Any) -> None:
     def histograms(kind: type[GradientsCallback], method: str) -> list[dict[str, Any]]:
         gradients = {"log": "gradients", "log_freq": 2, "method": method}
         fit(Convolutional(), kind({"on_error": "raise", "gradients": gradients}))
@@ -181,36 +181,36 @@ def test_keys_bins_and_steps_are_exactly_those_of_wandb_watch(fit: Any) -> None:
         history = read_offline_run("wandb").history
         return [{key: value for key, value in row.items() if key.startswith(kept)} for row in history]
 
-    ours, theirs = histograms(GradientsCallback, "fused"), histograms(Watching, "watch")
-    assert {key for row in theirs for key in row} > {"gradients/embedding.weight", "gradients/log_alpha"}
-    assert "gradients/frozen.weight" not in ours[0]
-    assert [row["trainer/global_step"] for row in ours] == [1, 3, 5]
-    assert ours == theirs
+    fused, watched = histograms(GradientsCallback, "fused"), histograms(Watching, "watch")
+    assert {key for row in watched for key in row} > {"gradients/embedding.weight", "gradients/log_alpha"}
+    assert "gradients/frozen.weight" not in fused[0]
+    assert [row["trainer/global_step"] for row in fused] == [1, 3, 5]
+    assert fused == watched
 
 
-def test_parameters_are_exactly_those_of_wandb_watch(fit: Any) -> None:
+def test_parameter_histograms_equal_those_of_wandb_watch(fit: Any) -> None:
     module = TinyQ(batches=2)
-    ours = logged(fit, module, {"log": "parameters"}).history[0]
+    fused = logged(fit, module, {"log": "parameters"}).history[0]
     run = wandb.init()
     run.watch(module.q_network, log="parameters", log_freq=1, idx=0)
     module.q_network(torch.zeros(1, 2))
     run.log({"done": 1})
     run.unwatch(module.q_network)
     run.finish()
-    theirs = read_offline_run(Path(run.dir).parent).history[0]
-    watched = {f"parameters/q_network.{name}": theirs[f"parameters/{name}"] for name in module.q_network.state_dict()}
+    row = read_offline_run(Path(run.dir).parent).history[0]
+    watched = {f"parameters/q_network.{name}": row[f"parameters/{name}"] for name in module.q_network.state_dict()}
     assert watched.keys() == {f"parameters/{name}" for name in TRAINED}
-    assert {key: ours[key] for key in watched} == watched
+    assert {key: fused[key] for key in watched} == watched
 
 
-# What the fused method does beyond
+# The fused method only
 
 
 def bins_of(tracker: MemoryTracker, name: str) -> list[list[float]]:
     return [sorted(set(histogram.edges.tolist())) for histogram in tracker.column(f"gradients/{name}")]
 
 
-def test_gradients_are_those_that_the_optimizer_finds_accumulated_and_before_clipping(fit: Any) -> None:
+def test_gradients_are_accumulated_and_not_yet_clipped(fit: Any) -> None:
     tracker = rows_of(fit, Known(batches=4), accumulate_grad_batches=2, gradient_clip_val=0.01)
     assert bins_of(tracker, "q_network.2.bias") == [[1.5], [3.5]]  # the mean of the batches
     assert [row["time/updates"] for row in tracker.rows] == [1, 2]
@@ -223,7 +223,7 @@ def test_gradients_are_unscaled_under_mixed_precision(fit: Any) -> None:
     assert bins_of(tracker, "q_network.2.bias") == [[1.0], [2.0]]
 
 
-def test_of_several_updates_in_a_batch_the_last_one_counts(fit: Any) -> None:
+def test_the_last_of_several_updates_in_a_batch_is_logged(fit: Any) -> None:
     class ManySteps(TinyQ):
         def __init__(self) -> None:
             super().__init__(batches=2)
@@ -240,7 +240,7 @@ def test_of_several_updates_in_a_batch_the_last_one_counts(fit: Any) -> None:
 
 
 class Delayed(TinyActorCritic):
-    """Steps the actor in every second batch, and not in those in which a row is due."""
+    """Steps the actor in every second batch, never in one whose row is due."""
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         actor, critic = self.optimizers()  # type: ignore[misc, union-attr]  # a list of two
@@ -251,12 +251,12 @@ class Delayed(TinyActorCritic):
 
 
 @both_methods
-def test_an_actor_that_steps_between_rows_is_seen(fit: Any, method: str) -> None:
+def test_an_actor_that_steps_between_rows_is_logged(fit: Any, method: str) -> None:
     run = logged(fit, Delayed(batches=8), {"method": method, "log_freq": 4})
     assert {name.split(".")[0] for name in keys_below(run, "gradients/")} == {"actor", "critic"}
 
 
-def test_an_optimizer_that_missed_a_row_has_one_of_its_own_at_its_next_step(fit: Any) -> None:
+def test_an_optimizer_that_is_missing_in_a_row_has_one_at_its_next_step(fit: Any) -> None:
     tracker = rows_of(fit, Delayed(batches=9), {"log_freq": 4})
     steps = {
         key: [row["time/updates"] for row in tracker.rows if key in row]
@@ -265,7 +265,7 @@ def test_an_optimizer_that_missed_a_row_has_one_of_its_own_at_its_next_step(fit:
     assert list(steps.values()) == [[4, 8], [5, 9], [5, 9], [4, 8]]
 
 
-def test_optimizers_that_are_stepped_behind_lightnings_back_are_seen(fit: Any) -> None:
+def test_optimizers_without_lightnings_wrapper_are_logged(fit: Any) -> None:
     class Raw(TinyActorCritic):
         def optimizers(self, use_pl_optimizer: bool = True) -> Any:
             return super().optimizers(use_pl_optimizer=False)
@@ -274,7 +274,7 @@ def test_optimizers_that_are_stepped_behind_lightnings_back_are_seen(fit: Any) -
     assert len(tracker.column("gradients/actor.weight")) == len(tracker.column("gradients/critic.2.bias")) == 3
 
 
-def test_parameters_that_are_unfrozen_later_appear(fit: Any) -> None:
+def test_parameters_appear_when_they_are_unfrozen(fit: Any) -> None:
     class Unfreezes(Known):
         def __init__(self) -> None:
             super().__init__(batches=4)
@@ -292,13 +292,13 @@ def test_parameters_that_are_unfrozen_later_appear(fit: Any) -> None:
     assert len(tracker.column("gradients/q_network.2.weight")) == 4
 
 
-def test_norms_are_per_module_and_in_all_and_holes_are_counted(fit: Any) -> None:
-    class Holes(TinyQ):
+def test_norms_per_module_and_in_total_and_nonfinite_elements_are_logged(fit: Any) -> None:
+    class Nonfinite(TinyQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            holes = torch.tensor([1.0, float("nan" if batch_idx else 2.0)])
-            return {"loss": (self.q_network[2].bias * holes).sum() + 2 * self.q_network[0].bias[0]}
+            factors = torch.tensor([1.0, float("nan" if batch_idx else 2.0)])
+            return {"loss": (self.q_network[2].bias * factors).sum() + 2 * self.q_network[0].bias[0]}
 
-    tracker = rows_of(fit, Holes(batches=2))
+    tracker = rows_of(fit, Nonfinite(batches=2))
     first = {key: value for key, value in tracker.rows[0].items() if key.startswith("grad_norm/")}
     assert first == {
         "grad_norm/q_network.0": 2.0,
@@ -309,7 +309,7 @@ def test_norms_are_per_module_and_in_all_and_holes_are_counted(fit: Any) -> None
     assert tracker.column("gradients/q_network.2.bias")[1].counts.tolist() == [1]
 
 
-def test_a_sample_counts_fewer_elements_and_gives_the_same_keys(fit: Any) -> None:
+def test_a_sample_has_fewer_elements_and_the_same_keys(fit: Any) -> None:
     module = TinyQ(batches=2)
     whole, part = rows_of(fit, copy.deepcopy(module)), rows_of(fit, module, {"sample": 5})
     assert [row.keys() for row in whole.rows] == [row.keys() for row in part.rows]
@@ -317,8 +317,8 @@ def test_a_sample_counts_fewer_elements_and_gives_the_same_keys(fit: Any) -> Non
     assert part.column("grad_norm/total") == whole.column("grad_norm/total")
 
 
-class SlowSink(MemoryTracker):
-    """Takes its time, or fails."""
+class SlowTracker(MemoryTracker):
+    """Writes slowly, or fails to write gradients."""
 
     def __init__(self, *, fails: bool = False) -> None:
         super().__init__()
@@ -327,14 +327,14 @@ class SlowSink(MemoryTracker):
 
     def write(self, axes: Any, values: Any) -> None:
         if self.fails and "grad_norm/total" in values:
-            raise OSError("no room")
+            raise OSError("disk full")
         self.threads.add(threading.get_ident())
         time.sleep(0.02)
         super().write(axes, values)
 
 
-def test_rows_are_all_written_in_order_however_slow_the_sink_is(fit: Any) -> None:
-    tracker = SlowSink()
+def test_all_rows_are_written_in_order_by_a_slow_tracker(fit: Any) -> None:
+    tracker = SlowTracker()
     fit(TinyQ(batches=20), GradientsCallback({"gradients": {"log_freq": 1}, "on_error": "raise"}, tracker=tracker))
     assert [row["time/updates"] for row in tracker.rows] == list(range(1, 21))
     assert threading.get_ident() not in tracker.threads
@@ -348,33 +348,33 @@ def test_rows_before_an_exception_are_written(fit: Any) -> None:
                 raise RuntimeError("boom")
             return super().training_step(batch, batch_idx)
 
-    tracker = SlowSink()
+    tracker = SlowTracker()
     with pytest.raises(RuntimeError, match="boom"):
         fit(Stops(), GradientsCallback({"gradients": {"log_freq": 1}}, tracker=tracker))
     assert [row["time/updates"] for row in tracker.rows] == [1, 2, 3, 4, 5]
 
 
-def test_a_sink_that_fails_is_told_once_and_training_goes_on(fit: Any) -> None:
-    tracker = SlowSink(fails=True)
-    with pytest.warns(UserWarning, match="Logging gradients failed.*no room") as warnings:
+def test_a_tracker_that_fails_warns_once_and_training_continues(fit: Any) -> None:
+    tracker = SlowTracker(fails=True)
+    with pytest.warns(UserWarning, match="Logging gradients failed.*disk full") as warnings:
         trainer = fit(TinyQ(batches=6), GradientsCallback({"gradients": {"log_freq": 1}}, tracker=tracker))
     assert trainer.global_step == 6
-    assert len([warning for warning in warnings if "no room" in str(warning.message)]) == 1
-    with pytest.raises(OSError, match="no room"):
+    assert len([warning for warning in warnings if "disk full" in str(warning.message)]) == 1
+    with pytest.raises(OSError, match="disk full"):
         fit(
             TinyQ(),
-            GradientsCallback({"gradients": {"log_freq": 1}, "on_error": "raise"}, tracker=SlowSink(fails=True)),
+            GradientsCallback({"gradients": {"log_freq": 1}, "on_error": "raise"}, tracker=SlowTracker(fails=True)),
         )
 
 
-def test_a_sample_is_no_setting_of_wandb_watch() -> None:
-    with pytest.raises(ConfigError, match=r"gradients.sample is 10; allowed is null under method 'watch'"):
+def test_a_sample_is_rejected_for_wandb_watch() -> None:
+    with pytest.raises(ConfigError, match=r"gradients.sample is 10; it must be null if gradients.method is 'watch'"):
         GradientsCallback({"gradients": {"method": "watch", "sample": 10}})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("sample", [None, 8])
-def test_a_training_on_a_gpu_waits_for_nothing(fit: Any, sample: int | None) -> None:
+def test_training_on_a_gpu_is_not_synchronized(fit: Any, sample: int | None) -> None:
     class Strict(TinyQ):
         def on_train_batch_start(self, *_: Any) -> None:
             torch.cuda.set_sync_debug_mode("default")
@@ -398,7 +398,7 @@ def test_a_training_on_a_gpu_waits_for_nothing(fit: Any, sample: int | None) -> 
 
 
 class StopsAfter(pl.Callback):
-    """Saves a checkpoint in the middle of an epoch and stops there."""
+    """Saves a checkpoint within an epoch and stops there."""
 
     def __init__(self, batches: int) -> None:
         self._batches = batches
@@ -411,7 +411,7 @@ class StopsAfter(pl.Callback):
 
 @pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch ended")
 @pytest.mark.parametrize("stops_after", [3, 4, 6])
-def test_a_training_resumed_within_an_epoch_has_the_rows_of_one_that_never_stopped(fit: Any, stops_after: int) -> None:
+def test_a_training_resumed_within_an_epoch_has_the_rows_of_one_without_a_stop(fit: Any, stops_after: int) -> None:
     settings = {
         "on_error": "raise",
         "gradient_logger": True,

@@ -1,4 +1,4 @@
-"""Training metrics: their values, their names, and the axes of their rows."""
+"""Rows of training metrics: values, names and axes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rlwandb_callbacks.testing import (
 
 
 class Scripted(TinyQ):
-    """Returns what it is told, batch by batch."""
+    """Returns given outputs, batch by batch."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         super().__init__(batches=len(rows))
@@ -41,7 +41,7 @@ def rows_of(fit: Any, module: Any, config: dict[str, Any] | None = None, **optio
     return tracker.rows
 
 
-def test_tensors_are_averaged_and_q_values_get_their_range(fit: Any) -> None:
+def test_tensors_are_averaged_and_q_values_have_a_range(fit: Any) -> None:
     q_values = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
     (row,) = rows_of(fit, Scripted([{"q_values": q_values, "td_error": torch.tensor([1.0, -3.0]), "entropy": 0.5}]))
     assert (row["train/q_value"], row["train/q_value_min"], row["train/q_value_max"]) == (3.0, 1.0, 6.0)
@@ -51,18 +51,18 @@ def test_tensors_are_averaged_and_q_values_get_their_range(fit: Any) -> None:
 
 
 @pytest.mark.parametrize("alias", ["q_value", "q_values", "qf1_values", "Q1"])
-def test_aliases_mean_the_same_metric(fit: Any, alias: str) -> None:
+def test_aliases_of_the_q_value(fit: Any, alias: str) -> None:
     (row,) = rows_of(fit, Scripted([{alias: 2.0}]))
     assert row["train/q_value"] == 2.0
 
 
 @pytest.mark.parametrize("alias", ["target_q_value", "target q_value", "target_q"])
-def test_aliases_of_the_target(fit: Any, alias: str) -> None:
+def test_aliases_of_the_target_q_value(fit: Any, alias: str) -> None:
     (row,) = rows_of(fit, Scripted([{alias: 2.0}]))
     assert row["train/target_q_value"] == 2.0
 
 
-def test_a_row_holds_the_latest_value_of_each_metric_since_the_last_row(fit: Any) -> None:
+def test_a_row_has_the_latest_value_of_each_metric_since_the_previous_row(fit: Any) -> None:
     script = [{"td_error": 1.0}, {"td_error": 2.0, "entropy": 7.0}, {"td_error": 3.0}, {}]
     rows = rows_of(fit, Scripted(script), {"metrics": {"every_n_steps": 3}})
     assert [row["train/loss"] for row in rows] == [2.0, 3.0]
@@ -70,18 +70,18 @@ def test_a_row_holds_the_latest_value_of_each_metric_since_the_last_row(fit: Any
     assert "train/td_error" not in rows[1]
 
 
-def test_metric_list_narrows_and_adds(fit: Any) -> None:
+def test_metric_list_selects_known_and_adds_unknown_metrics(fit: Any) -> None:
     script = [{"q_values": 1.0, "reward_scale": torch.tensor(4.0), "entropy": 2.0}]
     (row,) = rows_of(fit, Scripted(script), {"metric_list": ["qf1_values", "reward_scale"]})
     assert {key for key in row if key.startswith("train/")} == {"train/q_value", "train/reward_scale"}
 
 
-def test_a_metric_that_never_comes_is_named_in_a_warning(fit: Any) -> None:
+def test_a_warning_names_metrics_that_were_never_found(fit: Any) -> None:
     with pytest.warns(UserWarning, match="metric_list names reward_scael"):
         rows_of(fit, Scripted([{}]), {"metric_list": ["loss", "reward_scael"]})
 
 
-def test_values_that_the_module_logs_itself_are_found(fit: Any) -> None:
+def test_values_that_the_module_logs_are_found(fit: Any) -> None:
     class Logs(TinyQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             self.log("losses/entropy", 0.25)
@@ -109,7 +109,7 @@ def test_grad_norm_is_that_of_the_accumulated_unclipped_gradient(fit: Any) -> No
     assert [row["train/grad_norm"] for row in rows] == [pytest.approx(5.0)]
 
 
-def test_learning_rates_of_every_optimizer_and_group_with_and_without_scheduler(fit: Any) -> None:
+def test_learning_rates_of_all_optimizers_and_groups_with_and_without_scheduler(fit: Any) -> None:
     class Groups(TinyActorCritic):
         def configure_optimizers(self) -> Any:
             groups = [{"params": self.actor.weight, "lr": 0.1}, {"params": self.actor.bias, "lr": 0.2}]
@@ -126,14 +126,14 @@ def test_learning_rates_of_every_optimizer_and_group_with_and_without_scheduler(
     assert [row["train/lr_critic"] for row in rows] == [0.01, 0.005]
 
 
-def test_axes_under_manual_optimisation_with_two_optimizers(fit: Any) -> None:
+def test_axes_under_manual_optimization_with_two_optimizers(fit: Any) -> None:
     rows = rows_of(fit, TinyActorCritic(batches=8), {"metrics": {"every_n_steps": 3}})
     assert [row["time/updates"] for row in rows] == [3, 6, 8]
     assert [row["trainer/global_step"] for row in rows] == [2, 5, 7]
     assert {"train/actor_loss", "train/critic_loss", "train/entropy", "train/grad_norm"} <= rows[0].keys()
 
 
-def test_updates_count_optimizer_steps_and_not_accumulating_batches(fit: Any) -> None:
+def test_updates_do_not_count_batches_that_only_accumulate(fit: Any) -> None:
     rows = rows_of(fit, TinyQ(batches=8), accumulate_grad_batches=4)
     assert [row["time/updates"] for row in rows] == [1, 2]
     assert [row["trainer/global_step"] for row in rows] == [0, 1]
@@ -158,7 +158,7 @@ def test_env_steps_are_read_from_the_module_or_left_out(fit: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 @pytest.mark.parametrize("returned", [None, "tensor"])
-def test_training_steps_that_return_no_mapping(fit: Any, returned: Any) -> None:
+def test_training_steps_that_return_a_tensor_or_nothing(fit: Any, returned: Any) -> None:
     class Bare(TinyQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return None if returned is None else self.q_network(batch[0]).mean()
@@ -167,19 +167,19 @@ def test_training_steps_that_return_no_mapping(fit: Any, returned: Any) -> None:
     assert all(row["train/lr"] == 0.01 for row in rows)
 
 
-def test_values_that_are_no_numbers_are_passed_over(fit: Any) -> None:
+def test_values_without_numbers_are_left_out(fit: Any) -> None:
     (row,) = rows_of(fit, Scripted([{"td_error": "high", "entropy": torch.empty(0), "q_value": [1.0, 3.0]}]))
     assert "train/td_error" not in row
     assert "train/entropy" not in row
     assert row["train/q_value"] == 2.0
 
 
-def test_a_loss_that_is_not_finite_is_logged_as_it_is(fit: Any) -> None:
+def test_nan_is_logged(fit: Any) -> None:
     (row,) = rows_of(fit, Scripted([{"td_error": torch.tensor(float("nan"))}]))
     assert row["train/td_error"] != row["train/td_error"]
 
 
-def test_rows_go_on_where_a_checkpoint_stopped(fit: Any) -> None:
+def test_rows_continue_after_a_checkpoint(fit: Any) -> None:
     tracker = MemoryTracker()
     module = TinyQ(batches=4)
 
@@ -193,7 +193,7 @@ def test_rows_go_on_where_a_checkpoint_stopped(fit: Any) -> None:
     assert [row["trainer/global_step"] for row in tracker.rows] == [1, 3, 5, 7]
 
 
-def test_a_checkpoint_of_a_training_without_us_gives_lightnings_own_count(fit: Any) -> None:
+def test_updates_continue_from_a_checkpoint_without_this_callback(fit: Any) -> None:
     trainer = fit(TinyQ(batches=4))
     trainer.save_checkpoint("bare.ckpt")
     tracker = MemoryTracker()
@@ -203,7 +203,7 @@ def test_a_checkpoint_of_a_training_without_us_gives_lightnings_own_count(fit: A
 
 
 @pytest.mark.parametrize("is_group", [True, False], ids=["as one", "as parts"])
-def test_numbers_of_an_evaluation_are_no_training_metrics(fit: Any, is_group: bool) -> None:
+def test_evaluation_metrics_are_not_training_metrics(fit: Any, is_group: bool) -> None:
     class Explores(TinyValidatedQ):
         def policy(self, observations: torch.Tensor) -> torch.distributions.Categorical:
             return torch.distributions.Categorical(logits=torch.zeros(len(observations), 2))
@@ -218,7 +218,7 @@ def test_numbers_of_an_evaluation_are_no_training_metrics(fit: Any, is_group: bo
     assert not tracker.column("train/entropy")
 
 
-def test_a_module_that_returns_nothing_and_logs_itself_has_its_last_row(fit: Any) -> None:
+def test_the_last_row_has_values_that_only_the_module_logs(fit: Any) -> None:
     class Logs(TinyActorCritic):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             self.log("entropy", 0.5)
@@ -228,7 +228,7 @@ def test_a_module_that_returns_nothing_and_logs_itself_has_its_last_row(fit: Any
     assert [(row["time/updates"], row["train/entropy"]) for row in rows] == [(5, 0.5)]
 
 
-def test_grad_norm_is_that_of_one_step_however_many_a_batch_has(fit: Any) -> None:
+def test_grad_norm_is_that_of_one_step_if_a_batch_has_several(fit: Any) -> None:
     class ManySteps(TinyQ):
         def __init__(self) -> None:
             super().__init__(batches=1)
@@ -248,7 +248,7 @@ def test_grad_norm_is_that_of_one_step_however_many_a_batch_has(fit: Any) -> Non
     assert rows_of(fit, ManySteps())[0]["train/grad_norm"] == pytest.approx(5.0)
 
 
-def test_a_step_that_is_logged_for_epochs_is_no_axis_of_batches(fit: Any) -> None:
+def test_a_step_that_is_logged_per_epoch_is_not_the_axis_of_batches(fit: Any) -> None:
     class EpochStep(TinyQ):
         def on_train_epoch_end(self) -> None:
             self.log("step", float(self.current_epoch))
@@ -257,7 +257,7 @@ def test_a_step_that_is_logged_for_epochs_is_no_axis_of_batches(fit: Any) -> Non
     assert [row["trainer/global_step"] for row in rows] == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_key_that_the_module_logs_per_epoch_stays_in_our_rows(fit: Any) -> None:
+def test_a_key_that_the_module_logs_per_epoch_is_also_in_rows_of_batches(fit: Any) -> None:
     class EpochLoss(TinyQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             outputs = super().training_step(batch, batch_idx)

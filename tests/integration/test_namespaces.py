@@ -1,4 +1,4 @@
-"""Both Lightnings, their command lines, and what an import costs; each in a process of its own."""
+"""Both Lightning packages, their command lines, and the modules that an import loads; each in a new process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     trainer.fit(Module())
     print("isinstance", isinstance(callback, pl.Callback), "best", checkpoint.best_model_score)
 """
-IMPORT_US = "from rlwandb_callbacks import WandbRLCallback"
+IMPORT_CALLBACK = "from rlwandb_callbacks import WandbRLCallback"
 
 
 def run(script: str, *arguments: str) -> str:
@@ -60,9 +60,9 @@ def run(script: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("lightning", ["import pytorch_lightning as pl", "import lightning.pytorch as pl"])
-@pytest.mark.parametrize("we_come_first", [True, False])
-def test_the_one_line_runs_in_both_lightnings_in_either_order_of_imports(lightning: str, we_come_first: bool) -> None:
-    order = (IMPORT_US, lightning) if we_come_first else (lightning, IMPORT_US)
+@pytest.mark.parametrize("imported_first", [True, False])
+def test_both_lightning_packages_work_in_either_import_order(lightning: str, imported_first: bool) -> None:
+    order = (IMPORT_CALLBACK, lightning) if imported_first else (lightning, IMPORT_CALLBACK)
     printed = run(SCRIPT.format(first=order[0], second=order[1], options=""))
     assert "isinstance True best tensor(" in printed
     run_file = read_offline_run("wandb")
@@ -71,9 +71,9 @@ def test_the_one_line_runs_in_both_lightnings_in_either_order_of_imports(lightni
     assert list(Path("video_qbert_dqn").rglob("*.mp4"))
 
 
-def test_under_ddp_there_is_one_run_and_every_rank_sees_the_numbers() -> None:
+def test_ddp_has_one_run_and_publishes_metrics_on_every_rank() -> None:
     options = "devices=2, strategy='ddp_spawn'"
-    run(SCRIPT.format(first="import pytorch_lightning as pl", second=IMPORT_US, options=options))
+    run(SCRIPT.format(first="import pytorch_lightning as pl", second=IMPORT_CALLBACK, options=options))
     assert len(list(Path("wandb").glob("offline-run-*"))) == 1
     run_file = read_offline_run("wandb")
     assert len(run_file.column("train/loss")) == 2
@@ -124,7 +124,7 @@ model:
 
 
 @pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
-def test_both_command_lines_take_the_callback(namespace: str) -> None:
+def test_both_command_lines_accept_the_callback(namespace: str) -> None:
     Path("train.yaml").write_text(
         YAML.replace("CartPole-v1", "rlwandb_callbacks.testing:CorridorEnv").replace("size: 4", "size: 2")
     )
@@ -140,7 +140,7 @@ def test_both_command_lines_take_the_callback(namespace: str) -> None:
     assert len(run_file.column("train/loss")) == 2
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
+def test_importing_the_package_loads_no_large_package() -> None:
     printed = run(
         "import sys, rlwandb_callbacks\n"
         "print([name for name in ('torch', 'pytorch_lightning', 'wandb', 'gymnasium', 'numpy') if name in sys.modules])"
@@ -148,9 +148,18 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert printed.strip() == "[]"
 
 
-def test_one_lightning_is_not_imported_for_the_sake_of_the_other() -> None:
+def test_only_one_lightning_package_is_imported() -> None:
     printed = run(
         "import sys, pytorch_lightning\nfrom rlwandb_callbacks import WandbRLCallback\n"
         "print('lightning.pytorch' in sys.modules, 'moviepy' in sys.modules)"
     )
     assert printed.strip() == "False False"
+
+
+def test_each_look_up_adopts_a_lightning_package_that_was_imported_in_between() -> None:
+    printed = run(
+        "import pytorch_lightning, rlwandb_callbacks\nearlier = rlwandb_callbacks.WandbRLCallback\n"
+        "import lightning.pytorch as pl\n"
+        "print(issubclass(earlier, pl.Callback), issubclass(rlwandb_callbacks.WandbRLCallback, pl.Callback))"
+    )
+    assert printed.strip() == "False True"

@@ -1,4 +1,4 @@
-"""Rows under other libraries' names, in a real run."""
+"""Rows under the names of other libraries, in a real run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def train(fit: Any, preset: str | None, **keywords: Any) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_same_rows_under_other_names_while_monitors_keep_ours(fit: Any, preset: str) -> None:
+def test_presets_rename_keys_of_rows_but_not_of_monitors(fit: Any, preset: str) -> None:
     naming, plain = Naming(preset), MemoryTracker()
     train(fit, None, tracker=plain)
     train(fit, preset, run={"step_metric": "time/env_steps"})
     run = read_offline_run("wandb")
-    theirs = [{key for key in row if not key.startswith("_")} for row in run.history]
-    assert theirs == [{naming.key(key) for key in row} for row in plain.rows]
+    renamed = [{key for key in row if not key.startswith("_")} for row in run.history]
+    assert renamed == [{naming.key(key) for key in row} for row in plain.rows]
     for key in ("train/loss", "eval/return_mean", "time/env_steps", "time/updates", "trainer/global_step"):
         assert run.column(naming.key(key)) == plain.column(key), key
     values = set().union(*plain.rows) - AXES
@@ -41,16 +41,16 @@ def test_the_same_rows_under_other_names_while_monitors_keep_ours(fit: Any, pres
     assert {run.metrics[naming.key(key)].step_metric for key in AXES} == {""}
 
 
-def test_a_sink_gets_the_names_and_refuses_those_of_no_preset(fit: Any) -> None:
+def test_a_tracker_receives_renamed_keys(fit: Any) -> None:
     tracker = MemoryTracker(naming="di-engine")
     fit(TinyQ(batches=2), MetricsCallback({**SETTINGS, "naming": "di-engine"}, tracker=tracker))
     assert tracker.column("target q_value")
     assert tracker.column("train iter") == [2]
-    with pytest.raises(ValueError, match="'reward' is no key"):
+    with pytest.raises(ValueError, match="'reward' is not a valid key"):
         tracker.write({"trainer/global_step": 0}, {"reward": None})  # type: ignore[dict-item]  # on purpose
 
 
-def test_a_key_that_the_module_logs_under_their_name_is_not_written_twice(fit: Any) -> None:
+def test_a_key_that_the_module_logs_under_its_new_name_is_written_once(fit: Any) -> None:
     class Logs(TinyQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             self.log("losses/td_error", 7.0)

@@ -1,4 +1,4 @@
-"""Plasticity of networks in real trainings."""
+"""Rows of plasticity in trainings."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def rows_of(fit: Any, module: Any, options: dict[str, Any] | None = None, **trai
     return tracker.rows
 
 
-class Planted(TinyQ):
-    """Three of its eight hidden neurons are off for good, and the other five have features of rank two."""
+class Known(TinyQ):
+    """Network with three dormant neurons among eight, and features of rank two."""
 
     def __init__(self, batches: int = 4) -> None:
         super().__init__(batches)
@@ -43,8 +43,8 @@ class Planted(TinyQ):
         return {"loss": self.q_network[2].bias.sum()}
 
 
-def test_planted_values_are_found(fit: Any) -> None:
-    module = Planted()
+def test_known_values_are_measured(fit: Any) -> None:
+    module = Known()
     with torch.no_grad():
         before = torch.cat([p.flatten() for p in module.q_network.parameters()])
     first, _ = rows_of(fit, module)
@@ -59,9 +59,9 @@ def test_planted_values_are_found(fit: Any) -> None:
     assert first["plasticity/update_to_weight_q_network"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_effective_rank_of_a_planted_network(fit: Any) -> None:
+def test_effective_rank_of_a_network_of_known_rank(fit: Any) -> None:
     class Spans(TinyQ):
-        """Its features are the observation and its negative, so of rank two, whatever the width."""
+        """Network whose features have rank two for any width."""
 
         def __init__(self) -> None:
             super().__init__(batches=2)
@@ -77,7 +77,7 @@ def test_effective_rank_of_a_planted_network(fit: Any) -> None:
     assert row["plasticity/update_to_weight_q_network"] == 0
 
 
-def test_rows_come_on_schedule_for_every_network_under_manual_optimisation(fit: Any) -> None:
+def test_rows_follow_the_schedule_for_every_network_under_manual_optimization(fit: Any) -> None:
     rows = rows_of(fit, TinyActorCritic(batches=6), {"every_n_steps": 3})
     assert [row["time/updates"] for row in rows] == [3, 6]
     metrics = {key.removeprefix("plasticity/") for key in rows[0] if key.startswith("plasticity/")}
@@ -86,13 +86,13 @@ def test_rows_come_on_schedule_for_every_network_under_manual_optimisation(fit: 
     assert all(row["plasticity/update_to_weight_critic"] > 0 for row in rows)
 
 
-def test_rows_of_accumulated_gradients_show_the_batch_that_steps(fit: Any) -> None:
+def test_rows_describe_the_batch_that_steps_under_gradient_accumulation(fit: Any) -> None:
     rows = rows_of(fit, TinyQ(batches=8), accumulate_grad_batches=2)
     assert [row["time/updates"] for row in rows] == [2, 4]
     assert all(row["plasticity/update_to_weight_q_network"] > 0 for row in rows)
 
 
-def test_networks_may_be_named_and_a_wrong_name_is_an_error_before_the_first_step(fit: Any) -> None:
+def test_networks_can_be_named_and_a_wrong_name_is_an_error_before_the_first_step(fit: Any) -> None:
     module = TinyQ(batches=2)
     (row,) = rows_of(fit, module, {"networks": ["q_network.0", "target_network"]})
     assert "plasticity/weight_norm_q_network_0" in row
@@ -103,7 +103,7 @@ def test_networks_may_be_named_and_a_wrong_name_is_an_error_before_the_first_ste
     assert untouched.env_steps == 0
 
 
-def test_a_target_made_by_deepcopy_in_the_middle_of_a_batch_is_clean(fit: Any) -> None:
+def test_a_network_copied_within_a_recorded_batch_has_no_hooks(fit: Any) -> None:
     class Copies(TinyQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             outputs = super().training_step(batch, batch_idx)
@@ -115,7 +115,7 @@ def test_a_target_made_by_deepcopy_in_the_middle_of_a_batch_is_clean(fit: Any) -
     assert not any(part._forward_hooks for part in module.copied.modules())
 
 
-def test_of_compiled_networks_the_weights_are_measured(fit: Any) -> None:
+def test_only_the_weights_of_compiled_networks_are_measured(fit: Any) -> None:
     module = TinyQ(batches=2)
     module.q_network = torch.compile(module.q_network, backend="eager")  # type: ignore[assignment]  # a compiled module
     (row,) = rows_of(fit, module)
@@ -123,7 +123,7 @@ def test_of_compiled_networks_the_weights_are_measured(fit: Any) -> None:
     assert keys == {"plasticity/weight_norm_q_network", "plasticity/update_to_weight_q_network"}
 
 
-def test_numbers_that_are_not_finite_end_no_training(fit: Any) -> None:
+def test_nonfinite_activations_do_not_end_training(fit: Any) -> None:
     class NaN(TinyQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return {"loss": self.q_network(batch[0]).mean() * float("nan")}
@@ -133,7 +133,7 @@ def test_numbers_that_are_not_finite_end_no_training(fit: Any) -> None:
     assert "plasticity/effective_rank_q_network" not in rows[1]
 
 
-def test_a_network_that_cannot_be_measured_ends_no_training(fit: Any) -> None:
+def test_a_network_that_cannot_be_measured_does_not_end_training(fit: Any) -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -157,7 +157,7 @@ def test_a_network_that_cannot_be_measured_ends_no_training(fit: Any) -> None:
         fit(WithOdd(), PlasticityCallback({"plasticity": {"every_n_steps": 2}}, tracker=MemoryTracker()))
 
 
-def test_it_is_part_of_the_whole_when_enabled(fit: Any) -> None:
+def test_it_is_part_of_the_group_when_enabled(fit: Any) -> None:
     settings = {"on_error": "raise", "plasticity": {"enabled": True, "every_n_steps": 4}}
     fit(TinyQ(), WandbRLCallback(settings))
     run = read_offline_run("wandb")
@@ -165,7 +165,7 @@ def test_it_is_part_of_the_whole_when_enabled(fit: Any) -> None:
     assert not [part for part in WandbRLCallback().callbacks if isinstance(part, PlasticityCallback)]
 
 
-def test_after_an_exception_in_the_middle_of_a_batch_nobody_watches(fit: Any) -> None:
+def test_hooks_are_removed_after_an_exception_within_a_batch(fit: Any) -> None:
     class Stops(TinyQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             raise RuntimeError("boom")

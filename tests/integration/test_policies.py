@@ -1,4 +1,4 @@
-"""Policies and actions of every kind, in a real training: what is logged of them, and that nothing is disturbed."""
+"""Policies and actions of every kind in a training: what is logged, and that training is not changed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from rlwandb_callbacks.core.values import Histogram
 from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, read_offline_run
 
 
-class OfTorchRL(TinyQ):
-    """Holds actors of TorchRL."""
+class TorchRLModule(TinyQ):
+    """Module with actors of TorchRL."""
 
     def __init__(self) -> None:
         super().__init__(batches=4)
@@ -30,8 +30,8 @@ class OfTorchRL(TinyQ):
         self.stochastic = ProbabilisticActor(body, in_keys=["logits"], distribution_class=OneHotCategorical)
 
 
-class OfStableBaselines(TinyQ):
-    """Holds models of Stable-Baselines3, which Lightning does not see."""
+class StableBaselinesModule(TinyQ):
+    """Module with models of Stable-Baselines3, which are not submodules."""
 
     def __init__(self) -> None:
         super().__init__(batches=4)
@@ -41,7 +41,7 @@ class OfStableBaselines(TinyQ):
 
 
 class Alternating(TinyQ):
-    """Walks right, stays, walks right …: its memory says which is next."""
+    """Module with a recurrent policy that alternates between two actions."""
 
     def __init__(self) -> None:
         super().__init__(batches=4)
@@ -63,10 +63,10 @@ def evaluated(fit: Any, module: Any, policy: str, **settings: Any) -> dict[str, 
 @pytest.mark.parametrize(
     ("make", "policy", "key"),
     [
-        (OfTorchRL, "actor", "q/mean"),
-        (OfTorchRL, "stochastic", "policy/entropy"),
-        (OfStableBaselines, "dqn", "q/mean"),
-        (OfStableBaselines, "ppo.predict", "policy/entropy"),
+        (TorchRLModule, "actor", "q/mean"),
+        (TorchRLModule, "stochastic", "policy/entropy"),
+        (StableBaselinesModule, "dqn", "q/mean"),
+        (StableBaselinesModule, "ppo.predict", "policy/entropy"),
     ],
 )
 def test_policies_of_other_libraries_are_evaluated_with_their_scores_and_videos(
@@ -76,11 +76,11 @@ def test_policies_of_other_libraries_are_evaluated_with_their_scores_and_videos(
     row = evaluated(fit, make(), policy)
     assert np.isfinite(row[key])
     assert isinstance(row["policy/action_histogram"], Histogram)
-    assert all(Path(row[f"video/{rank}"].path).is_file() for rank in ("best", "median", "worst"))
+    assert all(Path(row[f"video/{label}"].path).is_file() for label in ("best", "median", "worst"))
 
 
-@pytest.mark.parametrize(("make", "policy"), [(OfTorchRL, "stochastic"), (OfStableBaselines, "ppo")])
-def test_weights_are_the_same_with_and_without_their_evaluation(fit: Any, make: type[TinyQ], policy: str) -> None:
+@pytest.mark.parametrize(("make", "policy"), [(TorchRLModule, "stochastic"), (StableBaselinesModule, "ppo")])
+def test_weights_are_identical_with_and_without_evaluation(fit: Any, make: type[TinyQ], policy: str) -> None:
     def weights(*callbacks: Any) -> list[torch.Tensor]:
         torch.manual_seed(0)
         module = make()
@@ -88,8 +88,8 @@ def test_weights_are_the_same_with_and_without_their_evaluation(fit: Any, make: 
         fit(module, *callbacks)
         model = getattr(module, "ppo", None)
         modes = [] if model is None else [torch.tensor([part.training for part in model.policy.modules()])]
-        drawn = torch.rand(3)
-        return [*module.state_dict().values(), *modes, drawn]
+        random_numbers = torch.rand(3)
+        return [*module.state_dict().values(), *modes, random_numbers]
 
     options = {"env": CorridorEnv, "policy": policy, "deterministic": False, "every_n_steps": 1}
     cfg = {"on_error": "raise", "video_logger": False, "evaluation": options}
@@ -98,18 +98,18 @@ def test_weights_are_the_same_with_and_without_their_evaluation(fit: Any, make: 
         assert torch.equal(one, other)
 
 
-def test_a_policy_with_memory_has_its_own_in_each_episode(fit: Any) -> None:
+def test_recurrent_policy_has_its_own_state_in_each_episode(fit: Any) -> None:
     row = evaluated(fit, Alternating(), "policy")
-    # A corridor of n cells takes n steps to the right, with a rest between two of them.
+    # A corridor of n cells takes n steps to the right, with a pause between two of them.
     returns = {episode[2] for episode in row["eval/episodes"].rows}
     assert returns == {1.0}
     assert sorted(episode[4] for episode in row["eval/episodes"].rows) == [2 * n - 1 for n in (2, 3, 4, 5, 6)]
 
 
-class Piano(gym.Env[Any, Any]):
-    """Takes a chord and a pedal at once."""
+class MultiActionEnv(gym.Env[Any, Any]):
+    """Environment whose actions have several dimensions."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  # gymnasium's own form
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  # as in Gymnasium
 
     def __init__(self, space: spaces.Space[Any], render_mode: str | None = None) -> None:
         self.observation_space = spaces.Box(0.0, 10.0, (2,), np.float32)
@@ -128,8 +128,8 @@ class Piano(gym.Env[Any, Any]):
         return np.full((80, 80, 3), 30 * self.steps, np.uint8)
 
 
-class Pianist(TinyQ):
-    """Gives logits of several choices in a row."""
+class LogitsModule(TinyQ):
+    """Module with a policy that returns the logits of all dimensions."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__(batches=4)
@@ -137,13 +137,18 @@ class Pianist(TinyQ):
 
 
 @pytest.mark.parametrize(
-    ("space", "outputs"), [(spaces.MultiDiscrete([2, 3]), 5), (spaces.MultiBinary(4), 4)], ids=["several", "switches"]
+    ("space", "outputs"),
+    [(spaces.MultiDiscrete([2, 3]), 5), (spaces.MultiBinary(4), 4)],
+    ids=["MultiDiscrete", "MultiBinary"],
 )
-def test_actions_of_several_choices_reach_the_run(fit: Any, space: Any, outputs: int, decode: Any) -> None:
+def test_multi_dimensional_actions_are_logged(fit: Any, space: Any, outputs: int, decode: Any) -> None:
     callback = WandbRLCallback(
-        env=Piano, evaluation={"env_kwargs": {"space": space}, "episodes": 3}, policy="policy", action_logger=True
+        env=MultiActionEnv,
+        evaluation={"env_kwargs": {"space": space}, "episodes": 3},
+        policy="policy",
+        action_logger=True,
     )
-    fit(Pianist(outputs), callback)
+    fit(LogitsModule(outputs), callback)
     run = read_offline_run("wandb")
     row = next(row for row in run.history if "policy/entropy" in row)
     assert 0 < row["policy/entropy"] <= np.log(6 if outputs == 5 else 16) + 1e-6
@@ -152,10 +157,10 @@ def test_actions_of_several_choices_reach_the_run(fit: Any, space: Any, outputs:
     assert len(frames) == 5
 
 
-def test_what_a_policy_answers_that_cannot_be_read_is_told_with_its_name(fit: Any) -> None:
-    settings = {"env": Piano, "policy": "policy", "env_kwargs": {"space": spaces.MultiDiscrete([2, 3])}}
+def test_unreadable_output_raises_with_the_name_of_the_policy(fit: Any) -> None:
+    settings = {"env": MultiActionEnv, "policy": "policy", "env_kwargs": {"space": spaces.MultiDiscrete([2, 3])}}
     callback = EvaluationCallback(evaluation=settings)
     with pytest.raises(
-        PolicyError, match=r"evaluation.policy 'policy': The policy answered a Tensor of shape \[3, 4\]"
+        PolicyError, match=r"evaluation.policy 'policy': The policy returned a Tensor of shape \[3, 4\]"
     ):
-        fit(Pianist(4), callback)
+        fit(LogitsModule(4), callback)

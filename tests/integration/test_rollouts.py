@@ -1,7 +1,8 @@
-"""Training episodes in rows, from the module's outputs and from its environment."""
+"""Rows of training episodes, read from the outputs of the module and from its environment."""
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +18,7 @@ KEYS = ("rollout/return_mean", "rollout/length_mean", "rollout/success_rate", "r
 
 
 class Scripted(TinyQ):
-    """Returns what it is told, batch by batch."""
+    """Returns given outputs, batch by batch."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         super().__init__(batches=len(rows))
@@ -35,7 +36,7 @@ def rows_of(fit: Any, module: Any, every: int = 2, **options: Any) -> list[tuple
     return [(row["time/updates"], *(row.get(key) for key in KEYS)) for row in tracker.rows]
 
 
-def test_a_row_holds_the_means_of_what_ended_since_the_row_before(fit: Any) -> None:
+def test_a_row_has_the_means_of_episodes_that_ended_since_the_previous_row(fit: Any) -> None:
     script: list[dict[str, Any]] = [
         {"episode_return": 4.0, "episode_length": 2, "is_success": True},
         {"episode_return": torch.tensor(8.0), "episode_length": torch.tensor(4), "is_success": torch.tensor(False)},
@@ -46,7 +47,7 @@ def test_a_row_holds_the_means_of_what_ended_since_the_row_before(fit: Any) -> N
     assert rows_of(fit, Scripted(script)) == [(2, 6.0, 3.0, 0.5, 2), (5, 2.0, 6.0, None, 2)]
 
 
-def test_the_statistics_of_gymnasium_may_be_returned_as_they_are(fit: Any) -> None:
+def test_episode_statistics_of_gymnasium_may_be_returned(fit: Any) -> None:
     masked = {"r": np.array([0.0, 9.0]), "l": np.array([0, 3]), "t": np.array([0.0, 0.1])}
     script = [
         {"episode": masked, "_episode": np.array([False, True])},
@@ -55,7 +56,7 @@ def test_the_statistics_of_gymnasium_may_be_returned_as_they_are(fit: Any) -> No
     assert rows_of(fit, Scripted(script)) == [(2, 5.0, 2.0, None, 2)]
 
 
-def test_what_a_module_returns_is_written_to_a_run_beside_its_metrics(fit: Any) -> None:
+def test_rollout_rows_are_written_to_a_run_next_to_metrics(fit: Any) -> None:
     script = [{"episodic_return": float(i), "episodic_length": 3} for i in range(4)]
     fit(Scripted(script), WandbRLCallback({"on_error": "raise", "metrics": {"every_n_steps": 2}}))
     run = read_offline_run("wandb")
@@ -65,7 +66,7 @@ def test_what_a_module_returns_is_written_to_a_run_beside_its_metrics(fit: Any) 
 
 
 class Plays(TinyQ):
-    """Goes right in its own environment, ten steps a batch."""
+    """Goes right in its environment, ten steps per batch."""
 
     def __init__(self, env: Any, batches: int = 4) -> None:
         super().__init__(batches)
@@ -79,7 +80,7 @@ class Plays(TinyQ):
         return super().training_step(batch, batch_idx)
 
 
-def test_the_environment_is_read_where_the_module_tells_nothing(fit: Any) -> None:
+def test_the_environment_is_read_if_the_outputs_describe_no_episodes(fit: Any) -> None:
     module = Plays(RecordEpisodeStatistics(CorridorEnv()))
     module.env.step(1)
     module.env.step(1)  # an episode before training
@@ -87,15 +88,15 @@ def test_the_environment_is_read_where_the_module_tells_nothing(fit: Any) -> Non
     assert rows_of(fit, module) == [(2, 2.0, 2.0, None, 10), (4, 2.0, 2.0, None, 10)]
 
 
-def test_an_environment_is_not_read_where_the_module_tells_itself(fit: Any) -> None:
-    class Tells(Plays):
+def test_the_environment_is_not_read_if_the_outputs_describe_episodes(fit: Any) -> None:
+    class ReturnsNone(Plays):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             return {**super().training_step(batch, batch_idx), "episode_return": None}
 
-    assert rows_of(fit, Tells(RecordEpisodeStatistics(CorridorEnv()))) == []
+    assert rows_of(fit, ReturnsNone(RecordEpisodeStatistics(CorridorEnv()))) == []
 
 
-def test_a_vector_of_real_environments(fit: Any) -> None:
+def test_a_vector_environment_is_read(fit: Any) -> None:
     class PlaysVector(TinyQ):
         def on_train_start(self) -> None:
             self.envs = gym.make_vec("CartPole-v1", 3, vectorization_mode="sync", wrappers=[RecordEpisodeStatistics])
@@ -116,7 +117,7 @@ def test_a_vector_of_real_environments(fit: Any) -> None:
     assert rows == [(4, pytest.approx(np.mean(module.returns)), rows[0][1], None, len(module.returns))]
 
 
-def test_episodes_of_another_time_are_none_of_a_validation(fit: Any) -> None:
+def test_validation_does_not_log_earlier_episodes(fit: Any) -> None:
     class Validates(Plays):
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             pass
@@ -129,7 +130,7 @@ def test_episodes_of_another_time_are_none_of_a_validation(fit: Any) -> None:
     assert tracker.rows == []
 
 
-def test_without_episodes_there_are_no_rows_and_an_odd_environment_ends_no_training(fit: Any) -> None:
+def test_without_episodes_there_are_no_rows_and_errors_of_an_environment_do_not_end_training(fit: Any) -> None:
     class Odd:
         @property
         def return_queue(self) -> Any:
@@ -150,7 +151,19 @@ def test_episodes_that_ended_before_an_exception_are_written(fit: Any) -> None:
     assert tracker.column("rollout/return_mean") == [5.0]
 
 
-def test_nothing_is_kept_of_a_batch_in_which_nothing_ended() -> None:
-    callback = RolloutsCallback(tracker=MemoryTracker())
-    callback._keep({"loss": torch.zeros(()), "q_values": torch.zeros(4), "td_error": torch.zeros(4)})
-    assert callback._kept == []
+@pytest.mark.parametrize("name", ["infos", "final_info", "td_error"])
+def test_outputs_of_batches_without_an_ended_episode_are_released(fit: Any, name: str) -> None:
+    class ReturnsImages(TinyQ):
+        def __init__(self) -> None:
+            super().__init__(batches=4)
+            self.images: list[weakref.ref[torch.Tensor]] = []
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.alive = [image() for image in self.images[:-1] if image() is not None]
+            image = torch.zeros(4)
+            self.images.append(weakref.ref(image))
+            return {**super().training_step(batch, batch_idx), name: [{"image": image}]}
+
+    module = ReturnsImages()
+    assert rows_of(fit, module, every=50) == []
+    assert (len(module.images), module.alive) == (4, [])

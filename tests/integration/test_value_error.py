@@ -1,4 +1,4 @@
-"""How far a critic is off, in a real training whose run file is read back."""
+"""Errors of a critic in a training whose run file is read back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LENGTHS = (2, 3, 4, 5, 6)  # of the corridors of the seeds 0 to 4
 
 
 class Overestimating(TinyValidatedQ):
-    """Walks right, where each step gives 1, and believes that each is worth 40."""
+    """Walks right, with reward 1 at each step, and predicts 40."""
 
     def policy(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
         batch = len(observations)
@@ -31,7 +31,7 @@ class Overestimating(TinyValidatedQ):
 
 
 class Standing(TinyValidatedQ):
-    """Stays where it is, which gives -1 for each of 20 steps, and believes V(s) to be -1.5."""
+    """Stays, with reward -1 at each of 20 steps, and predicts V(s) = -1.5."""
 
     def policy(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
         batch = len(observations)
@@ -39,7 +39,7 @@ class Standing(TinyValidatedQ):
 
 
 class Homing(TinyValidatedQ):
-    """Steers the point to zero at once, where it stays, and believes Q(s, a) to be 3 + 2|x|."""
+    """Moves the point to zero, where it stays, and predicts Q(s, a) = 3 + 2|x|."""
 
     def policy(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
         step = (-observations).clamp(-2.0, 2.0)
@@ -57,7 +57,7 @@ def returns_of_ones(steps: int) -> np.ndarray:
     return (1 - GAMMA ** np.arange(steps, 0, -1)) / (1 - GAMMA)
 
 
-def test_the_bias_of_an_overestimating_critic_comes_out_right(fit: Any) -> None:
+def test_the_bias_of_an_overestimating_critic(fit: Any) -> None:
     run = run_of(fit, Overestimating(), CorridorEnv)
     expected = 40.0 - np.concatenate([returns_of_ones(length) for length in LENGTHS])
     assert run.column("q/bias") == [pytest.approx(expected.mean(), abs=1e-6)]
@@ -65,7 +65,7 @@ def test_the_bias_of_an_overestimating_critic_comes_out_right(fit: Any) -> None:
     assert run.column("q/judged_share") == [1.0]
 
 
-def test_the_picture_is_in_the_run(fit: Any) -> None:
+def test_the_figure_is_logged(fit: Any) -> None:
     (picture,) = run_of(fit, Overestimating(), CorridorEnv).media("q/prediction_vs_return")
     with Image.open(picture) as opened:
         assert opened.size == (700, 600)
@@ -89,13 +89,13 @@ def test_a_continuous_critic(fit: Any) -> None:
     assert run.column("q/judged_share") == [0.6]
 
 
-def test_an_episode_that_is_cut_too_early_gives_no_number(fit: Any) -> None:
+def test_an_episode_that_is_cut_too_early_has_no_bias(fit: Any) -> None:
     run = run_of(fit, Standing(), CorridorEnv, max_steps=4)
     assert run.column("q/judged_share") == [0.0]
     assert run.column("q/bias") == run.column("q/prediction_vs_return") == []
 
 
-def test_nothing_is_compared_where_the_discount_factor_is_not_known(fit: Any) -> None:
+def test_nothing_is_compared_without_a_discount_factor(fit: Any) -> None:
     run = run_of(fit, Overestimating(), CorridorEnv, gamma=None)
     assert run.column("q/mean") == [40.0]
     assert run.column("q/bias") == run.column("q/judged_share") == []

@@ -1,4 +1,4 @@
-"""Videos as they come out: decoded again and looked at."""
+"""Videos of a training, decoded again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlwandb_callbacks.testing import CorridorEnv, OfflineRun, TinyValidatedQ, r
 
 
 class Alternates(TinyValidatedQ):
-    """Walks right until half the way and then stays, with q-values that say so."""
+    """Walks right for half of the corridor and then stays, with q-values to match."""
 
     def policy(self, observations: torch.Tensor) -> torch.Tensor:
         goes = observations[:, 0] < 0.5
@@ -31,13 +31,13 @@ def run(fit: Any) -> OfflineRun:
     return read_offline_run(callback.run_folder)
 
 
-def is_chosen_colour(pixels: np.ndarray) -> np.ndarray:
+def is_chosen_color(pixels: np.ndarray) -> np.ndarray:
     return (np.abs(pixels.astype(int) - np.array(CHOSEN)) < 40).all(axis=-1)
 
 
-@pytest.mark.parametrize("rank", ["best", "median", "worst"])
-def test_form_of_the_file(run: OfflineRun, rank: str, decode: Any) -> None:
-    (path,) = run.media(f"video/{rank}")
+@pytest.mark.parametrize("label", ["best", "median", "worst"])
+def test_format_of_the_file(run: OfflineRun, label: str, decode: Any) -> None:
+    (path,) = run.media(f"video/{label}")
     meta, _ = decode(path)
     assert (meta["codec"], meta["pix_fmt"], meta["fps"]) == ("h264", "yuv420p", 12.0)
     assert (meta["size"][0] % 2, meta["size"][1] % 2) == (0, 0)
@@ -45,7 +45,7 @@ def test_form_of_the_file(run: OfflineRun, rank: str, decode: Any) -> None:
     assert content.index(b"moov") < content.index(b"mdat")
 
 
-def test_one_frame_per_state_and_the_last_shows_the_end(run: OfflineRun, decode: Any) -> None:
+def test_there_is_one_frame_per_state_and_the_last_shows_the_ending(run: OfflineRun, decode: Any) -> None:
     table = [[row[2], row[4]] for row in _episodes(run)]
     best = max(table)
     frames = decode(run.media("video/best")[0])[1]
@@ -58,10 +58,10 @@ def _episodes(run: OfflineRun) -> list[Any]:
     return json.loads(run.media("eval/episodes")[0].read_text())["data"]  # type: ignore[no-any-return]  # json gives Any
 
 
-def test_the_mark_of_the_chosen_action_moves_when_the_choice_does(run: OfflineRun, decode: Any) -> None:
+def test_the_mark_moves_with_the_chosen_action(run: OfflineRun, decode: Any) -> None:
     frames = decode(run.media("video/best")[0])[1]
     picture_width = 61 * 6
-    rows = [np.nonzero(is_chosen_colour(frame[:, picture_width:]).any(axis=1))[0].mean() for frame in frames[:-1]]
+    rows = [np.nonzero(is_chosen_color(frame[:, picture_width:]).any(axis=1))[0].mean() for frame in frames[:-1]]
     goes_right, stays = rows[0], rows[-1]
     assert goes_right > stays + 10
     assert all(min(abs(row - goes_right), abs(row - stays)) < 3 for row in rows)
@@ -72,31 +72,31 @@ def test_the_picture_of_the_env_is_not_covered(run: OfflineRun, decode: Any) -> 
     env = CorridorEnv(render_mode="rgb_array")
     env.reset(seed=0)
     expected = env.render().repeat(6, axis=0).repeat(6, axis=1)
-    seen = frames[0][: expected.shape[0], : expected.shape[1]]
-    assert np.abs(seen.astype(int) - expected).mean() < 3
+    shown = frames[0][: expected.shape[0], : expected.shape[1]]
+    assert np.abs(shown.astype(int) - expected).mean() < 3
 
 
 def test_each_video_has_a_contact_sheet_as_image(run: OfflineRun) -> None:
-    for rank in ("best", "median", "worst"):
-        (path,) = run.media(f"video/{rank}_sheet")
+    for label in ("best", "median", "worst"):
+        (path,) = run.media(f"video/{label}_sheet")
         sheet = np.asarray(Image.open(path))
         assert sheet.shape[1] >= 1_000
         assert len(np.unique(sheet.reshape(-1, sheet.shape[-1]), axis=0)) > 30
 
 
-def test_an_episode_that_was_cut_says_so(run: OfflineRun) -> None:
+def test_the_caption_names_the_step_limit_of_a_cut_episode(run: OfflineRun) -> None:
     captions = [value["caption"] for value in run.column("video/worst") if "caption" in value]
     assert any("cut at 9 steps" in caption for caption in captions)
 
 
-def test_fps_of_the_settings_wins(fit: Any, decode: Any) -> None:
+def test_fps_of_the_settings_takes_precedence(fit: Any, decode: Any) -> None:
     callback = WandbRLCallback(env=CorridorEnv, policy="q_network", videos={"fps": 25.0}, on_error="raise")
     fit(TinyValidatedQ(), callback)
     meta, _ = decode(read_offline_run("wandb").media("video/best")[0])
     assert meta["fps"] == 25.0
 
 
-def test_without_action_logger_the_video_is_the_bare_picture(fit: Any, decode: Any) -> None:
+def test_without_action_logger_the_video_has_no_panel(fit: Any, decode: Any) -> None:
     callback = WandbRLCallback(env=CorridorEnv, policy="q_network", on_error="raise")
     fit(TinyValidatedQ(), callback)
     assert decode(read_offline_run("wandb").media("video/best")[0])[1].shape[2] == 366

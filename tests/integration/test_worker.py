@@ -75,7 +75,7 @@ def test_rows_of_the_worker_stand_at_the_step_they_belong_to(fit: Any) -> None:
 def test_a_full_queue_skips_videos_and_counts_them_and_keeps_the_numbers(fit: Any) -> None:
     tracker = MemoryTracker()
     callback = EvaluationCallback(executor="process", queue_size=1, env=SlowToDraw, policy="q_network", tracker=tracker)
-    with pytest.warns(UserWarning, match="was skipped, as 1 reports are still under way"):
+    with pytest.warns(UserWarning, match="was skipped, as the queue of videos and pictures is full"):
         fit(TinyValidatedQ(batches=8), callback, val_check_interval=1, num_sanity_val_steps=0)
     videos, skipped = len(tracker.column("video/best")), tracker.column("logging/skipped")
     assert len(tracker.column("eval/return_mean")) == 8
@@ -98,7 +98,7 @@ def test_what_is_not_ready_in_time_is_given_up_and_counted(fit: Any) -> None:
     callback = EvaluationCallback(
         executor="process", finish_seconds=0.1, env=SlowToDraw, policy="q_network", tracker=tracker
     )
-    with pytest.warns(UserWarning, match="1 reports were given up"):
+    with pytest.warns(UserWarning, match="were abandoned .1 in the queue"):
         fit(TinyValidatedQ(), callback)
     assert tracker.column("logging/skipped") == [1]
     assert not tracker.column("video/best")
@@ -143,7 +143,7 @@ def test_an_env_that_cannot_be_sent_to_a_worker_is_rendered_here_with_one_warnin
 
     tracker, module = MemoryTracker(), Maker(batches=4)
     callback = EvaluationCallback(executor="process", env=module.make_env, policy="q_network", tracker=tracker)
-    with pytest.warns(UserWarning, match="no worker could take the slow work") as caught:
+    with pytest.warns(UserWarning, match="no worker could take the job") as caught:
         fit(module, callback, val_check_interval=2, num_sanity_val_steps=0)
     assert len([warning for warning in caught if "no worker" in str(warning.message)]) == 1
     assert len(tracker.column("video/best")) == 2

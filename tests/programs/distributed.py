@@ -1,4 +1,4 @@
-"""Trains a tiny agent in several processes; started by the tests as a script, by torchrun, and once per rank.
+"""Trains a tiny agent in several processes; tests start it as a script, by torchrun, and once per rank.
 
 Usage: distributed.py STRATEGY DEVICES NODES SCENARIO
 """
@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 
 class BreaksOnRankOne(CorridorEnv):
-    """Fails in one process only."""
+    """Env that fails on rank 1 only."""
 
     def step(self, action: Any) -> Any:
         if rank() == 1:
@@ -31,14 +31,14 @@ class BreaksOnRankOne(CorridorEnv):
 
 
 class BreaksEverywhere(CorridorEnv):
-    """Fails in all processes."""
+    """Env that fails on all ranks."""
 
     def step(self, action: Any) -> Any:
         raise RuntimeError("the simulator is gone")
 
 
-class Restless(CorridorEnv):
-    """Gives rewards that no seed brings back."""
+class UnseededRewards(CorridorEnv):
+    """Env with rewards that the seed does not reproduce."""
 
     def step(self, action: Any) -> Any:
         observation, reward, *rest = super().step(action)
@@ -46,7 +46,7 @@ class Restless(CorridorEnv):
 
 
 class CannotBeMadeOnRankOne(CorridorEnv):
-    """Cannot be made in one process only."""
+    """Env whose constructor fails on rank 1."""
 
     def __init__(self, render_mode: str | None = None) -> None:
         if rank() == 1:
@@ -55,14 +55,14 @@ class CannotBeMadeOnRankOne(CorridorEnv):
 
 
 class RankedQ(TinyValidatedQ):
-    """Tells its rank as a metric."""
+    """Module that logs its rank as the metric ``entropy``."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return {**super().training_step(batch, batch_idx), "entropy": torch.tensor(float(rank()))}
 
 
-class Unevenly(RankedQ):
-    """Brings an episode of its own on rank zero only, although there is an environment."""
+class EpisodesOnRankZero(RankedQ):
+    """Module that returns an episode on rank 0 only, although an environment is configured."""
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         episode = Episode(actions=np.zeros(3, dtype=np.int64), rewards=np.ones(3), terminated=True)
@@ -80,7 +80,7 @@ ENVS = {
     "reduced": CorridorEnv,
     "one": BreaksOnRankOne,
     "all": BreaksEverywhere,
-    "restless": Restless,
+    "restless": UnseededRewards,
     "unmade": CannotBeMadeOnRankOne,
     "uneven": CorridorEnv,
 }
@@ -105,7 +105,7 @@ def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
         enable_model_summary=False,
         callbacks=[callback],
     )
-    trainer.fit((Unevenly if scenario == "uneven" else RankedQ)(), ckpt_path=None)
+    trainer.fit((EpisodesOnRankZero if scenario == "uneven" else RankedQ)(), ckpt_path=None)
     if strategy == "ddp":
         sys.stdout.write(
             f"rank {trainer.global_rank} ends with {float(trainer.callback_metrics['eval/return_mean'])}\n"

@@ -1,4 +1,4 @@
-"""What several unit tests need: episodes in one line, videos decoded again, a reporter that remembers."""
+"""Fixtures of several unit tests: episodes and transitions in one line, errors that are kept."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evaluations import KeptErrors
 
 from rlwandb_callbacks.core.action_spec import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode
@@ -18,35 +19,14 @@ from rlwandb_callbacks.core.transitions import Transitions
 from rlwandb_callbacks.maps.data_map import DataMap, make_map
 
 
-class KeepingReporter:
-    """Takes trouble as a session does, and remembers it.
-
-    Args:
-        raises: As ``on_error: raise``.
-    """
-
-    def __init__(self, *, raises: bool = False) -> None:
-        self.errors: list[tuple[str, Exception]] = []
-        self.warnings: list[str] = []
-        self._raises = raises
-
-    def report(self, what: str, error: Exception) -> None:
-        if self._raises:
-            raise error
-        self.errors.append((what, error))
-
-    def warn_once(self, message: str, *, kind: str) -> None:
-        self.warnings.append(message)
+@pytest.fixture
+def errors() -> KeptErrors:
+    return KeptErrors()
 
 
 @pytest.fixture
-def reporter() -> KeepingReporter:
-    return KeepingReporter()
-
-
-@pytest.fixture
-def strict_reporter() -> KeepingReporter:
-    return KeepingReporter(raises=True)
+def raised_errors() -> KeptErrors:
+    return KeptErrors(raises=True)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError, describ
         ("xyz", [], ""),
     ],
 )
-def test_the_nearest_name_is_suggested_where_one_is_near(name: str, known: list[str], expected: str) -> None:
+def test_a_similar_name_is_suggested(name: str, known: list[str], expected: str) -> None:
     assert nearest(name, known) == expected
 
 
@@ -27,11 +27,11 @@ def test_the_nearest_name_is_suggested_where_one_is_near(name: str, known: list[
         (KeyError(), "KeyError."),
     ],
 )
-def test_what_an_error_says_is_told_as_one_sentence(error: Exception, expected: str) -> None:
+def test_errors_are_described_in_one_sentence(error: Exception, expected: str) -> None:
     assert describe_error(error) == expected
 
 
-def test_errors_of_the_configuration_are_value_errors() -> None:
+def test_configuration_errors_are_value_errors() -> None:
     assert issubclass(ConfigError, ValueError)
     assert issubclass(EnvError, ConfigError)
     assert issubclass(PolicyError, ConfigError)

@@ -1,4 +1,4 @@
-"""The fakes that are shipped for users' own tests keep their word."""
+"""The helpers for users' own tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, PointEnv, Tiny
 STEP = {"trainer/global_step": 7}
 
 
-def test_a_row_holds_axes_and_plain_numbers_and_other_values_as_they_are() -> None:
+def test_rows_contain_axes_plain_numbers_and_other_values_unchanged() -> None:
     tracker, image = MemoryTracker(), Image(np.zeros((2, 2, 3), np.uint8))
     tracker.write({**STEP, "time/updates": 3}, {"train/loss": Scalar(0.5), "video/best_sheet": image})
     tracker.write(STEP, {})
@@ -38,16 +38,16 @@ def test_a_row_holds_axes_and_plain_numbers_and_other_values_as_they_are() -> No
 @pytest.mark.parametrize(
     ("axes", "values", "error", "message"),
     [
-        ({}, {}, ValueError, "needs the axis trainer/global_step"),
-        ({"time/updates": 1}, {"train/loss": Scalar(1.0)}, ValueError, "needs the axis trainer/global_step"),
-        (STEP, {"loss": Scalar(1.0)}, ValueError, "'loss' is no key"),
-        (STEP, {"train/a/loss": Scalar(1.0)}, ValueError, "must have one slash"),
-        (STEP, {"trainer/global_step": Scalar(1.0)}, ValueError, "be no axis"),
-        (STEP, {"train/loss": 1.0}, TypeError, "'train/loss' is 1.0, which is no Value"),
-        (STEP, {"train/loss": torch.tensor(1.0)}, TypeError, "no Value"),
+        ({}, {}, ValueError, "needs the axis 'trainer/global_step'"),
+        ({"time/updates": 1}, {"train/loss": Scalar(1.0)}, ValueError, "needs the axis 'trainer/global_step'"),
+        (STEP, {"loss": Scalar(1.0)}, ValueError, "'loss' is not a valid key"),
+        (STEP, {"train/a/loss": Scalar(1.0)}, ValueError, "exactly one slash"),
+        (STEP, {"trainer/global_step": Scalar(1.0)}, ValueError, "not be an axis"),
+        (STEP, {"train/loss": 1.0}, TypeError, "'train/loss' is 1.0, which is not a Value"),
+        (STEP, {"train/loss": torch.tensor(1.0)}, TypeError, "not a Value"),
     ],
 )
-def test_rows_that_no_sink_should_be_given_are_refused(
+def test_invalid_rows_are_errors(
     axes: dict[str, float], values: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     tracker = MemoryTracker()
@@ -63,14 +63,14 @@ def test_flushes_are_counted() -> None:
     assert tracker.flushes == 2
 
 
-@pytest.mark.filterwarnings("ignore:.*WARN:UserWarning")  # advice about spaces; what is wrong raises
+@pytest.mark.filterwarnings("ignore:.*WARN:UserWarning")  # advice about spaces; violations raise
 @pytest.mark.parametrize("make_env", [CorridorEnv, PointEnv])
-def test_the_envs_keep_to_gymnasiums_rules(make_env: Any) -> None:
+def test_envs_pass_the_checker_of_gymnasium(make_env: Any) -> None:
     check_env(make_env("rgb_array"), skip_render_check=True)
 
 
 @pytest.mark.parametrize("seed", range(7))
-def test_a_corridor_is_as_long_as_its_seed_says(seed: int) -> None:
+def test_the_seed_sets_the_length_of_a_corridor(seed: int) -> None:
     env = CorridorEnv("rgb_array", size=(9, 16))
     env.reset(seed=seed)
     length = 2 + seed % 5
@@ -80,7 +80,7 @@ def test_a_corridor_is_as_long_as_its_seed_says(seed: int) -> None:
         assert np.nonzero(env.render()[0, :, 0])[0].tolist() == [2 * step, 2 * step + 1]
 
 
-def test_waiting_in_a_corridor_is_cut_after_twenty_steps() -> None:
+def test_a_corridor_is_truncated_after_twenty_steps() -> None:
     env = CorridorEnv()
     env.reset(seed=0)
     outcomes = [env.step(0)[1:4] for _ in range(20)]
@@ -88,7 +88,7 @@ def test_waiting_in_a_corridor_is_cut_after_twenty_steps() -> None:
     assert env.render() is None
 
 
-def test_a_point_is_as_far_as_it_was_steered() -> None:
+def test_the_reward_of_a_point_is_its_negative_distance() -> None:
     env = PointEnv()
     (start,), _ = env.reset(seed=3)
     assert abs(start) <= 3
@@ -97,20 +97,25 @@ def test_a_point_is_as_far_as_it_was_steered() -> None:
     assert env.step(np.array([0.0]))[3]
 
 
-def test_the_modules_answer_as_policies_do() -> None:
+def test_modules_have_policies() -> None:
     assert TinyQ().q_network(torch.zeros(3, 2)).shape == (3, 2)
     assert TinyActorCritic().policy(torch.zeros(3, 1)).mean.shape == (3, 1)
     assert math.isclose(TinyActorCritic().policy(torch.zeros(3, 1)).stddev[0].item(), 0.5)
 
 
-def test_all_that_is_promised_is_there_and_nothing_else() -> None:
+def test_exports_resolve_and_other_names_raise() -> None:
     for name in rlwandb_callbacks.testing.__all__:
         assert getattr(rlwandb_callbacks.testing, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        rlwandb_callbacks.testing.nothing  # noqa: B018  # looking is enough
+        rlwandb_callbacks.testing.nothing  # noqa: B018  # the look-up is the test
 
 
-def test_a_run_file_that_is_about_to_be_written_is_waited_for_and_then_empty(tmp_path: Path) -> None:
+def test_the_former_name_of_the_tracker_is_deprecated() -> None:
+    with pytest.warns(DeprecationWarning, match="use MemoryTracker"):
+        assert rlwandb_callbacks.testing.MemorySink is MemoryTracker
+
+
+def test_an_empty_run_file_is_read_as_an_empty_run(tmp_path: Path) -> None:
     (tmp_path / "run-x.wandb").touch()
     run = read_offline_run(tmp_path, wait_seconds=0.02)
     assert (run.history, run.exit_code) == ([], None)

@@ -1,1 +1,1 @@
-"""Messages through W&B when training goes wrong."""
+"""Alerts through W&B when training goes wrong."""

@@ -1,4 +1,4 @@
-"""Tells somebody when training goes wrong."""
+"""Sends alerts when training goes wrong."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class AlertCallback(RLCallback):
     """Calls ``wandb.alert`` when q-values explode, entropy collapses, a loss is not finite, or returns fall.
 
     The rules are those of :mod:`rlwandb_callbacks.callbacks.alerts.rules`; ``alerts`` of the config holds their
-    limits. They are asked of the numbers in each row that the callbacks of this package write, so that nothing is read
-    off a device for them; what happens between two rows and is gone again is not seen. Each rule speaks once in a
-    training and is silent from then on, also after it was resumed from a checkpoint: there is no time to
-    wait and nothing to re-arm. Under ``wandb.alert`` the account's settings decide who gets an e-mail or a message.
+    limits. They check the numbers of each row that the callbacks of this package write, so they read nothing from a
+    device, and do not notice what begins and ends between two rows. Each rule alerts once in a training, also if it is
+    resumed from a checkpoint: there is no delay and no second alert. The settings of the W&B account decide who
+    receives an e-mail or a message.
 
     Example:
         >>> AlertCallback({"alerts": {"max_q_value": 500.0}}).cfg.alerts.max_q_value
@@ -31,43 +31,34 @@ class AlertCallback(RLCallback):
 
     def __init__(self, cfg: Any = None, **keywords: Any) -> None:
         super().__init__(cfg, **keywords)
-        self._rules = self._new_rules({})
-
-    def _new_rules(self, fired: Mapping[str, int]) -> AlertRules:
-        cfg = self.cfg.alerts
-        return AlertRules(
-            max_q_value=cfg.max_q_value,
-            min_entropy=cfg.min_entropy,
-            finite=cfg.not_finite,
-            return_fall=cfg.return_fall,
-            return_patience=cfg.return_patience,
-            fired=fired,
-        )
+        self._rules = AlertRules(self.cfg.alerts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters only: also how often each rule has spoken."""
-        return super().state_dict() | {f"{COUNTER_PREFIX}{rule}": count for rule, count in self._rules.fired.items()}
+        """Returns the counters, and a 1 for each rule that has alerted."""
+        return super().state_dict() | {f"{COUNTER_PREFIX}{rule}": 1 for rule in sorted(self._rules.fired)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remembers what has been said."""
+        """Restores the counters of a checkpoint, so that no alert is repeated."""
         super().load_state_dict(state_dict)
-        told = {key: count for key, count in state_dict.items() if key.startswith(COUNTER_PREFIX)}
-        self._rules = self._new_rules({key.removeprefix(COUNTER_PREFIX): count for key, count in told.items()})
+        fired = [key.removeprefix(COUNTER_PREFIX) for key in state_dict if key.startswith(COUNTER_PREFIX)]
+        self._rules = AlertRules(self.cfg.alerts, fired=fired)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes part in the session, and starts to listen to the rows of all callbacks of this package."""
+        """Opens the session, and starts to listen to the rows of all callbacks of this package in the Trainer."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self._rules = self._new_rules({})
+            self._rules = AlertRules(self.cfg.alerts)
             for session in sessions_in(trainer, self.session):
-                session.listen(self._look)
+                if self._check not in session.listeners:
+                    session.listeners.append(self._check)
 
-    def _look(self, axes: Mapping[str, float], numbers: Mapping[str, float]) -> None:
-        for alert in self._rules.judge(numbers):
+    def _check(self, axes: Mapping[str, float], numbers: Mapping[str, float]) -> None:
+        for alert in self._rules.check(numbers):
             text = f"{alert.text} (update {axes.get('time/updates', 0):.0f})."
             self.session.alert(alert.title, text, level=self.cfg.alerts.level)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops listening."""
         for session in sessions_in(trainer, self.session):
-            session.stop_listening(self._look)
+            if self._check in session.listeners:
+                session.listeners.remove(self._check)

@@ -1,11 +1,14 @@
-"""When training deserves to be looked at: each rule a small function of the numbers that were just written."""
+"""Alert rules, each a function of the numbers of a row."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from rlwandb_callbacks.config import AlertsConfig
 
 Q_VALUE_KEY = re.compile(r"(train|q)/(target_)?(q_?\d*(_values?)?|mean|min|max)(_(mean|min|max))?")
 LOSS_OR_GRADIENT_KEY = re.compile(r"train/(\w*loss\w*|grad_norm\w*)")
@@ -14,28 +17,19 @@ RETURN_KEYS = ("eval/return_mean", "rollout/return_mean")
 ROUNDING = 1e-6
 
 
-@dataclass(frozen=True)
-class Alert:
-    """What somebody should be told.
+class Alert(NamedTuple):
+    """A message to the user."""
 
-    Args:
-        rule: ``q_values``, ``entropy``, ``not_finite`` or ``returns``.
-        title: One line of less than 64 characters.
-        text: What was seen, and against which limit.
-    """
-
-    rule: str
-    title: str
-    text: str
+    rule: str  # "q_values", "entropy", "not_finite" or "returns"
+    title: str  # one line of less than 64 characters
+    text: str  # the value that was found, and its limit
 
 
 def exploding_q_values(numbers: Mapping[str, float], *, limit: float) -> str | None:
-    """Says which q-value is beyond ±``limit``; what is no number is left to :func:`not_finite`.
+    """Describes the first q-value beyond ±``limit``; NaN is left to :func:`not_finite`.
 
-    Args:
-        numbers: By key; q-values are ``train/q_value``, ``train/target_q_value`` and ``train/q1``, …, also with
-            ``_min`` and ``_max``, and ``q/mean``.
-        limit: Greater than 0, in the unit of returns.
+    Q-values are ``train/q_value``, ``train/target_q_value`` and ``train/q1``, …, also with ``_min`` and ``_max``, and
+    ``q/mean``.
 
     Example:
         >>> exploding_q_values({"train/q_value_max": 2e6, "train/td_error": 9e9}, limit=1e6)
@@ -48,14 +42,10 @@ def exploding_q_values(numbers: Mapping[str, float], *, limit: float) -> str | N
 
 
 def collapsed_entropy(numbers: Mapping[str, float], *, limit: float) -> str | None:
-    """Says which entropy is below ``limit``.
+    """Describes the first of ``train/entropy`` and ``policy/entropy`` that is below ``limit``, in nats.
 
-    The entropy of discrete actions is never negative. That of a density may be, and falls by itself as a continuous
-    policy learns, so that with a limit above zero negative entropies pass; a limit for them is itself negative.
-
-    Args:
-        numbers: By key; entropies are ``train/entropy`` and ``policy/entropy``, in nats.
-        limit: In nats.
+    The entropy of discrete actions is never negative. That of a density may be, and normally falls while a continuous
+    policy learns; therefore a limit above zero ignores negative entropies, and a limit for them is negative itself.
 
     Example:
         >>> collapsed_entropy({"policy/entropy": 0.002}, limit=0.01)
@@ -70,11 +60,9 @@ def collapsed_entropy(numbers: Mapping[str, float], *, limit: float) -> str | No
 
 
 def not_finite(numbers: Mapping[str, float]) -> str | None:
-    """Says which loss or gradient norm is NaN or infinite, or which q-value is NaN.
+    """Describes the first loss or gradient norm that is NaN or infinite, or q-value that is NaN.
 
-    Args:
-        numbers: By key; looked at are ``train/…loss…`` and ``train/grad_norm…``, and the q-values of
-            :func:`exploding_q_values`, whose infinite values explode.
+    Keys are ``train/…loss…``, ``train/grad_norm…`` and those of :func:`exploding_q_values`, which finds infinite ones.
 
     Example:
         >>> not_finite({"train/loss": 0.1, "train/grad_norm": float("inf")})
@@ -87,137 +75,88 @@ def not_finite(numbers: Mapping[str, float]) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class ReturnCourse:
-    """How returns have gone so far, in the unit of returns.
-
-    Args:
-        best: Highest.
-        lowest_before_best: Lowest until then.
-        lowest: Lowest of all.
-        latest: The latest.
-        low_in_a_row: How many of the latest were low, one behind the other; see :func:`is_low`.
-    """
+@dataclass
+class ReturnHistory:
+    """Summary of all mean returns so far."""
 
     best: float
-    lowest_before_best: float
+    lowest_before_best: float  # lowest return until the best one
     lowest: float
-    latest: float
-    low_in_a_row: int = 0
+    consecutive_low: int = 0  # latest returns in a row that were low, see is_low
 
-    @classmethod
-    def starting_at(cls, value: float) -> ReturnCourse:
-        """A course of one evaluation."""
-        return cls(value, value, value, value)
-
-    def after(self, value: float, *, share: float) -> ReturnCourse:
-        """The course with one more mean return; ``share`` is that of :func:`is_low`."""
-        low = is_low(value, best=self.best, lowest=self.lowest_before_best, share=share)
-        lowest = min(self.lowest, value)
-        best, before = (value, lowest) if value > self.best else (self.best, self.lowest_before_best)
-        return ReturnCourse(best, before, lowest, value, self.low_in_a_row + 1 if low else 0)
+    def add(self, value: float, *, fraction: float) -> None:
+        """Adds a mean return; ``fraction`` is that of :func:`is_low`."""
+        low = is_low(value, best=self.best, lowest=self.lowest_before_best, fraction=fraction)
+        self.consecutive_low = self.consecutive_low + 1 if low else 0
+        self.lowest = min(self.lowest, value)
+        if value > self.best:
+            self.best, self.lowest_before_best = value, self.lowest
 
 
-def is_low(value: float, *, best: float, lowest: float, share: float) -> bool:
-    """Tells whether a return lies a share below the best.
+def is_low(value: float, *, best: float, lowest: float, fraction: float) -> bool:
+    """Returns whether a return has fallen by a fraction of the best one, or of the gain until then if that is larger.
 
-    The share is of the best's own size, or of what had been gained since the lowest return before it, whichever is
-    more: so returns may be negative, and noise at the start, when little has been gained, is none.
-
-    Args:
-        value: The return now.
-        best: The highest so far.
-        lowest: The lowest before that, ≤ ``best``.
-        share: In (0, 1].
+    Returns may thus be negative, and noise at the start, when little has been gained, is not a fall. ``lowest`` is the
+    lowest return before the best one; ``fraction`` is in (0, 1].
 
     Example:
-        >>> is_low(200.0, best=500.0, lowest=20.0, share=0.5), is_low(260.0, best=500.0, lowest=20.0, share=0.5)
+        >>> is_low(200.0, best=500.0, lowest=20.0, fraction=0.5), is_low(260.0, best=500.0, lowest=20.0, fraction=0.5)
         (True, False)
-        >>> is_low(-1000.0, best=-150.0, lowest=-1400.0, share=0.5), is_low(-20.9, best=-20.0, lowest=-21.0, share=0.5)
-        (True, False)
+        >>> is_low(-1000.0, best=-150.0, lowest=-1400.0, fraction=0.5)
+        True
+        >>> is_low(-20.9, best=-20.0, lowest=-21.0, fraction=0.5)
+        False
     """
     fall = best - value
-    return fall > 0 and fall >= share * max(abs(best), best - lowest)
+    return fall > 0 and fall >= fraction * max(abs(best), best - lowest)
 
 
 class AlertRules:
-    """Judges row after row, and speaks once of each rule.
-
-    Args:
-        max_q_value: Of :func:`exploding_q_values`; None leaves the rule out.
-        min_entropy: Of :func:`collapsed_entropy`, which has collapsed only if it had been at the limit or above; None
-            leaves the rule out.
-        finite: Whether :func:`not_finite` is asked.
-        return_fall: Of :func:`is_low`, in (0, 1]; None leaves the rule out.
-        return_patience: How many low evaluations in a row it takes, ≥ 1.
-        fired: How often each rule has fired before.
+    """Checks row after row, and alerts once for each rule; ``fired`` are the rules that have alerted.
 
     Example:
-        >>> rules = AlertRules()
-        >>> [[alert.title for alert in rules.judge({"train/loss": float("nan")})] for _ in range(2)]
+        >>> rules = AlertRules(AlertsConfig())
+        >>> [[alert.title for alert in rules.check({"train/loss": float("nan")})] for _ in range(2)]
         [['A loss, gradient or q-value is not finite'], []]
     """
 
-    def __init__(
-        self,
-        *,
-        max_q_value: float | None = 1e6,
-        min_entropy: float | None = 0.01,
-        finite: bool = True,
-        return_fall: float | None = 0.5,
-        return_patience: int = 2,
-        fired: Mapping[str, int] | None = None,
-    ) -> None:
-        self.fired = dict(fired or {})
-        self._max_q_value = max_q_value
-        self._min_entropy = min_entropy
-        self._finite = finite
-        self._return_fall = return_fall
-        self._return_patience = return_patience
-        self._entropies_once_above: set[str] = set()
-        self._courses: dict[str, ReturnCourse] = {}
+    def __init__(self, limits: AlertsConfig, fired: Collection[str] = ()) -> None:
+        self.fired = set(fired)
+        self._limits = limits
+        self._once_above: set[str] = set()  # entropies that were at their limit or above
+        self._histories: dict[str, ReturnHistory] = {}
 
-    def judge(self, numbers: Mapping[str, float]) -> list[Alert]:
-        """Says what is wrong in a row and has not been said before.
-
-        Args:
-            numbers: The scalars of one row by key.
-        """
+    def check(self, numbers: Mapping[str, float]) -> list[Alert]:
+        """Returns the alerts by rules that have not alerted before on a row, given its scalars by key."""
         alerts = [alert for alert in self._found(numbers) if alert.rule not in self.fired]
-        self.fired |= {alert.rule: 1 for alert in alerts}
+        self.fired |= {alert.rule for alert in alerts}
         return alerts
 
     def _found(self, numbers: Mapping[str, float]) -> Iterator[Alert]:
-        if self._finite and (text := not_finite(numbers)):
+        limits = self._limits
+        if limits.not_finite and (text := not_finite(numbers)):
             yield Alert("not_finite", "A loss, gradient or q-value is not finite", text)
-        if self._max_q_value is not None and (text := exploding_q_values(numbers, limit=self._max_q_value)):
+        if limits.max_q_value is not None and (text := exploding_q_values(numbers, limit=limits.max_q_value)):
             yield Alert("q_values", "Q-values explode", text)
-        if text := self._entropy(numbers):
+        if limits.min_entropy is not None and (text := self._collapsed_entropy(numbers, limits.min_entropy)):
             yield Alert("entropy", "The policy's entropy has collapsed", text)
-        if text := self._returns(numbers):
+        if limits.return_fall is not None and (text := self._fallen_returns(numbers, limits.return_fall)):
             yield Alert("returns", "Returns have fallen from their best", text)
 
-    def _entropy(self, numbers: Mapping[str, float]) -> str | None:
-        if self._min_entropy is None:
-            return None
-        known = {key: numbers[key] for key in ENTROPY_KEYS if key in numbers}
-        fallen = {key: value for key, value in known.items() if key in self._entropies_once_above}
-        self._entropies_once_above |= {key for key, value in known.items() if value >= self._min_entropy}
-        return collapsed_entropy(fallen, limit=self._min_entropy)
+    def _collapsed_entropy(self, numbers: Mapping[str, float], limit: float) -> str | None:
+        entropies = {key: numbers[key] for key in ENTROPY_KEYS if key in numbers}
+        fallen = {key: value for key, value in entropies.items() if key in self._once_above}
+        self._once_above |= {key for key, value in entropies.items() if value >= limit}
+        return collapsed_entropy(fallen, limit=limit)
 
-    def _returns(self, numbers: Mapping[str, float]) -> str | None:
-        if self._return_fall is None:
-            return None
+    def _fallen_returns(self, numbers: Mapping[str, float], fraction: float) -> str | None:
         for key in RETURN_KEYS:
-            if key in numbers and not math.isnan(numbers[key]):
-                value, course = numbers[key], self._courses.get(key)
-                following = course.after(value, share=self._return_fall) if course else ReturnCourse.starting_at(value)
-                self._courses[key] = following
-        judged = next((key for key in RETURN_KEYS if key in self._courses), "")
-        course = self._courses.get(judged)
-        if course is None or judged not in numbers or course.low_in_a_row < self._return_patience:
+            value = numbers.get(key, math.nan)
+            if not math.isnan(value):
+                self._histories.setdefault(key, ReturnHistory(value, value, value)).add(value, fraction=fraction)
+        key = next((key for key in RETURN_KEYS if key in self._histories), "")  # evaluations take precedence
+        patience = self._limits.return_patience
+        if key not in numbers or self._histories[key].consecutive_low < patience:
             return None
-        return (
-            f"{judged} is {course.latest:.6g}, and was {course.best:.6g} at its best; the limit is a fall by "
-            f"{self._return_fall:.0%}, {self._return_patience} times in a row"
-        )
+        found = f"{key} is {numbers[key]:.6g}, and was {self._histories[key].best:.6g} at its best"
+        return f"{found}; the limit is a fall by {fraction:.0%}, {patience} times in a row"

@@ -1,118 +1,108 @@
-"""Plays an evaluation on all ranks of a training: each its share of the episodes, and all of them to the end."""
+"""Plays one evaluation on all ranks of a training: each rank its part of the episodes, rank zero decides on videos."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import torch
 
 from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
+from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.episode_choice import choose
+from rlwandb_callbacks.environments.factory import EnvFactory
 from rlwandb_callbacks.environments.normalization import Statistics
-from rlwandb_callbacks.errors import EnvError, RenderError
+from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import undisturbed
-from rlwandb_callbacks.evaluation.video_mode import Mode, Recorder
+from rlwandb_callbacks.evaluation.preserved_state import preserved_state
+from rlwandb_callbacks.evaluation.replay import check_replay
+from rlwandb_callbacks.evaluation.video_mode import Diverged, Event, Mode, VideoState, mode_warning, next_mode
 from rlwandb_callbacks.media.frames import FrameSource
+
+CHECKED_REPLAY_STEPS = 1_000
+Problem: TypeAlias = tuple[str, Exception]
+"""Work that failed, as the subject of a warning, and its exception."""
 
 
 @dataclass(frozen=True)
 class RankResult:
-    """What one rank played.
-
-    Args:
-        episodes: In the order of their seeds.
-        error: What went wrong; then there are no episodes.
-    """
+    """Episodes of one rank in the order of their seeds, or the error that ended playing."""
 
     episodes: Sequence[Episode] = ()
     error: Exception | None = None
 
 
 @dataclass(frozen=True)
-class EvaluationResult:
-    """What all ranks played.
+class Decision:
+    """Decision of rank zero about the episodes that were played."""
 
-    Args:
-        episodes: In the order of their seeds; those of a rank that failed are missing.
-        chosen: Indices of those to show, by rank.
-        films: Frames that were recorded of the chosen ones, by index.
-        errors: Of single ranks.
-    """
-
-    episodes: Sequence[Episode]
-    chosen: Mapping[str, int]
-    films: Mapping[int, FrameSource]
-    errors: Sequence[Exception]
+    is_final: bool  # whether they are the result; otherwise they are played again in the mode of `state`
+    state: VideoState  # for the next evaluation, or for playing again
+    chosen: Mapping[str, int] = field(default_factory=dict)  # index of each episode to show, by label
+    problem: Problem | None = None
+    warning: str | None = None  # about a change of the mode
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What rank zero thinks of what was played.
+class EvaluationResult:
+    """Episodes of all ranks."""
 
-    Args:
-        is_final: It need not be played again.
-        chosen: Indices of the episodes to show, by rank.
-        errors: What went wrong in looking at it.
-    """
-
-    is_final: bool
-    chosen: Mapping[str, int] = field(default_factory=dict)
-    errors: Sequence[Exception] = ()
+    episodes: Sequence[Episode]  # in the order of their seeds; those of a rank that failed are missing
+    make_env: EnvFactory | None  # of these episodes, for replay; None for episodes of validation_step
+    played_in: Mode
+    state: VideoState  # for the next evaluation
+    chosen: Mapping[str, int] = field(default_factory=dict)  # index of each episode to show, by label
+    frames: Mapping[int, FrameSource] = field(default_factory=dict)  # of the chosen episodes, by index
+    problems: Sequence[Problem] = ()  # of single ranks and of rank zero
+    warnings: Sequence[str] = ()  # about changes of the mode
 
 
 class DistributedEvaluation:
-    """Plays one evaluation.
+    """Plays one evaluation, again if its mode turns out not to work.
 
-    Nothing that may fail on a single rank stands between two exchanges: errors are told to the others like results.
-
-    Args:
-        evaluator: Of this rank.
-        recorder: Of this rank; that of rank zero decides.
-        module: Of this rank.
-        seed: Of the random states while playing.
-        ranks: Who takes part.
-        keeps_observations: The episodes bring along what was observed.
+    No step between two exchanges may fail on a single rank: errors are exchanged like results.
     """
 
     def __init__(
-        self,
-        evaluator: Evaluator,
-        recorder: Recorder,
-        module: torch.nn.Module,
-        seed: int,
-        ranks: Ranks,
-        *,
-        keeps_observations: bool = False,
+        self, cfg: WandbRLConfig, evaluator: Evaluator, module: torch.nn.Module, ranks: Ranks, keeps_observations: bool
     ) -> None:
-        self._evaluator, self._recorder, self._module = evaluator, recorder, module
-        self._seed, self._ranks, self._keeps_observations = seed, ranks, keeps_observations
-        self._films: list[FrameSource | None] = []
+        self._cfg, self._evaluator, self._module, self._ranks = cfg, evaluator, module, ranks
+        self._keeps_observations = keeps_observations
 
-    def __call__(self) -> EvaluationResult:
-        """Plays until rank zero is content with how clips can be made.
+    def play(self, state: VideoState) -> EvaluationResult:
+        """Plays until the mode works, from the state after the last evaluation on; that of rank zero counts.
 
         Raises:
-            Exception: On all ranks alike, if no rank could play.
+            Exception: On all ranks, if no rank could play.
         """
-        self._recorder.begin()
+        state = next_mode(state, Event.STARTED)
+        if not self._evaluator.env.can_replay:
+            state = next_mode(state, Event.REPLAY_IMPOSSIBLE)
+        problems: list[Problem] = []
+        warnings: list[str] = []
         while True:
-            self._recorder.consider(can_replay=self._evaluator.can_replay, reuses_envs=self._evaluator.reuses_envs)
-            self._recorder.mode, statistics = self._ranks.from_zero((self._recorder.mode, self._statistics()))
-            shares = self._ranks.gather(self._play_mine(statistics))
-            verdict = self._ranks.from_zero(self._verdict(shares) if self._ranks.is_zero else Decision(is_final=True))
-            if verdict.is_final:
+            mode, statistics = self._ranks.broadcast((state.mode, self._statistics()))
+            make_env = replace(self._evaluator.make_env, statistics=statistics)
+            mine, my_frames = self._play_mine(make_env, mode)
+            results = self._ranks.gather(mine)
+            decision = self._ranks.broadcast(self._decide(results, make_env, state))
+            state = decision.state
+            problems += [decision.problem] if decision.problem else []
+            warnings += [decision.warning] if decision.warning else []
+            if decision.is_final:
                 break
-        episodes = in_order(shares)
-        errors = [share.error for share in shares if share.error is not None]
+        errors = [result.error for result in results if result.error is not None]
+        episodes = in_seed_order(results)
         if not episodes:
             raise errors[0]
-        films = self._films_of(set(verdict.chosen.values()), shares)
-        return EvaluationResult(episodes, verdict.chosen, films, [*errors, *verdict.errors])
+        problems += [("The evaluation", error) for error in errors]
+        frames = self._gather_frames(set(decision.chosen.values()), results, my_frames) if mode is Mode.RECORD else {}
+        return EvaluationResult(episodes, make_env, mode, state, decision.chosen, frames, problems, warnings)
 
     def _statistics(self) -> Statistics | None:
-        """Of rank zero, as all episodes are to be played, and played again, by the same."""
+        """Returns the observation statistics of rank zero, with which all ranks play and replay."""
         if not self._ranks.is_zero:
             return None
         try:
@@ -120,73 +110,102 @@ class DistributedEvaluation:
         except Exception:
             if self._ranks.count == 1:
                 raise
-            return None  # the other ranks wait for an answer
+            return None  # the other ranks wait for this exchange
 
-    def _play_mine(self, statistics: Statistics | None) -> RankResult:
-        recorder, ranks = self._recorder, self._ranks
+    def _play_mine(self, make_env: EnvFactory, mode: Mode) -> tuple[RankResult, list[FrameSource | None]]:
+        evaluation = self._cfg.evaluation
+        seeds = range(evaluation.seed, evaluation.seed + evaluation.episodes)[self._ranks.index :: self._ranks.count]
+        frames_max_bytes = frame_budget(self._cfg) // evaluation.episodes if mode is Mode.RECORD else None
         try:
-            with undisturbed(self._module, seed=self._seed):
+            with preserved_state(self._module, seed=evaluation.seed):
                 played = self._evaluator.play(
-                    statistics,
-                    film_bytes=recorder.film_bytes,
-                    fresh_envs=recorder.mode is Mode.REPLAY_FRESH,
+                    seeds,
+                    make_env,
+                    frames_max_bytes=frames_max_bytes,
+                    fresh_envs=mode is Mode.REPLAY_FRESH,
                     keeps_observations=self._keeps_observations,
-                    rank=ranks.index,
-                    ranks=ranks.count,
                 )
-        except Exception as error:  # noqa: BLE001  # the other ranks wait for an answer, whatever it is
-            return RankResult(error=sendable(error, ranks))
-        self._films = [each.film for each in played]
-        return RankResult([each.episode for each in played])
+        except Exception as error:  # noqa: BLE001  # the other ranks wait for the next exchange
+            return RankResult(error=sendable(error, self._ranks)), []
+        return RankResult([each.episode for each in played]), [each.frames for each in played]
 
-    def _verdict(self, shares: Sequence[RankResult]) -> Decision:
-        """Looks at what was played, on rank zero; whatever fails is told to all ranks."""
+    def _decide(self, results: Sequence[RankResult], make_env: EnvFactory, state: VideoState) -> Decision:
+        """Decides on rank zero; the decision of other ranks is not used."""
+        if not self._ranks.is_zero:
+            return Decision(is_final=True, state=state)
         try:
-            return self._judged(shares)
-        except Exception as error:  # noqa: BLE001  # see above
-            return Decision(is_final=True, errors=[sendable(error, self._ranks)])
+            return self._decide_on_zero(results, make_env, state)
+        except Exception as error:  # noqa: BLE001  # the other ranks wait for the next exchange
+            return Decision(is_final=True, state=state, problem=("The evaluation", sendable(error, self._ranks)))
 
-    def _judged(self, shares: Sequence[RankResult]) -> Decision:
-        recorder, evaluator = self._recorder, self._evaluator
-        errors = [share.error for share in shares if isinstance(share.error, EnvError | RenderError)]
-        if errors and recorder.mode is Mode.RECORD:
-            recorder.interrupt(errors[0])
-            return Decision(is_final=False)
-        if not recorder.consider(can_replay=evaluator.can_replay, reuses_envs=evaluator.reuses_envs):
-            return Decision(is_final=False)
-        episodes = in_order(shares)
-        chosen = recorder.choose(episodes) if episodes else {}
-        if not chosen:
-            return Decision(is_final=True)
-        with undisturbed(self._module, seed=self._seed):
-            return Decision(recorder.can_replay(episodes, chosen, evaluator.make_env), chosen)
+    def _decide_on_zero(self, results: Sequence[RankResult], make_env: EnvFactory, state: VideoState) -> Decision:
+        failed = [result.error for result in results if isinstance(result.error, EnvError | RenderError)]
+        if failed and state.mode is Mode.RECORD:
+            after = next_mode(state, Event.RECORDING_FAILED)
+            warning = mode_warning(state, after, str(failed[0]))
+            return Decision(is_final=False, state=after, problem=("Making videos", failed[0]), warning=warning)
+        episodes = in_seed_order(results)
+        if state.mode.replays and any(episode.seed is None for episode in episodes):
+            return Decision(is_final=False, state=next_mode(state, Event.REPLAY_IMPOSSIBLE))
+        if state.mode is Mode.NUMBERS or not episodes:
+            return Decision(is_final=True, state=state)
+        chosen, problem = choose_episodes(episodes, self._cfg)
+        if not chosen or state.mode is Mode.RECORD or state.is_proven:
+            return Decision(is_final=True, state=state, chosen=chosen, problem=problem)
+        try:
+            self._check_replays(episodes, chosen, make_env)
+        except ReplayDivergedError as error:
+            after = next_mode(state, Diverged(state.mode, reuses_envs=self._evaluator.reuses_envs))
+            return Decision(is_final=False, state=after, warning=mode_warning(state, after, str(error)))
+        return Decision(is_final=True, state=next_mode(state, Event.REPLAY_PROVEN), chosen=chosen)
 
-    def _films_of(self, chosen: set[int], shares: Sequence[RankResult]) -> dict[int, FrameSource]:
-        if self._recorder.mode is not Mode.RECORD:
-            return {}
-        mine: dict[int, FrameSource] = {}
-        for index, (rank, place) in enumerate(places(shares)):
-            film = self._films[place] if rank == self._ranks.index else None
-            if film is not None and index in chosen:
-                mine[index] = film
-        return {index: film for films in self._ranks.gather(mine) for index, film in films.items()}
+    def _check_replays(self, episodes: Sequence[Episode], chosen: Mapping[str, int], make_env: EnvFactory) -> None:
+        """Replays the chosen episodes without pictures, and the last one, whose environment may have played others."""
+        with preserved_state(self._module, seed=self._cfg.evaluation.seed):
+            for index in sorted({*chosen.values(), len(episodes) - 1}):
+                check_replay(make_env, episodes[index], max_steps=CHECKED_REPLAY_STEPS)
+
+    def _gather_frames(
+        self, chosen: set[int], results: Sequence[RankResult], my_frames: Sequence[FrameSource | None]
+    ) -> dict[int, FrameSource]:
+        positions = rank_positions(results)
+        mine = {index: my_frames[positions[index][1]] for index in chosen if positions[index][0] == self._ranks.index}
+        gathered = (item for by_index in self._ranks.gather(mine) for item in by_index.items())
+        return {index: frames for index, frames in gathered if frames is not None}
 
 
-def places(shares: Sequence[RankResult]) -> list[tuple[int, int]]:
-    """Rank, and place in that rank's share, of each episode in the order of seeds: they were dealt out one by one.
+def frame_budget(cfg: WandbRLConfig) -> int:
+    """Returns the bytes that frames of one evaluation may take: half of all, as an earlier one may be under way."""
+    return cfg.videos.max_bytes // 2
+
+
+def choose_episodes(episodes: Sequence[Episode], cfg: WandbRLConfig) -> tuple[dict[str, int], Problem | None]:
+    """Returns the index of each episode to show, by label; no episode but an error if a user's function fails."""
+    videos = cfg.videos
+    try:
+        return choose(episodes, videos.choices(), seed=cfg.evaluation.seed, at_most=videos.max_per_choice), None
+    except Exception as error:  # noqa: BLE001  # a user's function may raise anything
+        return {}, ("Choosing episodes for videos", error)
+
+
+def rank_positions(results: Sequence[RankResult]) -> list[tuple[int, int]]:
+    """Returns rank and position within the rank of each episode, in the order of seeds, which alternate by rank.
 
     Example:
         >>> import numpy as np
         >>> episode = Episode(actions=np.zeros(1), rewards=np.zeros(1), terminated=True)
-        >>> places([RankResult([episode] * 2), RankResult(error=EnvError("broken")), RankResult([episode])])
+        >>> rank_positions([RankResult([episode] * 2), RankResult(error=EnvError("broken")), RankResult([episode])])
         [(0, 0), (2, 0), (0, 1)]
     """
-    longest = max(len(share.episodes) for share in shares)
+    longest = max(len(result.episodes) for result in results)
     return [
-        (rank, place) for place in range(longest) for rank, share in enumerate(shares) if place < len(share.episodes)
+        (rank, position)
+        for position in range(longest)
+        for rank, result in enumerate(results)
+        if position < len(result.episodes)
     ]
 
 
-def in_order(shares: Sequence[RankResult]) -> list[Episode]:
-    """The episodes of all ranks in the order of their seeds."""
-    return [shares[rank].episodes[place] for rank, place in places(shares)]
+def in_seed_order(results: Sequence[RankResult]) -> list[Episode]:
+    """Returns the episodes of all ranks in the order of their seeds."""
+    return [results[rank].episodes[position] for rank, position in rank_positions(results)]

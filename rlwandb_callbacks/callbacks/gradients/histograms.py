@@ -1,8 +1,9 @@
-"""Rows of gradients and parameters: histograms equal to those that ``wandb.watch`` makes, and norms."""
+"""Rows of gradients and parameters: norms, and histograms equal to those of ``wandb.watch``."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,56 +11,53 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.callbacks.gradients.bins import BINS, count_bins, module_norms
 from rlwandb_callbacks.callbacks.gradients.tensor_copies import HostArray, TensorCopies, stored_values
 from rlwandb_callbacks.core.values import Histogram, Scalar, Value
 
 GRADIENTS, PARAMETERS, NORMS = "gradients/", "parameters/", "norm/"
 TOTAL_NORM = "grad_norm/total"
+BINS = 64
+BLOCK_ELEMENTS = 32_768  # blocks of this size stay in the processor's cache
+_SMALL_SPAN, _LARGE_SPAN = 1e-30, 1e30  # beyond them, scaling under- or overflows in float32
 
 
-def gradient_copies(parameters: Mapping[str, torch.nn.Parameter], *, sample: int | None = None) -> TensorCopies:
-    """Copies the gradients of parameters, as far as these have some, and their norms; nothing waits for the device.
+def copy_gradients(parameters: Mapping[str, torch.nn.Parameter], *, sample: int | None = None) -> TensorCopies:
+    """Copies the gradients of parameters that have one, and their norms, without waiting for the device.
 
-    Args:
-        parameters: By dotted name.
-        sample: Elements of each gradient to copy at most; norms are of all.
+    At most ``sample`` elements of each gradient are copied; norms are those of all elements.
     """
     gradients = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
     merged = {name: grad.coalesce() if grad.is_sparse else grad for name, grad in gradients.items()}
     stored = [stored_values(grad) for grad in merged.values()]
-    norms: Any = torch._foreach_norm(stored) if stored else []  # noqa: SLF001  # torch's own way to do it in one pass
+    norms = torch._foreach_norm(stored) if stored else ()  # noqa: SLF001  # torch's only function for many norms
     return TensorCopies(
         {f"{GRADIENTS}{name}": grad for name, grad in merged.items()},
         sample=sample,
-        numbers={f"{NORMS}{name}": norm for name, norm in zip(merged, norms, strict=True)},
+        scalars={f"{NORMS}{name}": norm for name, norm in zip(merged, norms, strict=True)},
     )
 
 
-def parameter_copies(parameters: Mapping[str, torch.nn.Parameter], *, sample: int | None = None) -> TensorCopies:
+def copy_parameters(parameters: Mapping[str, torch.nn.Parameter], *, sample: int | None = None) -> TensorCopies:
     """Copies parameters, at most ``sample`` elements of each."""
     return TensorCopies({f"{PARAMETERS}{name}": value for name, value in parameters.items()}, sample=sample)
 
 
 def tensor_row(arrays: Mapping[str, HostArray]) -> dict[str, Value]:
-    """Makes the values of a row from copies that have arrived.
+    """Makes the values of a row from copies of :func:`copy_gradients` and :func:`copy_parameters` on the host.
 
-    Args:
-        arrays: Those of :func:`gradient_copies` and :func:`parameter_copies`.
-
-    Returns:
-        Histograms under the keys of ``wandb.watch``; where there are gradients, also ``grad_norm/<module>``,
-        ``grad_norm/total``, and ``train/grad_nonfinite``, the number of NaN and infinite elements among the copied.
+    These are histograms under the keys of ``wandb.watch``; if there are gradients also ``grad_norm/<module>``,
+    ``grad_norm/total`` and ``train/grad_nonfinite``, the number of copied elements that are NaN or infinite.
     """
     norms = {key.removeprefix(NORMS): float(array.values[0]) for key, array in arrays.items() if key.startswith(NORMS)}
     row: dict[str, Value] = {}
     nonfinite = 0
     for key, array in arrays.items():
-        counted = None if key.startswith(NORMS) else tensor_histogram(array)
-        if counted is not None:
-            row[key] = counted
+        histogram = None if key.startswith(NORMS) else tensor_histogram(array)
+        if histogram is not None:
+            row[key] = histogram
         if key.startswith(GRADIENTS):
-            nonfinite += array.element_count - (array.implicit_zeros if counted is None else int(counted.counts.sum()))
+            finite = array.implicit_zeros if histogram is None else int(histogram.counts.sum())
+            nonfinite += array.values.size + array.implicit_zeros - finite
     if norms:
         row["train/grad_nonfinite"] = Scalar(nonfinite)
         row |= {f"grad_norm/{module}": Scalar(norm) for module, norm in module_norms(norms).items()}
@@ -67,12 +65,10 @@ def tensor_row(arrays: Mapping[str, HostArray]) -> dict[str, Value]:
 
 
 def tensor_histogram(array: HostArray) -> Histogram | None:
-    """Counts the finite elements of a tensor in 64 bins between their extremes.
+    """Counts the finite elements of a tensor in 64 bins from the smallest to the largest; None if there are none.
 
-    Edges are those of ``torch.linspace`` in torch's default type, whatever the tensor's, as in ``wandb.watch``.
-
-    Returns:
-        None where no element is finite. One bin, whose edges are equal, where all elements are equal.
+    As in ``wandb.watch``, edges are those of ``torch.linspace`` in torch's default type, for every type of tensor. If
+    all elements are equal, there is one bin whose edges are equal.
 
     Example:
         >>> tensor_histogram(HostArray(np.array([1.0, 1.0, np.nan], np.float32))).counts
@@ -97,19 +93,61 @@ def tensor_histogram(array: HostArray) -> Histogram | None:
 
 
 def _extremes(values: NDArray[np.floating[Any]]) -> tuple[float, float]:
-    """Smallest and largest value, both NaN where there is one."""
+    """Returns the smallest and the largest value; both are NaN if one element is."""
     return float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
 
 
 def _edges(low: float, high: float) -> NDArray[np.float64]:
-    if low == high:
-        return torch.tensor([low, high]).numpy().astype(np.float64)
-    return torch.linspace(low, high, BINS + 1).numpy().astype(np.float64)
+    edges = torch.tensor([low, high]) if low == high else torch.linspace(low, high, BINS + 1)
+    return edges.numpy().astype(np.float64)
 
 
 def _bin_of_zero(edges: NDArray[np.float64]) -> int:
-    """The bin that ``wandb.watch`` adds implicit zeros to: the first where none holds zero."""
-    holding = np.flatnonzero((edges[:-1] <= 0) & (edges[1:] > 0))
-    if holding.size:
-        return int(holding[0])
+    """Returns the bin to which ``wandb.watch`` adds implicit zeros: the first one if no bin contains zero."""
+    containing = np.flatnonzero((edges[:-1] <= 0) & (edges[1:] > 0))
+    if containing.size:
+        return int(containing[0])
     return edges.size - 2 if edges[-1] == 0 else 0
+
+
+def count_bins(values: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.int64]:
+    """Counts values in 64 bins of equal width, rounded like ``torch.histc`` but several times faster.
+
+    Args:
+        values: Finite values, shape ``[N]``, ``float32`` or ``float64``.
+        low: Smallest value.
+        high: Largest value, > ``low``.
+
+    Example:
+        >>> count_bins(np.array([0.0, 0.4, 1.0, 64.0], np.float32), 0.0, 64.0)[[0, 1, 63]]
+        array([2, 1, 1])
+    """
+    dtype = values.dtype.type if _SMALL_SPAN < high - low < _LARGE_SPAN else np.float64
+    start, width = dtype(low), (dtype(high) - dtype(low)) / dtype(BINS)
+    counts = np.zeros(BINS + 1, np.int64)
+    size = min(values.size, BLOCK_ELEMENTS)
+    scaled, bins = np.empty(size, dtype), np.empty(size, np.uint8)
+    for first in range(0, values.size, BLOCK_ELEMENTS):
+        block = values[first : first + BLOCK_ELEMENTS]
+        offsets, numbers = scaled[: block.size], bins[: block.size]
+        np.subtract(block, start, out=offsets)
+        np.divide(offsets, width, out=offsets)
+        np.copyto(numbers, offsets, casting="unsafe")
+        counts += np.bincount(numbers, minlength=BINS + 1)
+    counts[BINS - 1] += counts[BINS]  # the largest value belongs to the last bin
+    return counts[:BINS]
+
+
+def module_norms(norms: Mapping[str, float]) -> dict[str, float]:
+    """Combines the L2 norms of parameters, by dotted name, to those of the modules that own them, and to ``total``.
+
+    A parameter that the root module owns keeps its name.
+
+    Example:
+        >>> module_norms({"q.0.weight": 3.0, "q.0.bias": 4.0, "log_alpha": 12.0})
+        {'q.0': 5.0, 'log_alpha': 12.0, 'total': 13.0}
+    """
+    by_module: dict[str, list[float]] = defaultdict(list)
+    for name, norm in norms.items():
+        by_module[name.rpartition(".")[0] or name].append(norm)
+    return {name: math.hypot(*parts) for name, parts in by_module.items()} | {"total": math.hypot(*norms.values())}

@@ -1,4 +1,4 @@
-"""Copies of many tensors, made at once where they lie, and moved to the host in one piece."""
+"""Copies of many tensors, made at once on their devices and moved to the host in one transfer per device."""
 
 from __future__ import annotations
 
@@ -13,46 +13,38 @@ from numpy.typing import NDArray
 
 
 class HostArray(NamedTuple):
-    """What was in a tensor.
+    """Elements of a tensor."""
 
-    Args:
-        values: Shape ``[N]``, ``float32`` or ``float64``; of complex numbers the real part.
-        implicit_zeros: Zeros beside these, which a sparse tensor does not store.
-    """
-
-    values: NDArray[np.floating[Any]]
-    implicit_zeros: int = 0
-
-    @property
-    def element_count(self) -> int:
-        """How many elements there are, with the implicit zeros."""
-        return self.values.size + self.implicit_zeros
+    values: NDArray[np.floating[Any]]  # shape [N], float32 or float64; of complex numbers the real part
+    implicit_zeros: int = 0  # number of further zeros, which a sparse tensor does not store
 
 
-class _Part(NamedTuple):
+class _Slice(NamedTuple):
+    """A tensor's place in a flat tensor."""
+
     key: str
     size: int
     implicit_zeros: int
 
 
-class _Flat(NamedTuple):
+class _FlatTensor(NamedTuple):
     """Tensors of one device and one type, one after the other."""
 
     values: torch.Tensor
-    parts: tuple[_Part, ...]
+    slices: tuple[_Slice, ...]
 
 
 class TensorCopies:
-    """Copies of tensors, which may change or go away afterwards.
+    """Copies of tensors on their devices; the tensors may change afterwards.
 
     Args:
-        tensors: Of any device, layout and floating or complex type, by key.
-        sample: At most so many elements of each, evenly spread; None for all.
-        numbers: Tensors of one element that nobody else changes, by key; they become ``float32``.
+        tensors: Tensors by key, of any device, layout and floating or complex type.
+        sample: Largest number of elements to copy of each tensor, evenly spaced; None for all.
+        scalars: Tensors of one element by key, which nothing changes later; they are converted to ``float32``.
 
     Example:
         >>> copies = TensorCopies({"a": torch.ones(2, 2), "b": torch.zeros(3).half()})
-        >>> {key: array.values.tolist() for key, array in HostCopies([copies]).arrays().items()}
+        >>> {key: array.values.tolist() for key, array in HostTransfer([copies]).arrays().items()}
         {'a': [1.0, 1.0, 1.0, 1.0], 'b': [0.0, 0.0, 0.0]}
     """
 
@@ -61,71 +53,67 @@ class TensorCopies:
         tensors: Mapping[str, torch.Tensor],
         *,
         sample: int | None = None,
-        numbers: Mapping[str, torch.Tensor] | None = None,
+        scalars: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        self.flats: list[_Flat] = []
-        elsewhere: dict[tuple[torch.device, torch.dtype], list[tuple[_Part, torch.Tensor]]] = defaultdict(list)
+        self.flat_tensors: list[_FlatTensor] = []
+        on_devices: dict[tuple[torch.device, torch.dtype], list[tuple[_Slice, torch.Tensor]]] = defaultdict(list)
         for key, tensor in tensors.items():
-            part, values = _part(key, tensor, sample)
+            part, values = _sampled(key, tensor, sample)
             if values.device.type == "cpu":
-                # One by one: a piece as large as all together would be new memory each time, whose pages cost the
-                # system several times what copying costs.
-                self.flats.append(_Flat(values.clone(), (part,)))
+                # Each tensor has its own copy: one large buffer would be newly mapped memory each time, whose page
+                # faults cost several times as much as copying.
+                self.flat_tensors.append(_FlatTensor(values.clone(), (part,)))
             else:
-                elsewhere[values.device, values.dtype].append((part, values))
-        for group in elsewhere.values():
-            parts, pieces = zip(*group, strict=True)
-            self.flats.append(_Flat(torch.cat(pieces), parts))
-        self.flats += _flats_of_numbers(numbers or {})
+                on_devices[values.device, values.dtype].append((part, values))
+        for group in on_devices.values():
+            slices, pieces = zip(*group, strict=True)
+            self.flat_tensors.append(_FlatTensor(torch.cat(pieces), slices))
+        self.flat_tensors += _flat_scalars(scalars or {})
 
 
-def _flats_of_numbers(numbers: Mapping[str, torch.Tensor]) -> list[_Flat]:
+def _sampled(key: str, tensor: torch.Tensor, sample: int | None) -> tuple[_Slice, torch.Tensor]:
+    stored = stored_values(tensor).reshape(-1)
+    values = subsampled(stored, sample)
+    zeros = tensor.numel() - stored.numel() if tensor.is_sparse else 0
+    if zeros and values is not stored:
+        zeros = round(zeros * values.numel() / stored.numel())
+    return _Slice(key, values.numel(), zeros), values
+
+
+def _flat_scalars(scalars: Mapping[str, torch.Tensor]) -> list[_FlatTensor]:
     by_device: dict[torch.device, dict[str, torch.Tensor]] = defaultdict(dict)
-    for key, number in numbers.items():
-        by_device[number.device][key] = number.float()
+    for key, scalar in scalars.items():
+        by_device[scalar.device][key] = scalar.float()
     return [
-        _Flat(torch.stack(list(group.values())), tuple(_Part(key, 1, 0) for key in group))
+        _FlatTensor(torch.stack(list(group.values())), tuple(_Slice(key, 1, 0) for key in group))
         for group in by_device.values()
     ]
 
 
-def _part(key: str, tensor: torch.Tensor, sample: int | None) -> tuple[_Part, torch.Tensor]:
-    stored = stored_values(tensor).reshape(-1)
-    values = thinned(stored, sample)
-    zeros = tensor.numel() - stored.numel() if tensor.is_sparse else 0
-    if zeros and values is not stored:
-        zeros = round(zeros * values.numel() / stored.numel())
-    return _Part(key, values.numel(), zeros), values
-
-
-class HostCopies:
-    """Copies on their way to the host: one transfer per device, for which nobody waits but :meth:`arrays`.
-
-    Args:
-        copies: What was copied, maybe at several moments.
-    """
+class HostTransfer:
+    """Transfer of copies, of one or several moments, to the host: one per device; only :meth:`arrays` waits for it."""
 
     def __init__(self, copies: Iterable[TensorCopies]) -> None:
-        by_device: dict[torch.device, list[_Flat]] = defaultdict(list)
-        for flat in (flat for each in copies for flat in each.flats):
+        by_device: dict[torch.device, list[_FlatTensor]] = defaultdict(list)
+        for flat in (flat for each in copies for flat in each.flat_tensors):
             by_device[flat.values.device].append(flat)
-        self._flats = [flat for flats in by_device.values() for flat in flats]
-        self._transfers = [_Transfer([flat.values for flat in flats]) for flats in by_device.values()]
+        self._flat_tensors = [flat for group in by_device.values() for flat in group]
+        self._transfers = [_DeviceTransfer([flat.values for flat in group]) for group in by_device.values()]
 
     def arrays(self) -> dict[str, HostArray]:
-        """Waits until all is here; meant for another thread than the one that trains."""
+        """Waits for the transfers and returns the copies by key; meant for another thread than the one that trains."""
         values = (as_floats(tensor) for transfer in self._transfers for tensor in transfer.received())
         arrays: dict[str, HostArray] = {}
-        for flat, floats in zip(self._flats, values, strict=True):
+        for flat, floats in zip(self._flat_tensors, values, strict=True):
             start = 0
-            for key, size, zeros in flat.parts:
+            for key, size, zeros in flat.slices:
                 arrays[key] = HostArray(floats[start : start + size], zeros)
                 start += size
         return arrays
 
 
-class _Transfer:
-    """Moves flat tensors of one device as one piece of bytes."""
+class _DeviceTransfer:
+    """Moves flat tensors of one device as one buffer of bytes."""
 
     def __init__(self, tensors: list[torch.Tensor]) -> None:
         self._sent = tensors
@@ -143,7 +131,7 @@ class _Transfer:
             return
         self._bytes = torch.empty(payload.shape, dtype=payload.dtype, pin_memory=True)
         self._bytes.copy_(payload, non_blocking=True)
-        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves its type out
+        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch does not annotate it
         self._arrived.record(torch.cuda.current_stream(payload.device))
 
     def received(self) -> list[torch.Tensor]:
@@ -162,25 +150,21 @@ class _Transfer:
 
 
 def stored_values(tensor: torch.Tensor) -> torch.Tensor:
-    """The numbers that a tensor holds: of a sparse one those that are stored, of a sharded one those on this rank."""
+    """Returns the elements that a tensor stores: all, those of a sparse tensor, or the local shard of a DTensor."""
     if hasattr(tensor, "to_local"):
         tensor = tensor.to_local()
     tensor = tensor.detach()
     return tensor.coalesce().values() if tensor.is_sparse else tensor
 
 
-def thinned(values: torch.Tensor, limit: int | None) -> torch.Tensor:
-    """Leaves out elements at equal distances.
+def subsampled(values: torch.Tensor, limit: int | None) -> torch.Tensor:
+    """Returns evenly spaced elements of a flat tensor, at most ``limit``; None for all.
 
-    Of the distances that keep at least four fifths of ``limit``, one is taken that has few divisors in common with the
-    number of elements: a distance of 512 would see a single column of a matrix that has as many.
-
-    Args:
-        values: Shape ``[N]``.
-        limit: How many elements to keep at most; None for all.
+    Among the strides that keep at least four fifths of ``limit``, the one with the smallest common divisor with the
+    number of elements is taken: a stride of 512 would select a single column of a matrix with 512 columns.
 
     Example:
-        >>> thinned(torch.arange(32), 8)
+        >>> subsampled(torch.arange(32), 8)
         tensor([ 0,  5, 10, 15, 20, 25, 30])
     """
     count = values.numel()
@@ -192,11 +176,12 @@ def thinned(values: torch.Tensor, limit: int | None) -> torch.Tensor:
 
 
 def as_floats(values: torch.Tensor) -> NDArray[np.floating[Any]]:
-    """Reads a flat tensor on the host as ``float32``, or ``float64`` where it is that, in this thread alone."""
+    """Converts a flat tensor on the host to ``float32``, or to ``float64`` if it is of that type.
+
+    numpy converts ``bfloat16``, so that no threads of torch are used.
+    """
     if values.dtype == torch.bfloat16:
         halves = values.view(torch.int16).numpy().view(np.uint16)
         return (halves.astype(np.uint32) << 16).view(np.float32)
     array = values.numpy()
-    if array.dtype == np.float64:
-        return array
-    return np.asarray(array.real, dtype=np.float32)
+    return array if array.dtype == np.float64 else np.asarray(array.real, dtype=np.float32)

@@ -1,1 +1,1 @@
-"""Training metrics: from what a batch returns to rows."""
+"""Training metrics: values of ``training_step``, of the module and of the optimizers."""

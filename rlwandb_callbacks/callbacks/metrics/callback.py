@@ -1,18 +1,18 @@
-"""Logs what training says of itself: losses, learning rates, entropy, q-values, gradient norm."""
+"""Logs training metrics: losses, learning rates, entropy, q-values, gradient norms."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.counters import log_every_n_steps, logged_on_step
 from rlwandb_callbacks.callbacks.metric_names import WITH_RANGE, MetricSelection
-from rlwandb_callbacks.callbacks.metrics.rank_reduction import over_ranks
 from rlwandb_callbacks.callbacks.ranks import Ranks
 from rlwandb_callbacks.callbacks.schedule import Every
 from rlwandb_callbacks.core.values import Scalar
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 class MetricsCallback(RLCallback):
     """Logs ``train/…`` every ``metrics.every_n_steps`` updates.
 
-    Values come from the mapping that ``training_step`` returns, else from what the module logged, else (``lr``) from
-    the optimizers. A row holds the latest value of each metric that was returned since the row before, or that the
-    Trainer holds; nothing is moved off the device, and nothing waits for it, until a row is due.
+    Values come from the mapping that ``training_step`` returns, else from the metrics that the module logged. Learning
+    rates come from the optimizers, and so does ``grad_norm`` if the module provides none. A row holds the latest value
+    of each metric that was returned since the previous row, or that the Trainer holds. Values stay on their device, and
+    nothing waits for it, until a row is due.
 
     Args:
         cfg: A config, or a mapping with its keys.
-        is_written: Write the rows; else they are only looked at, by alerts.
+        is_written: Write the rows; otherwise only alerts read them.
         keywords: As for every callback.
 
     Example:
@@ -46,17 +47,16 @@ class MetricsCallback(RLCallback):
 
     def _clear(self) -> None:
         self._every = Every(1)
-        self._latest: dict[str, Any] = {}
-        self._plans: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
-        self._norms: dict[int, torch.Tensor] = {}
-        self._row_at_update = 0
-        self._takes_part = self._reduces = False
-        self._seen: set[str] = set()
-        self._lr_groups: tuple[Any, ...] = ()
-        self._lr_names: list[str] = []
+        self._latest: dict[str, Any] = {}  # values by metric
+        self._plans: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}  # (name, metric) by the names of outputs
+        self._norms: dict[int, torch.Tensor] = {}  # gradient norms by optimizer
+        self._learning_rates = LearningRates()
+        self._updates_at_row = 0
+        self._is_active = self._reduces = False
+        self._found: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves live tensors out."""
+        """Leaves out live tensors."""
         return {**super().__getstate__(), "_latest": {}, "_norms": {}}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -64,18 +64,17 @@ class MetricsCallback(RLCallback):
         super().on_train_start(trainer, pl_module)
         self._clear()
         interval = self.cfg.metrics.every_n_steps or log_every_n_steps(trainer)
-        self._row_at_update = self.session.counters.updates
-        self._every = Every(interval, last=self._row_at_update)
+        self._updates_at_row = self.session.counters.updates
+        self._every = Every(interval, last=self._updates_at_row)
         is_distributed = trainer.world_size > 1 and not getattr(trainer, "fast_dev_run", False)
         self._reduces = self.cfg.metrics.reduce_over_ranks and is_distributed
-        self._takes_part = self._reduces or self.session.tracker is not None
+        self._is_active = self._reduces or self.session.tracker is not None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """Takes the norm of the gradients: unscaled, accumulated, not clipped yet, and only when a row is due."""
-        if not self._every.would_fire(self.session.counters.updates + 1) or not self._takes_part:
-            return
-        if self._selection.wants("grad_norm"):
-            with self.session.guarded("The gradient norm"):
+        """Computes the norm of the accumulated gradients before they are clipped, if a row is due."""
+        is_due = self._every.would_fire(self.session.counters.updates + 1)
+        if is_due and self._is_active and self._selection.wants("grad_norm"):
+            with self.session.errors.guard("The gradient norm"):
                 norm = gradient_norm(parameter for group in optimizer.param_groups for parameter in group["params"])
                 if norm is not None:
                     self._norms[id(optimizer)] = norm
@@ -83,141 +82,116 @@ class MetricsCallback(RLCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keeps the latest values, and writes a row when one is due."""
+        """Keeps the latest values, and writes a row if one is due."""
         counters = self.session.counters
         counters.advance(trainer, pl_module, outputs)
-        if not self._takes_part:
+        if not self._is_active:
             return
         if outputs:
             self._keep(outputs)
         if self._every.due(counters.updates):
-            with self.session.guarded("Logging metrics"):
+            with self.session.errors.guard("Logging metrics"):
                 self._write_row(trainer, pl_module, reduces=self._reduces)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the values that came after the last row; of this rank alone, as others may be gone."""
-        self._write_rest(trainer, pl_module, reduces=False)
+        """Writes the values since the last row, of this rank only, as other ranks may have ended."""
+        self._write_row(trainer, pl_module, reduces=False)
         self._latest, self._norms = {}, {}
 
-    def _write_rest(self, trainer: Trainer, pl_module: LightningModule, *, reduces: bool) -> None:
-        if self._takes_part and self.session.counters.updates > self._row_at_update:
-            self._write_row(trainer, pl_module, reduces=reduces)
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the last row, and says which of the metrics asked for never came."""
-        with self.session.guarded("Logging metrics"):
-            self._write_rest(trainer, pl_module, reduces=self._reduces)
-        missing = self._selection.missing(self._seen)
+        """Writes the last row, and warns of names in ``metric_list`` that never had a value."""
+        with self.session.errors.guard("Logging metrics"):
+            self._write_row(trainer, pl_module, reduces=self._reduces)
+        missing = self._selection.missing(self._found)
         if missing and self.session.tracker is not None:
-            self.session.warn_once(
-                f"metric_list names {', '.join(missing)}, which neither training_step returned nor the module logged.",
+            self.session.errors.warn_once(
+                f"metric_list names {', '.join(missing)}, but training_step never returned such a value and the module "
+                "never logged one. Return it from training_step, call self.log, or correct the name.",
                 kind="missing metrics",
             )
 
     def _keep(self, outputs: Mapping[str, Any]) -> None:
-        offered = tuple(outputs)
-        plan = self._plans.get(offered)
+        names = tuple(outputs)
+        plan = self._plans.get(names)
         if plan is None:
-            plan = self._plans[offered] = tuple(self._selection.pick(offered).items())
+            plan = self._plans[names] = tuple(self._selection.pick(names).items())
         latest = self._latest
-        for name, ours in plan:
-            latest[ours] = detached(outputs[name])
+        for name, metric in plan:
+            latest[metric] = detached(outputs[name])
 
     def _write_row(self, trainer: Trainer, pl_module: LightningModule, *, reduces: bool) -> None:
-        self._row_at_update = self.session.counters.updates
+        updates = self.session.counters.updates
+        if not self._is_active or updates <= self._updates_at_row:
+            return
+        self._updates_at_row = updates
         numbers: dict[str, float] = {}
         try:
             numbers = self._numbers(trainer, pl_module)
-        finally:  # whatever fails here, the other ranks wait for an answer
-            shares = Ranks(trainer).gather(numbers) if reduces else [numbers]
-        self._seen |= numbers.keys()
+        finally:  # the other ranks wait for this one even if it failed
+            if reduces:
+                numbers = reduce_over_ranks(Ranks(trainer).gather(numbers))
+        self._found |= numbers.keys()
         if self.session.tracker is None:
             return
-        ours = {f"train/{name}": Scalar(number) for name, number in over_ranks(shares).items()}
+        values = {f"train/{metric}": Scalar(number) for metric, number in numbers.items()}
         if not self._is_written:
-            self.session.tell(trainer, pl_module, ours)
+            self.session.notify(trainer, pl_module, values)
             return
-        theirs = logged_on_step(trainer) if self.session.shares_rows_with_lightning else {}
-        written = {key: value for key, value in ours.items() if self.session.shown_as(key) not in theirs}
-        self.session.write(trainer, pl_module, written, elsewhere=ours)
+        logged = logged_on_step(trainer) if self.session.has_wandb_logger else {}
+        written = {key: value for key, value in values.items() if self.session.key_in_run(key) not in logged}
+        self.session.write(trainer, pl_module, written, logged_elsewhere=values)
 
     def _numbers(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         latest, self._latest, norms, self._norms = self._latest, {}, self._norms, {}
         logged = {key: value for key, value in trainer.callback_metrics.items() if key not in self.session.published}
-        offered = {ours: logged[name] for name, ours in self._selection.pick(logged).items()}
-        if norms:
-            offered = {"grad_norm": norm_of(norms.values()), **offered}
-        numbers = to_numbers({**offered, **latest})
-        return numbers | (self._learning_rates(trainer.optimizers, pl_module) if self._selection.wants("lr") else {})
-
-    def _learning_rates(self, optimizers: Sequence[torch.optim.Optimizer], module: torch.nn.Module) -> dict[str, float]:
-        groups = tuple((id(optimizer), len(optimizer.param_groups)) for optimizer in optimizers)
-        if groups != self._lr_groups:
-            self._lr_groups, self._lr_names = groups, learning_rate_names(optimizers, module)
-        return named_learning_rates(optimizers, self._lr_names)
-
-
-def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:
-    """L2 norm of all gradients together, left on the device of the first; None where there is no gradient."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
-    if not dense:
-        return None
-    norms: Any = torch._foreach_norm(  # noqa: SLF001  # torch's own way to do it in one pass
-        [gradient.detach() for gradient in dense]
-    )
-    return norm_of(norms)
-
-
-def norm_of(norms: Iterable[torch.Tensor]) -> torch.Tensor:
-    """L2 norm of what has these L2 norms, on the device of the first."""
-    parts = [norm.float() for norm in norms]
-    total: torch.Tensor = torch.linalg.vector_norm(torch.stack([part.to(parts[0].device) for part in parts]))
-    return total
+        values = {"grad_norm": total_norm(norms.values())} if norms else {}
+        values |= {metric: logged[name] for name, metric in self._selection.pick(logged).items()}
+        numbers = to_numbers({**values, **latest})
+        if self._selection.wants("lr"):
+            numbers |= self._learning_rates.read(trainer.optimizers, pl_module)
+        return numbers
 
 
 def to_numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Averages each value to one number; tensors travel together, one copy per device.
+    """Averages each value to one number, with one copy to the host per device; leaves out values without numbers.
 
-    Args:
-        values: Tensors, arrays, lists or numbers by canonical metric name. What is none of these is passed over.
-
-    Returns:
-        The mean by name; for q-values of more than one element also ``<name>_min`` and ``<name>_max``.
+    Q-values of more than one element also have ``<metric>_min`` and ``<metric>_max``.
 
     Example:
         >>> to_numbers({"q_value": torch.tensor([1.0, 3.0])})
         {'q_value': 2.0, 'q_value_min': 1.0, 'q_value_max': 3.0}
     """
     reduced: dict[str, torch.Tensor] = {}
-    for name, value in values.items():
-        tensor = _as_tensor(value)
+    for metric, value in values.items():
+        tensor = as_tensor(value)
         if tensor is None or tensor.numel() == 0:
             continue
-        reduced[name] = tensor.mean()
-        if name in WITH_RANGE and tensor.numel() > 1:
-            reduced |= {f"{name}_min": tensor.min(), f"{name}_max": tensor.max()}
-    by_device: dict[torch.device, list[str]] = defaultdict(list)
-    for name, tensor in reduced.items():
-        by_device[tensor.device].append(name)
+        reduced[metric] = tensor.mean()
+        if metric in WITH_RANGE and tensor.numel() > 1:
+            reduced |= {f"{metric}_min": tensor.min(), f"{metric}_max": tensor.max()}
     numbers: dict[str, float] = {}
-    for names in by_device.values():
+    for device in {tensor.device for tensor in reduced.values()}:
+        names = [name for name, tensor in reduced.items() if tensor.device == device]
         numbers |= zip(names, torch.stack([reduced[name] for name in names]).tolist(), strict=True)
     return {name: numbers[name] for name in reduced}
 
 
 def detached(value: Any) -> Any:
-    """Cuts tensors, and tensors in lists, off their graph, so that keeping them keeps nothing else."""
+    """Detaches tensors, and tensors in lists, so that keeping them does not keep their graph."""
     if isinstance(value, torch.Tensor):
         return value.detach() if value.requires_grad else value
     return [detached(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def _as_tensor(value: Any) -> torch.Tensor | None:
+def as_tensor(value: Any) -> torch.Tensor | None:
+    """Converts a value to a real floating-point tensor on its device; None if it holds no numbers.
+
+    On the CPU the tensor is ``float64``; other devices may not have that type.
+    """
     if isinstance(value, torch.Tensor):
         return None if value.is_complex() else _as_float(value.detach())
     if isinstance(value, list | tuple) and any(isinstance(entry, torch.Tensor) for entry in value):
-        entries = [entry for entry in map(_as_tensor, value) if entry is not None]
+        entries = [entry for entry in map(as_tensor, value) if entry is not None]
         return torch.cat([entry.reshape(-1).to(entries[0].device) for entry in entries]) if entries else None
     try:
         return None if value is None else torch.from_numpy(np.asarray(value, dtype=np.float64))
@@ -226,21 +200,67 @@ def _as_tensor(value: Any) -> torch.Tensor | None:
 
 
 def _as_float(tensor: torch.Tensor) -> torch.Tensor:
-    """Double precision on the CPU, where it is free; other devices may not have it."""
     if tensor.device.type == "cpu":
         return tensor.double()
     return tensor if tensor.is_floating_point() else tensor.float()
 
 
-def learning_rate_names(optimizers: Sequence[torch.optim.Optimizer], module: torch.nn.Module) -> list[str]:
+def reduce_over_ranks(ranks: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Takes the minimum of ``…_min``, the maximum of ``…_max`` and the mean of others over the ranks that have them.
+
+    Example:
+        >>> reduce_over_ranks([{"loss": 1.0, "q_value_max": 5.0}, {"loss": 3.0, "q_value_max": 2.0, "entropy": 0.5}])
+        {'loss': 2.0, 'q_value_max': 5.0, 'entropy': 0.5}
+    """
+    metrics = dict.fromkeys(metric for numbers in ranks for metric in numbers)
+    found = {metric: [numbers[metric] for numbers in ranks if metric in numbers] for metric in metrics}
+    reductions: dict[str, Any] = {"_min": np.min, "_max": np.max}
+    return {metric: float(reductions.get(metric[-4:], np.mean)(values)) for metric, values in found.items()}
+
+
+def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:
+    """Returns the L2 norm of all gradients together, on the device of the first; None if there is no gradient."""
+    gradients = [parameter.grad.detach() for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return None
+    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    return total_norm(torch._foreach_norm(dense))  # noqa: SLF001  # the only function of torch for many norms
+
+
+def total_norm(norms: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Combines the L2 norms of several tensors to that of all of them, on the device of the first."""
+    parts = [norm.float() for norm in norms]
+    total: torch.Tensor = torch.linalg.vector_norm(torch.stack([part.to(parts[0].device) for part in parts]))
+    return total
+
+
+class LearningRates:
+    """Reads learning rates; their names are computed again only when the parameter groups change."""
+
+    def __init__(self) -> None:
+        self._groups: list[tuple[int, int]] = []
+        self._names: list[str] = []
+
+    def read(self, optimizers: Sequence[Optimizer], module: nn.Module) -> dict[str, float]:
+        """Returns the learning rate of each parameter group, by name, and as ``lr`` that of the first group."""
+        rates = [float(group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
+        if len(rates) < 2:
+            return dict(zip(("lr",), rates, strict=False))
+        groups = [(id(optimizer), len(optimizer.param_groups)) for optimizer in optimizers]
+        if groups != self._groups:
+            self._groups, self._names = groups, learning_rate_names(optimizers, module)
+        return {"lr": rates[0], **dict(zip(self._names, rates, strict=True))}
+
+
+def learning_rate_names(optimizers: Sequence[Optimizer], module: nn.Module) -> list[str]:
     """Names the learning rate of each parameter group.
 
     Returns:
-        ``lr``; of several optimizers ``lr_<part>`` for each, named after the part of the module that it trains; of
-        several groups in an optimizer each with ``_pg<i>`` behind its name.
+        ``lr``; for several optimizers ``lr_<part>``, after the part of the module that the optimizer trains; for
+        several groups in an optimizer followed by ``_pg<i>``.
     """
-    owners = {id(parameter): name for name, parameter in module.named_parameters()}
-    parts = [_trained_part(optimizer, owners) or f"optimizer{index}" for index, optimizer in enumerate(optimizers)]
+    names_by_id = {id(parameter): name for name, parameter in module.named_parameters()}
+    parts = [_trained_part(optimizer, names_by_id) or f"optimizer{i}" for i, optimizer in enumerate(optimizers)]
     names = []
     for index, (optimizer, part) in enumerate(zip(optimizers, parts, strict=True)):
         label = f"_{part}" if len(optimizers) > 1 else ""
@@ -250,26 +270,11 @@ def learning_rate_names(optimizers: Sequence[torch.optim.Optimizer], module: tor
     return names
 
 
-def named_learning_rates(optimizers: Iterable[torch.optim.Optimizer], names: Sequence[str]) -> dict[str, float]:
-    """Reads the learning rate of each group, and as ``lr`` that of the very first.
-
-    Args:
-        optimizers: All of them.
-        names: One for each group.
-    """
-    rates = [float(group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
-    if not rates:
-        return {}
-    first = {"lr": rates[0]}
-    return first if len(rates) == 1 else first | dict(zip(names, rates, strict=True))
-
-
-def _trained_part(optimizer: torch.optim.Optimizer, owners: Mapping[int, str]) -> str:
-    trained = [owners.get(id(p), "").split(".") for group in optimizer.param_groups for p in group["params"]]
-    if not trained:
-        return ""
+def _trained_part(optimizer: Optimizer, names_by_id: Mapping[int, str]) -> str:
+    """Returns the common prefix of the names of all parameters of an optimizer, up to the first index."""
+    paths = [names_by_id.get(id(p), "").split(".") for group in optimizer.param_groups for p in group["params"]]
     common = []
-    for parts in zip(*trained, strict=False):
+    for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1 or parts[0].isdigit():
             break
         common.append(parts[0])

@@ -1,1 +1,1 @@
-"""Dormant neurons, effective rank and the like: whether a network can still learn."""
+"""Plasticity: dormant neurons, effective rank and sizes of weights and updates of the trained networks."""

@@ -1,4 +1,4 @@
-"""Looks into networks while they run, without leaving anything on them."""
+"""Records the activations of networks while they run, without changing them."""
 
 from __future__ import annotations
 
@@ -17,72 +17,69 @@ ACTIVATIONS = tuple(
     for kind in vars(activation).values()
     if isinstance(kind, type) and issubclass(kind, nn.Module) and kind not in (nn.Module, *NO_NONLINEARITY)
 )
-NORMS = (nn.LayerNorm, nn.GroupNorm, batchnorm._NormBase)  # noqa: SLF001  # the base that torch documents by its heirs
+NORMS = (nn.LayerNorm, nn.GroupNorm, batchnorm._NormBase)  # noqa: SLF001  # the common base of torch's batch and instance norms
 
 
 @dataclass
 class ForwardPass:
-    """What is kept of the first forward pass of a network in which gradients are recorded.
+    """Activations and features of the first forward pass of a network in which gradients are recorded.
 
-    A layer is whatever holds a weight of its own (``Linear``, ``Conv2d``, a noisy layer, …). The activations behind
-    a layer are what the next activation module (``ReLU``, ``Tanh``, …) gives; where there is none before the next layer
-    is called, as with ``F.relu``, they are what that layer is given. What comes behind the last layer is the network's
-    output, and left out. Features are what the last layer is given.
+    A layer is a module with a weight of its own (``Linear``, ``Conv2d``, a noisy layer, …). The activations of a layer
+    are the output of the next activation module (``ReLU``, ``Tanh``, …); if there is none before the next layer is
+    called, as with ``F.relu``, they are the input of that layer. The output of the last layer is that of the network
+    and left out. Features are the input of the last layer.
 
     Attributes:
         activations: ``E_x|h_i(x)|`` of each hidden layer, shape ``[H]``, on its device.
-        features: What the last layer was given, shape ``[..., D]``; None where that was no output of another layer.
+        features: Input of the last layer, shape ``[..., D]``; None if that was not the output of another layer.
     """
 
     activations: list[torch.Tensor] = field(default_factory=list)
     features: torch.Tensor | None = None
     _layers: set[int] = field(default_factory=set)
-    _given: torch.Tensor | None = None
-    _behind_last_layer: torch.Tensor | None = None
+    _latest_input: torch.Tensor | None = None
+    _latest_activation: torch.Tensor | None = None
     _awaits_activation: bool = False
     _channels: int | None = None
     _is_over: bool = False
 
-    def saw(self, module: nn.Module, given: torch.Tensor, output: torch.Tensor) -> None:
-        """Takes in one call of a layer or an activation module."""
+    def record(self, module: nn.Module, input_: torch.Tensor, output: torch.Tensor) -> None:
+        """Records one call of a layer or an activation module."""
         if self._is_over:
             return
         if not isinstance(module, ACTIVATIONS):
-            self._saw_layer(module, given, output)
+            self._record_layer(module, input_, output)
         elif self._awaits_activation:
-            self._keep_activation(output)
+            self._record_activation(output)
 
-    def _keep_activation(self, output: torch.Tensor) -> None:
+    def _record_activation(self, output: torch.Tensor) -> None:
         self._awaits_activation = False
-        self._behind_last_layer = mean_activation(output, channels=self._channels)
+        self._latest_activation = mean_activation(output, channels=self._channels)
 
-    def _saw_layer(self, layer: nn.Module, given: torch.Tensor, output: torch.Tensor) -> None:
+    def _record_layer(self, layer: nn.Module, input_: torch.Tensor, output: torch.Tensor) -> None:
         if id(layer) in self._layers:  # a second pass, or a second time step, begins
             self._is_over = True
             return
         self._layers.add(id(layer))
-        comes_from_layers, is_new = given.requires_grad, given is not self._given  # two heads are given the same
-        if self._behind_last_layer is not None:
-            self.activations.append(self._behind_last_layer)
+        comes_from_layers, is_new = input_.requires_grad, input_ is not self._latest_input  # two heads share an input
+        if self._latest_activation is not None:
+            self.activations.append(self._latest_activation)
         elif comes_from_layers and is_new:
-            self.activations.append(mean_activation(given, channels=self._channels))
+            self.activations.append(mean_activation(input_, channels=self._channels))
         if comes_from_layers:
-            self.features = given.detach()
-        self._given, self._behind_last_layer, self._awaits_activation = given, None, True
+            self.features = input_.detach()
+        self._latest_input, self._latest_activation, self._awaits_activation = input_, None, True
         self._channels = output.shape[1] if isinstance(layer, conv._ConvNd) else None  # noqa: SLF001  # as NORMS
         if isinstance(layer, rnn.RNNBase):
-            self._keep_activation(output)
+            self._record_activation(output)
 
 
 def mean_activation(values: torch.Tensor, *, channels: int | None) -> torch.Tensor:
-    """Mean size of each neuron's activation.
+    """Returns the mean absolute activation of each neuron, shape ``[H]`` or ``[C]``, ``float32``.
 
     Args:
-        values: Shape ``[..., H]``; of a convolution ``[B, C, ...]``, or ``[B, C * …]`` where that was flattened.
-        channels: C where ``values`` come from a convolution, whose channels are its neurons.
-
-    Returns:
-        Shape ``[H]`` or ``[C]``, in single precision.
+        values: Activations, shape ``[..., H]``; of a convolution ``[B, C, ...]``, or flattened ``[B, C * …]``.
+        channels: C if ``values`` come from a convolution, whose neurons are its channels.
 
     Example:
         >>> mean_activation(torch.tensor([[1.0, -2.0], [3.0, 0.0]]), channels=None).tolist()
@@ -96,50 +93,50 @@ def mean_activation(values: torch.Tensor, *, channels: int | None) -> torch.Tens
     return sizes.reshape(len(sizes), channels, -1).mean((0, 2))
 
 
-class Probe:
-    """Watches networks from when it is made until it is closed.
+class ActivationRecorder:
+    """Records the forward passes of networks until it is closed.
 
-    The hook is PyTorch's global one and stands nowhere in the networks, so that they pickle and deep-copy meanwhile.
+    PyTorch's global hook is used, which is not stored in the networks: they can be pickled and copied meanwhile.
 
     Args:
-        networks: By name.
-        guard: Makes a context that keeps errors away from the forward pass.
+        networks: Networks by name.
+        guard: Returns a context that keeps errors away from the forward pass.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], guard: Callable[[], AbstractContextManager[None]]) -> None:
-        self.passes = {name: ForwardPass() for name in networks}
+        self.passes = {name: ForwardPass() for name in networks}  # the first one of each network
         self._guard = guard
         self._passes_of: dict[int, list[ForwardPass]] = {}
         for name, network in networks.items():
             for module in network.modules():
                 if is_layer(module) or isinstance(module, ACTIVATIONS):
                     self._passes_of.setdefault(id(module), []).append(self.passes[name])
-        self._handle = nn.modules.module.register_module_forward_hook(self._called)
+        self._handle = nn.modules.module.register_module_forward_hook(self._record)
 
-    def _called(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        seen_by = self._passes_of.get(id(module))
-        if not seen_by or not torch.is_grad_enabled():
+    def _record(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        passes = self._passes_of.get(id(module))
+        if not passes or not torch.is_grad_enabled():
             return
-        given, answer = inputs[0] if inputs else None, output[0] if isinstance(output, tuple) else output
-        if isinstance(given, torch.Tensor) and isinstance(answer, torch.Tensor):
+        input_, output = inputs[0] if inputs else None, outputs[0] if isinstance(outputs, tuple) else outputs
+        if isinstance(input_, torch.Tensor) and isinstance(output, torch.Tensor):
             with self._guard(), torch.no_grad():
-                for one in seen_by:
-                    one.saw(module, given, answer)
+                for forward in passes:
+                    forward.record(module, input_, output)
 
     def close(self) -> None:
-        """Watches no longer."""
+        """Removes the hook."""
         self._handle.remove()
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Tells whether a module has a weight matrix of its own."""
+    """Returns whether a module has a weight matrix of its own."""
     if isinstance(module, NORMS) or next(module.children(), None) is not None:
         return False
     return any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Tells whether a module or a part of it is compiled: those see no hooks, and compile anew for one."""
+    """Returns whether a module or a part of it is compiled: these ignore hooks or are compiled again for them."""
     return any(
         hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
         for part in module.modules()
@@ -147,7 +144,7 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def sampled_rows(features: torch.Tensor, *, count: int) -> torch.Tensor:
-    """At most ``count`` rows, spread evenly: shape ``[..., D]`` becomes ``[B, D]``.
+    """Returns at most ``count`` evenly spaced rows of features: shape ``[..., D]`` becomes ``[B, D]``.
 
     Example:
         >>> sampled_rows(torch.arange(5.0).reshape(5, 1), count=2).tolist()
@@ -157,31 +154,3 @@ def sampled_rows(features: torch.Tensor, *, count: int) -> torch.Tensor:
     if len(rows) <= count:
         return rows
     return rows[torch.linspace(0, len(rows) - 1, count, device=rows.device).round().long()]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Parameters of a network, and what they were.
-
-    Args:
-        parameters: That an optimizer trains.
-        before: Copies of them.
-    """
-
-    parameters: list[torch.Tensor]
-    before: list[torch.Tensor]
-
-    @classmethod
-    @torch.no_grad()
-    def copied(cls, parameters: list[torch.Tensor]) -> Weights:
-        """Copies parameters as they are now."""
-        return cls(parameters, [parameter.detach().clone() for parameter in parameters])
-
-    @torch.no_grad()
-    def norms(self) -> torch.Tensor:
-        """L2 norms of the weights now, of those before, and of what was added: shape ``[3, P]``, on one device."""
-        now = [parameter.detach() for parameter in self.parameters]
-        added = [after - before for after, before in zip(now, self.before, strict=True)]
-        device = now[0].device
-        rows = [[torch.linalg.vector_norm(one.float()).to(device) for one in row] for row in (now, self.before, added)]
-        return torch.stack([torch.stack(row) for row in rows])

@@ -1,48 +1,51 @@
-"""Logs whether the networks that train can still learn."""
+"""Logs whether the trained networks can still learn."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from rlwandb_callbacks.callbacks.base import RLCallback
-from rlwandb_callbacks.callbacks.plasticity.activations import ForwardPass, Probe, Weights, is_compiled, sampled_rows
-from rlwandb_callbacks.callbacks.plasticity.measures import dormant_share, effective_rank, total_norm, update_to_weight
-from rlwandb_callbacks.callbacks.schedule import Every
-from rlwandb_callbacks.callbacks.trained_parameters import (
-    named_networks,
-    parameters_of,
-    trained_networks,
-    trained_parameters,
+from rlwandb_callbacks.callbacks.plasticity import measures
+from rlwandb_callbacks.callbacks.plasticity.activations import (
+    ActivationRecorder,
+    ForwardPass,
+    is_compiled,
+    sampled_rows,
 )
+from rlwandb_callbacks.callbacks.schedule import Every
+from rlwandb_callbacks.callbacks.trained_parameters import trained_networks, trained_parameters
 from rlwandb_callbacks.core.values import Scalar
+from rlwandb_callbacks.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 
 class PlasticityCallback(RLCallback):
-    """Logs ``plasticity/…_<network>`` every ``plasticity.every_n_steps`` updates, of each network that trains.
+    """Logs ``plasticity/…_<network>`` every ``plasticity.every_n_steps`` updates, for each trained network.
 
-    ``dormant_share``: share of τ-dormant neurons (Sokar et al. 2023, "The Dormant Neuron Phenomenon in Deep
+    ``dormant_share``: fraction of τ-dormant neurons (Sokar et al. 2023, "The Dormant Neuron Phenomenon in Deep
     Reinforcement Learning"): neuron ``i`` of a layer of ``H`` neurons is dormant if
-    ``E_x|h_i(x)| / (1/H Σ_k E_x|h_k(x)|) ≤ τ``, its activation ``h_i`` taken behind the nonlinearity.
+    ``E_x|h_i(x)| / (1/H Σ_k E_x|h_k(x)|) ≤ τ``, where ``h_i`` is its activation after the nonlinearity.
 
-    ``effective_rank``: of the features ``Φ`` that the last layer is given (Kumar et al. 2021, "Implicit
+    ``effective_rank``: of the features ``Φ``, the input of the last layer (Kumar et al. 2021, "Implicit
     Under-Parameterization Inhibits Data-Efficient Deep Reinforcement Learning"):
-    ``min{k : Σ_{i≤k} σ_i(Φ) / Σ_i σ_i(Φ) ≥ 1 − δ}``. It is at most the number of rows: ``plasticity.batch_size``,
-    or those of the batch if they are fewer.
+    ``min{k : Σ_{i≤k} σ_i(Φ) / Σ_i σ_i(Φ) ≥ 1 − δ}``. It is at most the number of rows: ``plasticity.batch_size``, or
+    those of the batch if they are fewer.
 
     ``weight_norm``: L2 norm of all trained parameters, after the update (Lyle et al. 2023, "Understanding Plasticity in
     Neural Networks").
 
-    ``update_to_weight``: ``‖w_after − w_before‖ / ‖w_before‖`` over the batch, whatever the optimizer (Karpathy 2015,
+    ``update_to_weight``: ``‖w_after − w_before‖ / ‖w_before‖`` over the batch, for any optimizer (Karpathy 2015,
     CS231n, "Ratio of weights:updates").
 
     Activations are those of the first forward pass of the batch in which gradients are recorded, see
-    :class:`rlwandb_callbacks.callbacks.plasticity.activations.ForwardPass`. Other batches cost nothing: there is
-    neither a hook nor a copy. Of compiled networks only the weights are measured.
+    :class:`rlwandb_callbacks.callbacks.plasticity.activations.ForwardPass`. Other batches cost nothing: they have no
+    hook and no copy. If the module or a part of it is compiled, only the weights are measured.
 
     Example:
         >>> PlasticityCallback({"plasticity": {"every_n_steps": 500}}).cfg.plasticity.every_n_steps
@@ -52,15 +55,15 @@ class PlasticityCallback(RLCallback):
     def __init__(self, cfg: Any = None, **keywords: Any) -> None:
         super().__init__(cfg, **keywords)
         self._every = Every(self.cfg.plasticity.every_n_steps)
-        self._probe: Probe | None = None
-        self._weights: dict[str, Weights] = {}
+        self._recorder: ActivationRecorder | None = None
+        self._weights: dict[str, WeightUpdate] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out what holds the networks."""
-        return {**super().__getstate__(), "_probe": None, "_weights": {}}
+        """Leaves out references to the networks."""
+        return {**super().__getstate__(), "_recorder": None, "_weights": {}}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks the networks up, so that a wrong name shows before the first step."""
+        """Finds the networks, so that a wrong name is an error before the first step."""
         super().on_fit_start(trainer, pl_module)
         self._networks(trainer, pl_module)
 
@@ -72,72 +75,93 @@ class PlasticityCallback(RLCallback):
     def _networks(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, nn.Module]:
         names = self.cfg.plasticity.networks
         if names is not None:
-            return named_networks(names, pl_module, setting="plasticity.networks")
+            return named_networks(names, pl_module)
         return trained_networks(trained_parameters(trainer.optimizers, pl_module), pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Starts to look, if a row is due after this batch."""
+        """Starts recording if a row is due after this batch."""
         if self.session.tracker is not None and self._every.would_fire(self.session.counters.updates + 1):
-            self._stop_looking()
-            with self.session.guarded("Measuring plasticity"):
-                self._start_looking(trainer, pl_module)
+            self._stop_recording()
+            with self.session.errors.guard("Measuring plasticity"):
+                self._start_recording(trainer, pl_module)
 
-    def _start_looking(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _start_recording(self, trainer: Trainer, pl_module: LightningModule) -> None:
         networks = self._networks(trainer, pl_module)
-        trained = trained_parameters(trainer.optimizers, pl_module).values()
-        parameters = {name: parameters_of(network, trained) for name, network in networks.items()}
-        self._weights = {name: Weights.copied(held) for name, held in parameters.items() if held}
+        trained = {id(parameter) for parameter in trained_parameters(trainer.optimizers, pl_module).values()}
+        parameters = {name: [p for p in network.parameters() if id(p) in trained] for name, network in networks.items()}
+        self._weights = {name: WeightUpdate(found) for name, found in parameters.items() if found}
         if not is_compiled(pl_module):
-            self._probe = Probe(networks, lambda: self.session.guarded("Measuring plasticity"))
+            self._recorder = ActivationRecorder(networks, lambda: self.session.errors.guard("Measuring plasticity"))
 
-    def _stop_looking(self) -> tuple[dict[str, ForwardPass], dict[str, Weights]]:
-        probe, weights, self._probe, self._weights = self._probe, self._weights, None, {}
-        if probe is None:
+    def _stop_recording(self) -> tuple[dict[str, ForwardPass], dict[str, WeightUpdate]]:
+        recorder, weights, self._recorder, self._weights = self._recorder, self._weights, None, {}
+        if recorder is None:
             return {}, weights
-        probe.close()
-        return probe.passes, weights
+        recorder.close()
+        return recorder.passes, weights
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops looking, and writes a row."""
+        """Stops recording, and writes a row if one is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        passes, weights = self._stop_looking()
+        passes, weights = self._stop_recording()
         if self._every.due(self.session.counters.updates) and (passes or weights):
-            with self.session.guarded("Measuring plasticity"):
-                self._write_row(trainer, pl_module, passes, weights)
+            with self.session.errors.guard("Measuring plasticity"):
+                row = self._measure(passes, weights)
+                if row:
+                    self.session.write(trainer, pl_module, row)
 
-    def _write_row(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        passes: dict[str, ForwardPass],
-        weights: dict[str, Weights],
-    ) -> None:
-        numbers: dict[str, float | None] = {}
-        for name in passes | weights:
-            found = self._of_pass(passes[name]) if name in passes else {}
-            found |= of_weights(weights[name]) if name in weights else {}
-            numbers |= {f"plasticity/{metric}_{name.replace('.', '_')}": number for metric, number in found.items()}
-        row = {key: Scalar(number) for key, number in numbers.items() if number is not None}
-        if row:
-            self.session.write(trainer, pl_module, row)
+    def _measure(self, passes: Mapping[str, ForwardPass], weights: Mapping[str, WeightUpdate]) -> dict[str, Scalar]:
+        row: dict[str, Scalar] = {}
+        for network in {**passes, **weights}:
+            found = self._measure_pass(passes[network]) if network in passes else {}
+            found |= weights[network].measure() if network in weights else {}
+            suffix = network.replace(".", "_")
+            row |= {f"plasticity/{name}_{suffix}": Scalar(value) for name, value in found.items() if value is not None}
+        return row
 
-    def _of_pass(self, forward: ForwardPass) -> dict[str, float | None]:
+    def _measure_pass(self, forward: ForwardPass) -> dict[str, float | None]:
         cfg = self.cfg.plasticity
         layers = [layer.cpu().numpy() for layer in forward.activations]
-        found: dict[str, float | None] = {"dormant_share": dormant_share(layers, threshold=cfg.dormant_threshold)}
-        if forward.features is not None:
-            rows = sampled_rows(forward.features, count=cfg.batch_size).float().cpu().numpy()
-            found["effective_rank"] = effective_rank(rows, delta=cfg.effective_rank_delta)
-        return found
+        dormant = measures.dormant_fraction(layers, threshold=cfg.dormant_threshold)
+        if forward.features is None:
+            return {"dormant_share": dormant}
+        rows = sampled_rows(forward.features, count=cfg.batch_size).float().cpu().numpy()
+        rank = measures.effective_rank(rows, delta=cfg.effective_rank_delta)
+        return {"dormant_share": dormant, "effective_rank": rank}
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops looking, also after an exception in the middle of a batch."""
-        self._stop_looking()
+        """Stops recording, also after an exception within a batch."""
+        self._stop_recording()
 
 
-def of_weights(weights: Weights) -> dict[str, float | None]:
-    """Size of a network's weights, and of what the batch added to them."""
-    now, before, added = weights.norms().cpu().numpy()
-    return {"weight_norm": total_norm(now), "update_to_weight": update_to_weight(added, before)}
+def named_networks(names: Sequence[str], module: nn.Module) -> dict[str, nn.Module]:
+    """Finds sub-modules by their dotted names; raises a ConfigError for a name that the module does not have."""
+    known = dict(module.named_modules())
+    for name in names:
+        if not name or name not in known:
+            children = ", ".join(child for child, _ in module.named_children()) or "none"
+            raise ConfigError(
+                f"plasticity.networks names {name!r}, which {type(module).__name__} does not have."
+                f"{nearest(name, known)} Its networks are {children}."
+            )
+    return {name: known[name] for name in names}
+
+
+class WeightUpdate:
+    """Update of the trained parameters of a network, from when this object is made until it is measured."""
+
+    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
+        self._parameters = parameters
+        self._before = [parameter.detach().clone() for parameter in parameters]
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float | None]:
+        """Returns the size of the weights after the update, and that of the update relative to the weights before."""
+        update = [after - before for after, before in zip(self._parameters, self._before, strict=True)]
+        rows = (self._parameters, self._before, update)
+        norms = torch.stack([torch.linalg.vector_norm(w.float()).to(update[0].device) for row in rows for w in row])
+        after_norms, before_norms, update_norms = norms.cpu().numpy().reshape(3, -1)
+        ratio = measures.update_to_weight(update_norms, before_norms)
+        return {"weight_norm": measures.total_norm(after_norms), "update_to_weight": ratio}

@@ -1,11 +1,11 @@
-"""Logs the episodes that training itself plays."""
+"""Logs the episodes that end while the agent trains."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,12 +15,10 @@ from rlwandb_callbacks.callbacks.counters import log_every_n_steps
 from rlwandb_callbacks.callbacks.metric_names import normalize
 from rlwandb_callbacks.callbacks.rollouts.ended_episodes import (
     FINAL_INFO,
-    INFO_NAMES,
-    LENGTH_NAMES,
-    RETURN_NAMES,
     STATISTICS,
     SUCCESS_NAMES,
     EndedEpisodes,
+    RecordedEpisodes,
     ended_episodes,
     ended_in_info,
     relevant,
@@ -31,20 +29,32 @@ from rlwandb_callbacks.core.values import Scalar
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-Plan = tuple[tuple[str, str], ...]
-OTHER_STAGES = ("eval", "valid", "val_", "test")
-MAX_WRAPPERS = 64
+Plan: TypeAlias = tuple[tuple[str, str], ...]
+"""Outputs of ``training_step`` that are read, as (role, name)."""
+RETURN, LENGTH, SUCCESS, MASK, INFO = "return", "length", "success", "mask", "info"
+INFO_ROLES = {INFO, FINAL_INFO}
+END_ROLES = {RETURN, STATISTICS, *INFO_ROLES}  # roles of outputs that can tell that an episode ended
+RETURN_NAMES = ("episode_return", "episodic_return", "episode_returns", "episode_reward", "ep_rew", "ep_return")
+LENGTH_NAMES = ("episode_length", "episodic_length", "episode_lengths", "ep_len", "ep_length")
+ROLES = {
+    **dict.fromkeys(RETURN_NAMES, RETURN),
+    **dict.fromkeys(LENGTH_NAMES, LENGTH),
+    **dict.fromkeys(SUCCESS_NAMES, SUCCESS),
+    **dict.fromkeys(("info", "infos"), INFO),
+    STATISTICS: STATISTICS,
+    FINAL_INFO: FINAL_INFO,
+}
 
 
 class RolloutsCallback(RLCallback):
     """Logs ``rollout/…`` every ``metrics.every_n_steps`` updates, if a training episode has ended since.
 
     ``rollout/return_mean``, ``rollout/length_mean`` and ``rollout/success_rate`` are means over the
-    ``rollout/episodes`` episodes that ended since the row before. They are read from the mapping that
-    ``training_step`` returns: ``episode_return`` (or ``episodic_return``, …), ``episode_length`` and ``is_success``, in
-    the batch in which an episode ends and None, NaN or left out in others; or Gymnasium's ``info`` with ``episode`` in
-    it. Where that tells nothing, an environment that the module holds as ``env``, ``envs``, ``train_env`` or the like
-    is read, if Gymnasium's ``RecordEpisodeStatistics`` wraps it.
+    ``rollout/episodes`` episodes that ended since the previous row. They are read from the mapping that
+    ``training_step`` returns: ``episode_return`` (or ``episodic_return``, …), ``episode_length`` and ``is_success`` in
+    the batch in which an episode ends, and None, NaN or nothing in others; or Gymnasium's ``info`` with an ``episode``
+    entry. If the mapping has no such key, the environments that the module holds as ``env``, ``envs``, ``train_env`` or
+    the like are read, if Gymnasium's ``RecordEpisodeStatistics`` wraps them.
 
     Example:
         >>> RolloutsCallback({"metrics": {"every_n_steps": 10}}).cfg.metrics.every_n_steps
@@ -57,35 +67,34 @@ class RolloutsCallback(RLCallback):
 
     def _clear(self) -> None:
         self._every = Every(1)
-        self._plans: dict[tuple[str, ...], Plan] = {}
-        self._kept: list[dict[str, Any]] = []
-        self._trains = False
-        self._module_tells = False
-        self._counts: dict[int, int] = {}
+        self._kept: list[dict[str, Any]] = []  # values by role, of batches in which an episode may have ended
+        self._is_training = False
+        self._reads_outputs = False
+        self._recorded = RecordedEpisodes()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves live tensors out."""
+        """Leaves out live tensors."""
         return {**super().__getstate__(), "_kept": []}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sets the schedule, and forgets what was played before."""
+        """Sets the schedule, and skips the episodes before training."""
         super().on_train_start(trainer, pl_module)
         self._clear()
-        self._trains = True
+        self._is_training = True
         interval = self.cfg.metrics.every_n_steps or log_every_n_steps(trainer)
         self._every = Every(interval, last=self.session.counters.updates)
-        with self.session.guarded("Looking for the training environment"):
-            self._counts = {id(recorder): ended_count(recorder) for recorder in recorders_on(pl_module)}
+        with self.session.errors.guard("Looking for the training environment"):
+            self._recorded.read(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keeps what tells of an ended episode, and writes a row when one is due."""
+        """Keeps values of episodes that ended, and writes a row if one is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self.session.tracker is None:
             return
-        if outputs:
-            self._keep(outputs)
+        if outputs and (plan := plan_for(tuple(outputs))):
+            self._keep(plan, outputs)
         if self._every.due(self.session.counters.updates):
             self._write_row(trainer, pl_module)
 
@@ -94,81 +103,57 @@ class RolloutsCallback(RLCallback):
         self.finish(trainer, pl_module)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes what came after the last row."""
-        if self._trains and self.session.tracker is not None:
+        """Writes the episodes since the last row."""
+        if self._is_training and self.session.tracker is not None:
             self._write_row(trainer, pl_module)
-        self._trains = False
+        self._is_training = False
 
-    def _keep(self, outputs: Mapping[str, Any]) -> None:
-        offered = tuple(outputs)
-        plan = self._plans.get(offered)
-        if plan is None:
-            plan = self._plans[offered] = plan_for(offered)
-            self._module_tells = self._module_tells or bool(plan)
-        if not plan:
-            return
-        told = {role: kept for role, name in plan if (kept := to_keep(outputs[name], role)) is not None}
-        if told.keys() & ENDED:
-            self._kept.append(told)
+    def _keep(self, plan: Plan, outputs: Mapping[str, Any]) -> None:
+        self._reads_outputs = True
+        values = {}
+        for role, name in plan:
+            value = off_graph(relevant(outputs[name]) if role in INFO_ROLES else outputs[name])
+            if value is not None:
+                values[role] = value
+        if values.keys() & END_ROLES:
+            self._kept.append(values)
 
     def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
         kept, self._kept = self._kept, []
-        with self.session.guarded("Logging training episodes"):
+        with self.session.errors.guard("Logging training episodes"):
             ended = EndedEpisodes()
-            for told in kept:
-                ended.add(read(told))
-            if not self._module_tells:
-                ended.add(self._from_environment(pl_module))
-            numbers = ended.numbers()
-            if numbers:
-                self.session.write(trainer, pl_module, {key: Scalar(number) for key, number in numbers.items()})
-
-    def _from_environment(self, module: LightningModule) -> EndedEpisodes:
-        ended = EndedEpisodes()
-        for recorder in recorders_on(module):
-            count = ended_count(recorder)
-            news = count - self._counts.get(id(recorder), 0)
-            self._counts[id(recorder)] = count
-            ended.add(EndedEpisodes(latest(recorder.return_queue, news), latest(recorder.length_queue, news)))
-        return ended
+            for values in kept:
+                ended.add(read(values))
+            if not self._reads_outputs:
+                ended.add(self._recorded.read(pl_module))
+            row = {key: Scalar(number) for key, number in ended.numbers().items()}
+            if row:
+                self.session.write(trainer, pl_module, row)
 
 
-RETURN, LENGTH, SUCCESS, MASK, INFO = "return", "length", "success", "mask", "info"
-ENDED = {RETURN, STATISTICS, INFO, FINAL_INFO}
-
-
-def plan_for(offered: tuple[str, ...]) -> Plan:
-    """Which of the offered names tell of episodes, as (role, name); empty if none tells a return."""
+@functools.lru_cache
+def plan_for(names: tuple[str, ...]) -> Plan:
+    """Chooses the outputs that describe episodes, as (role, name); none if no output can tell that one ended."""
     roles: dict[str, str] = {}
-    for name in offered:
+    for name in names:
         role = role_of(name)
         if role is not None:
             roles.setdefault(role, name)
-    return tuple(roles.items()) if roles.keys() & ENDED else ()
+    return tuple(roles.items()) if roles.keys() & END_ROLES else ()
 
 
 def role_of(name: str) -> str | None:
-    """What an output tells of episodes, by its name.
+    """Returns what an output describes, by its name; None if it does not describe episodes.
 
     Example:
         >>> role_of("charts/episodic_return"), role_of("infos"), role_of("loss")
         ('return', 'info', None)
     """
-    if name == f"_{STATISTICS}":
-        return MASK
-    plain = normalize(name)
-    known = ((RETURN_NAMES, RETURN), (LENGTH_NAMES, LENGTH), (SUCCESS_NAMES, SUCCESS), (INFO_NAMES, INFO))
-    found = next((role for names, role in known if plain in names), None)
-    return plain if plain in (STATISTICS, FINAL_INFO) else found
-
-
-def to_keep(value: Any, role: str) -> Any:
-    """What of a value is worth keeping until a row is due, off its graph; None if that tells of no ended episode."""
-    return off_graph(relevant(value, role))
+    return MASK if name == f"_{STATISTICS}" else ROLES.get(normalize(name))
 
 
 def off_graph(value: Any) -> Any:
-    """Cuts tensors off their graph, and copies arrays, which environments may write to again."""
+    """Detaches tensors, and copies arrays, which environments may write to again; None for NaN and empty lists."""
     match value:
         case torch.Tensor():
             return value.detach()
@@ -180,69 +165,23 @@ def off_graph(value: Any) -> Any:
             return [off_graph(entry) for entry in value] or None
         case float():
             return None if math.isnan(value) else value
-        case _:
-            return value
+    return value
 
 
 def on_host(value: Any) -> Any:
-    """Turns tensors into arrays, however deep they lie."""
-    match value:
-        case torch.Tensor():
-            return value.float().cpu().numpy()
-        case dict():
-            return {key: on_host(entry) for key, entry in value.items()}
-        case list():
-            return [on_host(entry) for entry in value]
-        case _:
-            return value
+    """Converts tensors, also nested ones, to arrays."""
+    if isinstance(value, torch.Tensor):
+        return value.float().cpu().numpy()
+    if isinstance(value, dict):
+        return {key: on_host(entry) for key, entry in value.items()}
+    return [on_host(entry) for entry in value] if isinstance(value, list) else value
 
 
-def read(told: Mapping[str, Any]) -> EndedEpisodes:
-    """Reads what was kept of one batch: its own numbers, else ``episode``, else an info."""
-    plain = {role: on_host(value) for role, value in told.items()}
+def read(values: Mapping[str, Any]) -> EndedEpisodes:
+    """Reads the kept values of a batch: its returns, else ``episode``, else an info."""
+    plain = {role: on_host(value) for role, value in values.items()}
     if RETURN in plain:
         return ended_episodes(plain[RETURN], plain.get(LENGTH), plain.get(SUCCESS), mask=plain.get(MASK))
     if STATISTICS in plain:
         return ended_in_info({STATISTICS: plain[STATISTICS], f"_{STATISTICS}": plain.get(MASK)})
     return ended_in_info(plain[INFO] if INFO in plain else plain[FINAL_INFO])
-
-
-def recorders_on(module: torch.nn.Module) -> list[Any]:
-    """Gymnasium's ``RecordEpisodeStatistics`` wrappers around the training environments that a module holds."""
-    environments = {
-        id(held): held
-        for name, held in vars(module).items()
-        if "env" in name and not any(stage in name for stage in OTHER_STAGES)
-    }
-    found = {id(recorder): recorder for env in environments.values() for recorder in recorders_in(env)}
-    return list(found.values())
-
-
-def recorders_in(env: Any, depth: int = 0) -> Iterator[Any]:
-    """The outermost recorder of an environment, or of each that a vector environment holds in this process."""
-    if depth > MAX_WRAPPERS:
-        return
-    if hasattr(env, "return_queue") and hasattr(env, "length_queue"):
-        yield env
-    elif isinstance(env, list | tuple):
-        for one in env:
-            yield from recorders_in(one, depth + 1)
-    else:
-        inner = next((getattr(env, name) for name in ("envs", "env") if hasattr(env, name)), None)
-        if inner is not None:
-            yield from recorders_in(inner, depth + 1)
-
-
-def ended_count(recorder: Any) -> int:
-    """How many episodes a recorder has seen end."""
-    return int(getattr(recorder, "episode_count", len(recorder.return_queue)))
-
-
-def latest(queue: Any, count: int) -> list[float]:
-    """The last ``count`` entries of a queue, as far as it holds them.
-
-    Example:
-        >>> latest([1, 2, 3], 2), latest([1], 5), latest([1], 0)
-        ([2.0, 3.0], [1.0], [])
-    """
-    return [float(value) for value in islice(reversed(queue), max(count, 0))][::-1]

@@ -1,35 +1,33 @@
-"""Training episodes that ended, as modules and Gymnasium tell of them."""
+"""Training episodes that ended, read from values of a module, Gymnasium's infos and ``RecordEpisodeStatistics``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 Floats = NDArray[np.float64]
 
-RETURN_NAMES = frozenset(
-    {"episode_return", "episodic_return", "episode_returns", "episode_reward", "ep_rew", "ep_return"}
-)
-LENGTH_NAMES = frozenset({"episode_length", "episodic_length", "episode_lengths", "ep_len", "ep_length"})
 SUCCESS_NAMES = ("is_success", "success", "episode_success")
-INFO_NAMES = frozenset({"info", "infos"})
-STATISTICS = "episode"  # gymnasium.wrappers.RecordEpisodeStatistics
+STATISTICS = "episode"  # key of gymnasium.wrappers.RecordEpisodeStatistics
 FINAL_INFO = "final_info"
-NOTHING: Floats = np.zeros(0)
+OTHER_STAGES = ("eval", "valid", "val_", "test")
+MAX_WRAPPERS = 64
 
 
 @dataclass
 class EndedEpisodes:
-    """What is known of some episodes that ended.
+    """Results of episodes that ended.
 
     Args:
-        returns: Undiscounted returns, one for each episode.
-        lengths: In environment steps; may be known of fewer.
-        successes: 1.0 or 0.0; may be known of fewer.
+        returns: Undiscounted return of each episode.
+        lengths: Lengths in environment steps; may be known for fewer episodes.
+        successes: 1.0 for success, else 0.0; may be known for fewer episodes.
     """
 
     returns: list[float] = field(default_factory=list)
@@ -37,13 +35,13 @@ class EndedEpisodes:
     successes: list[float] = field(default_factory=list)
 
     def add(self, other: EndedEpisodes) -> None:
-        """Takes further episodes in."""
+        """Adds further episodes."""
         self.returns += other.returns
         self.lengths += other.lengths
         self.successes += other.successes
 
     def numbers(self) -> dict[str, float]:
-        """Their means by key; nothing where no episode ended.
+        """Returns the means by key; nothing if no episode ended.
 
         Example:
             >>> EndedEpisodes(returns=[1.0, 3.0], successes=[1.0, 0.0]).numbers()
@@ -56,43 +54,33 @@ class EndedEpisodes:
         return {**means, "rollout/episodes": float(len(self.returns))}
 
 
-def relevant(value: Any, name: str) -> Any:
-    """Reduces what stands under one of the known names to what tells of ended episodes; None if that is nothing.
+def relevant(info: Any) -> Any:
+    """Reduces an info, or a list of infos, to the entries that describe ended episodes; None if it has none.
 
-    Infos may hold pictures and more, which must not be kept.
-
-    Args:
-        value: As a module returned it.
-        name: Normalised name it was returned under.
+    Infos may also hold images and other large values, which must not be kept.
 
     Example:
-        >>> relevant({"lives": 3}, "info"), relevant({"lives": 0, "episode": {"r": 1.0}}, "info")
+        >>> relevant({"lives": 3}), relevant({"lives": 0, "episode": {"r": 1.0}})
         (None, {'episode': {'r': 1.0}})
     """
-    if name not in INFO_NAMES and name != FINAL_INFO:
-        return value
-    if isinstance(value, Mapping):
-        return _relevant_of_info(value)
-    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
-        infos = [_relevant_of_info(info) for info in value if isinstance(info, Mapping)]
-        return [info for info in infos if info] or None
-    return None
-
-
-def _relevant_of_info(info: Mapping[str, Any]) -> dict[str, Any] | None:
-    final = relevant(info[FINAL_INFO], FINAL_INFO) if FINAL_INFO in info else None
+    if isinstance(info, list | tuple) or (isinstance(info, np.ndarray) and info.dtype == object):
+        infos = [relevant(each) for each in info if isinstance(each, Mapping)]
+        return [each for each in infos if each] or None
+    if not isinstance(info, Mapping):
+        return None
     if STATISTICS not in info:
+        final = relevant(info.get(FINAL_INFO))
         return None if final is None else {FINAL_INFO: final}
     names = (STATISTICS, *SUCCESS_NAMES)
     return {name: info[name] for name in (*names, *(f"_{name}" for name in names)) if name in info}
 
 
 def ended_in_info(info: Any) -> EndedEpisodes:
-    """Reads Gymnasium's infos: of one environment, of a vector of them, or a list with one for each.
+    """Reads Gymnasium's info of one environment or of a vector environment, or a list of infos.
 
     Args:
-        info: Holds ``episode = {"r": return, "l": length}``, as ``RecordEpisodeStatistics`` puts it there, with numbers
-            or, of a vector, with arrays and the mask ``_episode``; or ``final_info`` that holds the same.
+        info: Mapping with ``episode = {"r": return, "l": length}`` by ``RecordEpisodeStatistics``, which are numbers,
+            or for a vector environment arrays, with the mask ``_episode``; or with such a mapping as ``final_info``.
 
     Example:
         >>> statistics = {"r": np.array([0.0, 7.0]), "l": np.array([0, 3])}
@@ -100,18 +88,11 @@ def ended_in_info(info: Any) -> EndedEpisodes:
         EndedEpisodes(returns=[7.0], lengths=[3.0], successes=[])
     """
     ended = EndedEpisodes()
-    for one in _infos(info):
-        statistics = one[STATISTICS]
-        success_name = next((name for name in SUCCESS_NAMES if name in one), "")
-        ended.add(
-            ended_episodes(
-                statistics["r"],
-                statistics.get("l"),
-                one.get(success_name),
-                mask=one.get(f"_{STATISTICS}"),
-                success_mask=one.get(f"_{success_name}"),
-            )
-        )
+    for each in _infos(info):
+        statistics, mask = each[STATISTICS], each.get(f"_{STATISTICS}")
+        name = next((name for name in SUCCESS_NAMES if name in each), "")
+        success, success_mask = each.get(name), each.get(f"_{name}")
+        ended.add(ended_episodes(statistics["r"], statistics.get("l"), success, mask=mask, success_mask=success_mask))
     return ended
 
 
@@ -123,21 +104,21 @@ def _infos(info: Any) -> Iterator[Mapping[str, Any]]:
         elif FINAL_INFO in info:
             yield from _infos(info[FINAL_INFO])
     elif isinstance(info, list | tuple):
-        for one in info:
-            yield from _infos(one)
+        for each in info:
+            yield from _infos(each)
 
 
 def ended_episodes(
     returns: Any, lengths: Any = None, successes: Any = None, *, mask: Any = None, success_mask: Any = None
 ) -> EndedEpisodes:
-    """Reads numbers or arrays with an entry for each environment, of which not all need have ended.
+    """Reads the episodes that ended from numbers, or from arrays with an element for each environment.
 
     Args:
-        returns: NaN or None for no episode that ended.
-        lengths: In environment steps; 0 for no episode that ended.
-        successes: True or False.
-        mask: True where an episode ended; without it, what is NaN or has no length did not.
-        success_mask: True where ``successes`` says anything.
+        returns: Returns; NaN or None if no episode ended.
+        lengths: Lengths in environment steps; 0 if no episode ended.
+        successes: Booleans or numbers; 0 is a failure.
+        mask: True where an episode ended; by default where the return is not NaN and the length is not 0.
+        success_mask: True where ``successes`` is valid; by default everywhere.
 
     Example:
         >>> ended_episodes([float("nan"), 5.0], [4, 9])
@@ -149,10 +130,9 @@ def ended_episodes(
         ended &= _fitting(numbers_in(mask) > 0, ended)
     elif all_lengths.size == ended.size:
         ended &= all_lengths != 0
-    told = ended if success_mask is None else ended & _fitting(numbers_in(success_mask) > 0, ended)
-    return EndedEpisodes(
-        all_returns[ended].tolist(), _where(all_lengths, ended), [float(s != 0) for s in _where(all_successes, told)]
-    )
+    valid = ended if success_mask is None else ended & _fitting(numbers_in(success_mask) > 0, ended)
+    successful = [float(number != 0) for number in _where(all_successes, valid)]
+    return EndedEpisodes(all_returns[ended].tolist(), _where(all_lengths, ended), successful)
 
 
 def _fitting(mask: NDArray[np.bool_], like: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -160,23 +140,69 @@ def _fitting(mask: NDArray[np.bool_], like: NDArray[np.bool_]) -> NDArray[np.boo
 
 
 def _where(values: Floats, mask: NDArray[np.bool_]) -> list[float]:
-    if values.size != mask.size:
-        return []
-    chosen: list[float] = values[mask & ~np.isnan(values)].tolist()
+    chosen: list[float] = values[mask & ~np.isnan(values)].tolist() if values.size == mask.size else []
     return chosen
 
 
 def numbers_in(value: Any) -> Floats:
-    """A flat array of whatever holds numbers; empty for None and for what holds none.
+    """Returns the numbers in a value as a flat array, which is empty for None and for values without numbers.
 
     Example:
         >>> numbers_in([1, [2.5]]), numbers_in(None), numbers_in("none")
         (array([1. , 2.5]), array([], dtype=float64), array([], dtype=float64))
     """
-    if value is None:
-        return NOTHING
     try:
-        return np.asarray(value, dtype=np.float64).reshape(-1)
+        return np.asarray([] if value is None else value, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
         parts = value if isinstance(value, list | tuple) else ()
-        return np.concatenate([NOTHING, *(numbers_in(part) for part in parts)])
+        return np.concatenate([np.zeros(0), *(numbers_in(part) for part in parts)])
+
+
+class RecordedEpisodes:
+    """Episodes that the ``RecordEpisodeStatistics`` wrappers of a module add from one reading to the next."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}  # episodes that had ended at the previous reading, by recorder
+
+    def read(self, module: nn.Module) -> EndedEpisodes:
+        """Returns the episodes that ended since the previous reading, as far as the recorders still hold them."""
+        ended = EndedEpisodes()
+        for recorder in recorders_on(module):
+            count = int(getattr(recorder, "episode_count", len(recorder.return_queue)))
+            added = count - self._counts.get(id(recorder), 0)
+            self._counts[id(recorder)] = count
+            ended.add(EndedEpisodes(latest(recorder.return_queue, added), latest(recorder.length_queue, added)))
+        return ended
+
+
+def recorders_on(module: nn.Module) -> list[Any]:
+    """Returns the ``RecordEpisodeStatistics`` wrappers in attributes of a module with ``env`` in their name.
+
+    Attributes whose name also contains ``eval``, ``valid``, ``val_`` or ``test`` are left out.
+    """
+    names = [name for name in vars(module) if "env" in name and not any(stage in name for stage in OTHER_STAGES)]
+    return list({id(recorder): recorder for name in names for recorder in recorders_in(vars(module)[name])}.values())
+
+
+def recorders_in(env: Any, depth: int = 0) -> Iterator[Any]:
+    """Yields the outermost recorder of an environment, or of each environment of a vector in this process."""
+    if env is None or depth > MAX_WRAPPERS:
+        return
+    if hasattr(env, "return_queue") and hasattr(env, "length_queue"):
+        yield env
+    elif isinstance(env, list | tuple):
+        for each in env:
+            yield from recorders_in(each, depth + 1)
+    else:
+        inner = next((getattr(env, name) for name in ("envs", "env") if hasattr(env, name)), None)
+        yield from recorders_in(inner, depth + 1)
+
+
+def latest(queue: Any, count: int) -> list[float]:
+    """Returns the last ``count`` entries of a queue, or all if it holds fewer.
+
+    Example:
+        >>> latest([1, 2, 3], 2), latest([1], 5), latest([1], 0)
+        ([2.0, 3.0], [1.0], [])
+    """
+    return [float(value) for value in islice(reversed(queue), max(count, 0))][::-1]

@@ -1,4 +1,4 @@
-"""Flat layouts: one column per quantity, one row per transition, episodes told apart by marks."""
+"""Flat layouts: one column per field, one row per transition, and marks where episodes end."""
 
 from __future__ import annotations
 
@@ -27,46 +27,69 @@ ALIASES: Aliases = {
     "starts": ("episode_starts", "is_first"),
     "ids": ("episode_ids", "episode_id", "traj_ids"),
 }
+HDF5_LAYOUTS: Mapping[str, Aliases] = {
+    # Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", 2020, and its offline_env.py. Early files
+    # have no timeouts, so that their episodes run together; that is reported.
+    "d4rl": {field: (field,) for field in ("observations", "actions", "rewards", "terminals", "timeouts")},
+    # DI-engine's offline_data_save_type "hdf5" (ding/utils/data/dataset.py): rewards are [N, 1], and done does not tell
+    # a time limit from a terminal state.
+    "di-engine": {
+        "observations": ("obs",),
+        "actions": ("action",),
+        "rewards": ("reward",),
+        "terminals": ("done",),
+        "timeouts": ("truncated",),
+    },
+    "hdf5": ALIASES,
+}
 _MARKS = ("terminals", "timeouts", "ends", "starts")
 _BLOCK_ROWS = 2**18
 
 
-def find_roles(keys: Mapping[str, object], aliases: Aliases = ALIASES) -> dict[str, str]:
-    """Which key holds which quantity; quantities that no key holds are left out.
+def find_fields(keys: Mapping[str, object], aliases: Aliases = ALIASES) -> dict[str, str]:
+    """Returns the key of each field; fields without a key are left out.
 
     Example:
-        >>> find_roles({"obs": 0, "action": 1, "reward": 2, "info": 3})
+        >>> find_fields({"obs": 0, "action": 1, "reward": 2, "info": 3})
         {'observations': 'obs', 'actions': 'action', 'rewards': 'reward'}
     """
-    found = {role: next((name for name in names if name in keys), None) for role, names in aliases.items()}
-    return {role: name for role, name in found.items() if name is not None}
+    found = {field: next((name for name in names if name in keys), None) for field, names in aliases.items()}
+    return {field: name for field, name in found.items() if name is not None}
 
 
-def is_flat(keys: Mapping[str, object], aliases: Aliases = ALIASES) -> bool:
-    """Whether observations, actions and rewards are all there."""
-    return set(REQUIRED) <= set(find_roles(keys, aliases))
+def has_required_fields(keys: Mapping[str, object], aliases: Aliases = ALIASES) -> bool:
+    """Returns whether there are observations, actions and rewards."""
+    return set(REQUIRED) <= set(find_fields(keys, aliases))
 
 
-def joined(name: str, found: Column | Tree, source: str) -> Column:
-    """One column of a column or of a tree of them; text and objects are refused."""
-    if isinstance(found, Mapping):
-        if not found:
+def missing_fields(source: str, missing: list[str], keys: tuple[str, ...], aliases: Aliases = ALIASES) -> DatasetError:
+    """Returns the error for missing fields, with the keys that were found and those that are allowed."""
+    return DatasetError(
+        f"{source} has no {' and no '.join(missing)}. Keys found: {', '.join(keys) or 'none'}. "
+        f"Allowed are {'; '.join(f'for {field}: ' + ', '.join(aliases[field]) for field in missing)}."
+    )
+
+
+def join_columns(name: str, item: Column | Tree, source: str) -> Column:
+    """Joins a tree of columns to one column; text and objects are refused."""
+    if isinstance(item, Mapping):
+        if not item:
             raise DatasetError(f"{source}: {name} is an empty group.")
-        parts = [joined(f"{name}/{key}", found[key], source) for key in sorted(found, key=_natural)]
-        require_equal_lengths(source, {f"{name}/{key}": found.shape for key, found in zip(found, parts, strict=True)})
+        parts = [join_columns(f"{name}/{key}", item[key], source) for key in sorted(item, key=_natural_order)]
+        require_equal_lengths(source, {f"{name}/{key}": part.shape for key, part in zip(item, parts, strict=True)})
         return JoinedColumn(parts)
-    if not is_numeric(found.dtype):
+    if not is_numeric(item.dtype):
         raise DatasetError(
-            f"{source}: {name} holds {found.dtype} values of shape {found.shape}; allowed are arrays of numbers or "
+            f"{source}: {name} holds {item.dtype} values of shape {item.shape}; allowed are arrays of numbers or "
             "bools. Save it as one array of numbers, with rows of equal shape."
         )
-    if not found.shape:
+    if not item.shape:
         raise DatasetError(f"{source}: {name} is a single number; allowed is an array with one row per transition.")
-    return found
+    return item
 
 
-def _natural(key: str) -> tuple[str, int]:
-    """Sorts ``_index_10`` of Minari's tuples behind ``_index_9``."""
+def _natural_order(key: str) -> tuple[str, int]:
+    """Sort key that puts ``_index_10`` of Minari's tuples after ``_index_9``."""
     stem = key.rstrip("0123456789")
     return stem, int(key[len(stem) :] or -1)
 
@@ -78,46 +101,50 @@ def require_equal_lengths(source: str, shapes: Mapping[str, tuple[int, ...]]) ->
         raise DatasetError(f"{source}: arrays of unequal length: {found}. Allowed is one row per transition in each.")
 
 
-class FlatOpened:
+class FlatReader:
     """An open flat data set.
 
     Args:
         tree: Columns by key; trees of columns for dict observations.
-        source: What to call it in messages.
-        aliases: Which keys may stand for which quantity.
-        keys: All that there are, for messages; by default those of ``tree``.
+        source: Name of the data set in messages.
+        aliases: Keys that are allowed for each field.
+        keys: All keys of the source, for messages; by default those of ``tree``.
+        warnings: Problems of the file that were found while it was opened.
 
     Raises:
-        DatasetError: If columns are missing, empty, of unequal length, or not of numbers.
+        DatasetError: If columns are missing, empty, of unequal length, or not numeric.
     """
 
-    known_actions: ActionSpec | None = None
-    warnings: tuple[str, ...] = ()
+    declared_actions: ActionSpec | None = None
 
-    def __init__(self, tree: Tree, source: str, aliases: Aliases = ALIASES, keys: tuple[str, ...] = ()) -> None:
-        roles = find_roles(tree, aliases)
-        missing = [role for role in REQUIRED if role not in roles]
+    def __init__(
+        self,
+        tree: Tree,
+        source: str,
+        aliases: Aliases = ALIASES,
+        keys: tuple[str, ...] = (),
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self._names = find_fields(tree, aliases)
+        missing = [field for field in REQUIRED if field not in self._names]
         if missing:
-            raise DatasetError(
-                f"{source} has no {' and no '.join(missing)}. Keys found: {', '.join(sorted(keys or tree)) or 'none'}. "
-                f"Allowed are {'; '.join(f'for {role}: ' + ', '.join(aliases[role]) for role in missing)}."
-            )
-        self._columns = {role: joined(name, tree[name], source) for role, name in roles.items()}
+            raise missing_fields(source, missing, tuple(sorted(keys or tree)), aliases)
+        self._columns = {field: join_columns(name, tree[name], source) for field, name in self._names.items()}
         self._source = source
-        self._names = roles
-        require_equal_lengths(source, {roles[role]: column.shape for role, column in self._columns.items()})
-        self.observations, self.actions, self.rewards = (self._columns[role] for role in REQUIRED)
+        self.warnings = warnings
+        require_equal_lengths(source, {self._names[field]: column.shape for field, column in self._columns.items()})
+        self.observations, self.actions, self.rewards = (self._columns[field] for field in REQUIRED)
         if not self.rewards.shape[0]:
             raise DatasetError(f"{source} has zero transitions: its arrays are empty.")
         self._require_scalars(("rewards", *_MARKS, "ids"))
-        self.tells_timeouts = not {"timeouts", "ends", "starts", "ids"}.isdisjoint(roles)
+        self.marks_timeouts = not {"timeouts", "ends", "starts", "ids"}.isdisjoint(self._names)
 
-    def _require_scalars(self, roles: tuple[str, ...]) -> None:
-        for role in roles:
-            column = self._columns.get(role)
+    def _require_scalars(self, fields: tuple[str, ...]) -> None:
+        for field in fields:
+            column = self._columns.get(field)
             if column is not None and column.shape[1:] not in ((), (1,)):
                 raise DatasetError(
-                    f"{self._source}: {self._names[role]} has shape {column.shape}; allowed is one number per "
+                    f"{self._source}: {self._names[field]} has shape {column.shape}; allowed is one number per "
                     "transition, (N,) or (N, 1)."
                 )
 
@@ -127,26 +154,24 @@ class FlatOpened:
             high = min(low + _BLOCK_ROWS, count)
             terminated = self._marks("terminals", low, high)
             truncated = self._marks("timeouts", low, high)
-            ends = self._marks("ends", low, high) | self._before_starts(low, high) | self._before_changes(low, high)
-            rewards = self.rewards.span(low, high).reshape(-1).astype(np.float64)
-            last = terminated | truncated | ends
+            ends = self._marks("ends", low, high)
             yield StepBlock(
-                rewards=rewards,
+                rewards=self.rewards.span(low, high).reshape(-1).astype(np.float64),
                 terminated=terminated,
-                truncated=truncated | (self._marks("ends", low, high) & ~terminated),
-                last=last,
+                truncated=truncated | (ends & ~terminated),
+                last=terminated | truncated | ends | self._before_starts(low, high) | self._before_new_ids(low, high),
             )
 
-    def _marks(self, role: str, low: int, high: int) -> NDArray[np.bool_]:
-        column = self._columns.get(role)
+    def _marks(self, field: str, low: int, high: int) -> NDArray[np.bool_]:
+        column = self._columns.get(field)
         if column is None:
             return np.zeros(high - low, dtype=bool)
         values = column.span(low, high).reshape(-1)
         if values.dtype.kind != "b" and not ((values == 0) | (values == 1)).all():
-            strange = values[(values != 0) & (values != 1)][0]
+            invalid = values[(values != 0) & (values != 1)][0]
             raise DatasetError(
-                f"{self._source}: {self._names[role]} holds {strange}; allowed are 0 and 1, or false and true, where 1 "
-                "marks an episode's last transition (its first in episode_starts)."
+                f"{self._source}: {self._names[field]} holds {invalid}; allowed are 0 and 1, or false and true, where "
+                "1 marks an episode's last transition (its first in episode_starts)."
             )
         return values.astype(bool)
 
@@ -157,7 +182,7 @@ class FlatOpened:
             ends[: len(starts) - 1] = starts[1:]
         return ends
 
-    def _before_changes(self, low: int, high: int) -> NDArray[np.bool_]:
+    def _before_new_ids(self, low: int, high: int) -> NDArray[np.bool_]:
         ends = np.zeros(high - low, dtype=bool)
         if "ids" in self._columns:
             ids = self._columns["ids"].span(low, min(high + 1, self.rewards.shape[0])).reshape(-1)

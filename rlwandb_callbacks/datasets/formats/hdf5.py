@@ -1,29 +1,37 @@
-"""HDF5 files: opened with errors for people, recognized by the names of what is in them."""
+"""HDF5 files: opened with readable errors, and read in blocks by h5py."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rlwandb_callbacks.datasets.columns import Column
-from rlwandb_callbacks.datasets.formats.flat import ALIASES, Aliases, FlatOpened, Tree, find_roles
-from rlwandb_callbacks.datasets.readers.hdf5_rows import Hdf5Column
+from numpy import generic
+from numpy.typing import NDArray
+
+from rlwandb_callbacks.datasets.columns import Column, FileColumn
+from rlwandb_callbacks.datasets.formats.flat import Aliases, FlatReader, Tree, find_fields
 from rlwandb_callbacks.errors import DatasetError
 
+EPISODE_GROUP = re.compile(r"episode_(\d+)")  # a group of this name holds one episode of a Minari data set
+LARGE_CHUNK_BYTES = 32 * 2**20
+_CACHE_SLOTS = 4_099  # a prime, larger than the number of chunks that a row lies in
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file carries HDF5's signature, at its beginning or behind a block of the user's."""
-    size, place = path.stat().st_size, 0
+    """Returns whether a file has HDF5's signature, at its beginning or after a user block."""
+    size, offset = path.stat().st_size, 0
     with path.open("rb") as file:
-        while place < size:
-            file.seek(place)
+        while offset < size:
+            file.seek(offset)
             if file.read(8) == _SIGNATURE:
                 return True
-            place = max(512, 2 * place)
+            offset = max(512, 2 * offset)
     return False
 
 
@@ -32,59 +40,90 @@ def open_hdf5(path: str) -> Iterator[Any]:
     """Opens a file for reading.
 
     Raises:
-        DatasetError: If h5py is missing, or the file is no HDF5 file or not a whole one.
+        DatasetError: If h5py is not installed, or the file is not a complete HDF5 file.
     """
     try:
         import h5py
     except ImportError as error:
         raise DatasetError(
-            f"{path} is an HDF5 file, which is read with h5py, and h5py is not installed: "
+            f"{path} is an HDF5 file, and h5py, which reads it, is not installed: "
             'pip install "rlwandb-callbacks[offline]"'
         ) from error
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        why = "is cut off or damaged" if is_hdf5(Path(path)) else "is not an HDF5 file"
-        raise DatasetError(f"{path} {why} ({error}). Copy or make it anew.") from error
+        problem = "is cut off or damaged" if is_hdf5(Path(path)) else "is not an HDF5 file"
+        raise DatasetError(f"{path} {problem} ({error}). Copy or create it again.") from error
     with file:
         yield file
 
 
-def shapes_of(file: Any) -> dict[str, tuple[int, ...] | None]:
-    """What is in a file or group by name: shapes of arrays, None for groups."""
-    return {name: getattr(file.get(name), "shape", None) for name in file}
+class Hdf5Column(FileColumn):
+    """An array of an HDF5 file.
+
+    Compressed chunks can only be read whole, and chunks that split rows are slow to read in part. The chunk cache holds
+    those that one row lies in, so that each is read once while rows ascend. Of other chunks, HDF5 reads only the rows.
+
+    Args:
+        dataset: An ``h5py.Dataset`` of an open file.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        super().__init__(tuple(dataset.shape or ()), dataset.dtype)
+        self._file, self._name = dataset.file, dataset.name
+        self._cache_bytes = _cached_bytes(dataset)
+
+    @property
+    def memory_warning(self) -> str:
+        """A sentence on the memory that reading takes, if chunks must be read whole and are large; else empty."""
+        if self._cache_bytes <= LARGE_CHUNK_BYTES:
+            return ""
+        size = self._cache_bytes / 2**20
+        return (
+            f"{self._name} is stored in chunks of {size:,.0f} MiB a row, which are read whole: reading any row takes "
+            f"about {3 * size:,.0f} MiB of memory. Smaller chunks, such as those of chunks=True in h5py, take less."
+        )
+
+    def span(self, low: int, high: int) -> NDArray[generic]:
+        block: NDArray[generic] = self._dataset[low:high]
+        return block
+
+    @cached_property
+    def _dataset(self) -> Any:
+        import h5py
+
+        access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+        # A preemption weight of 1 would keep chunks that were read in part, beyond the limit in bytes.
+        access.set_chunk_cache(_CACHE_SLOTS, self._cache_bytes, 0.75)
+        return h5py.Dataset(h5py.h5d.open(self._file.id, self._name.encode(), access))
 
 
-def tree_of(group: Any) -> Tree:
-    """Columns of a group, and of the groups in it."""
-    return {name: _column_or_tree(group[name]) for name in group}
+def _cached_bytes(dataset: Any) -> int:
+    """Returns the decompressed size of the chunks that one row lies in; 0 if a row can be read without them."""
+    if dataset.chunks is None:
+        return 0
+    chunks = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape[1:], dataset.chunks[1:], strict=True))
+    if chunks == 1 and not dataset.id.get_create_plist().get_nfilters():
+        return 0
+    size: int = math.prod(dataset.chunks) * chunks * dataset.dtype.itemsize
+    return size
 
 
 def _column_or_tree(item: Any) -> Column | Tree:
-    return tree_of(item) if hasattr(item, "keys") else Hdf5Column(item)
+    return {name: _column_or_tree(item[name]) for name in item} if hasattr(item, "keys") else Hdf5Column(item)
 
 
-class Hdf5Flat(FlatOpened):
-    """An open HDF5 file with one array per quantity; other arrays and groups, such as infos, are left alone."""
-
-    def __init__(self, file: Any, source: str, aliases: Aliases = ALIASES) -> None:
-        roles = find_roles(dict.fromkeys(file), aliases)
-        wanted = {name: _column_or_tree(file[name]) for name in roles.values()}
-        super().__init__(wanted, source, aliases, keys=tuple(file))
-        self.warnings = tuple(costs_of(wanted))
-
-
-def costs_of(tree: Mapping[str, Any]) -> Iterator[str]:
-    """What reading costs, of each column where it is much."""
-    for found in tree.values():
-        if isinstance(found, Mapping):
-            yield from costs_of(found)
-        elif found.costs:
-            yield found.costs
+def _memory_warnings(tree: Mapping[str, Any]) -> Iterator[str]:
+    for item in tree.values():
+        if isinstance(item, Mapping):
+            yield from _memory_warnings(item)
+        elif item.memory_warning:
+            yield item.memory_warning
 
 
 @contextmanager
-def open_flat_hdf5(path: str, aliases: Aliases) -> Iterator[Hdf5Flat]:
-    """Opens an HDF5 file of a flat layout whose keys are among ``aliases``."""
+def open_flat_hdf5(path: str, aliases: Aliases) -> Iterator[FlatReader]:
+    """Opens an HDF5 file with one array per field; other arrays and groups, such as infos, are ignored."""
     with open_hdf5(path) as file:
-        yield Hdf5Flat(file, path, aliases)
+        tree = {name: _column_or_tree(file[name]) for name in find_fields(dict.fromkeys(file), aliases).values()}
+        yield FlatReader(tree, path, aliases, keys=tuple(file), warnings=tuple(_memory_warnings(tree)))

@@ -1,4 +1,4 @@
-"""Arrays that are in memory already, by name."""
+"""Arrays that are in memory, by name."""
 
 from __future__ import annotations
 
@@ -11,39 +11,34 @@ import numpy as np
 
 from rlwandb_callbacks.datasets.columns import ArrayColumn, Column
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
-from rlwandb_callbacks.datasets.formats.flat import FlatOpened, Tree, find_roles
+from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree, find_fields
 from rlwandb_callbacks.errors import DatasetError
 
 
-def open_mapping(arrays: Mapping[str, Any], name: str = "arrays in memory") -> OfflineDataset:
+def open_mapping(arrays: Mapping[str, Any], name: str = "arrays in memory", layout: str = "memory") -> OfflineDataset:
     """Opens a mapping of arrays, tensors or lists of numbers, with nested mappings for dict observations.
 
     Raises:
-        DatasetError: If arrays are missing, empty, of unequal length, or not of numbers.
+        DatasetError: If arrays are missing, empty, of unequal length, or not numeric.
     """
-    return OfflineDataset(name=name, layout="memory", opener=partial(open_arrays, dict(arrays), name))
+    return OfflineDataset(name=name, layout=layout, opener=partial(open_arrays, dict(arrays), name))
 
 
 @contextmanager
-def open_arrays(arrays: Mapping[str, Any], name: str) -> Iterator[FlatOpened]:
+def open_arrays(arrays: Mapping[str, Any], name: str) -> Iterator[FlatReader]:
     """Opens arrays as a flat data set."""
-    wanted = {key: arrays[key] for key in find_roles(arrays).values()}
-    yield FlatOpened(columns_of(wanted, name), name, keys=tuple(str(key) for key in arrays))
+    tree = {key: _column_or_tree(arrays[key], f"{name}: {key}") for key in find_fields(arrays).values()}
+    yield FlatReader(tree, name, keys=tuple(str(key) for key in arrays))
 
 
-def columns_of(arrays: Mapping[str, Any], source: str) -> Tree:
-    """Columns of a mapping, and of the mappings in it."""
-    return {str(key): _column_or_tree(str(key), value, source) for key, value in arrays.items()}
-
-
-def _column_or_tree(key: str, value: Any, source: str) -> Column | Tree:
+def _column_or_tree(value: Any, name: str) -> Column | Tree:
     if isinstance(value, Mapping):
-        return columns_of(value, f"{source}: {key}")
-    return ArrayColumn(as_array(value, f"{source}: {key}"))
+        return {str(key): _column_or_tree(inner, f"{name}: {key}") for key, inner in value.items()}
+    return ArrayColumn(as_array(value, name))
 
 
-def as_array(value: Any, place: str) -> np.ndarray[Any, np.dtype[Any]]:
-    """An array of what may be a tensor, an array or a list.
+def as_array(value: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:
+    """Converts a tensor, an array or a list to an array.
 
     Raises:
         DatasetError: If rows have different shapes.
@@ -55,4 +50,4 @@ def as_array(value: Any, place: str) -> np.ndarray[Any, np.dtype[Any]]:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise DatasetError(f"{place} is no regular array ({error}); allowed are rows of equal shape.") from error
+        raise DatasetError(f"{name} is not a regular array ({error}); allowed are rows of equal shape.") from error

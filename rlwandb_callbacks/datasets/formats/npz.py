@@ -1,34 +1,28 @@
-"""NumPy's ``.npz``: a zip archive with one array per quantity, never unpickled.
-
-Rows of arrays that are stored uncompressed are read in place; compressed ones are inflated in small pieces.
-"""
+"""NumPy's ``.npz``: a zip archive with one array per field, read as a stream and never unpickled."""
 
 from __future__ import annotations
 
-import struct
+import math
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.datasets.columns import ArrayColumn, Column, Rows, is_numeric
+from rlwandb_callbacks.datasets.columns import ArrayColumn, Column, FileColumn, is_numeric
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
-from rlwandb_callbacks.datasets.formats.flat import FlatOpened, Tree, find_roles
-from rlwandb_callbacks.datasets.readers.deflated_rows import InflatedRows
-from rlwandb_callbacks.datasets.readers.uncompressed_rows import StoredRows
+from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree, find_fields
 from rlwandb_callbacks.errors import DatasetError
-
-_LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: 26 bytes, then the lengths of its name and of extras
 
 
 def open_npz(path: Path) -> OfflineDataset:
-    """Opens an ``.npz`` file whose keys are those of any flat layout; ``observations/position`` is a part of a dict.
+    """Opens an ``.npz`` file with the keys of any flat layout; ``observations/position`` is a part of a dict.
 
     Raises:
         DatasetError: If it is damaged, holds objects, or arrays are missing or do not fit together.
@@ -37,85 +31,69 @@ def open_npz(path: Path) -> OfflineDataset:
 
 
 @contextmanager
-def _open(path: str) -> Iterator[FlatOpened]:
+def _open(path: str) -> Iterator[FlatReader]:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise DatasetError(f"{path} is no whole .npz file ({error}). Copy or make it anew.") from error
-    with archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        nested = _nested(members)
-        wanted: Tree = {key: _column_or_tree(path, archive, nested[key]) for key in find_roles(nested).values()}
-        yield FlatOpened(wanted, path, keys=tuple(nested))
+        raise DatasetError(f"{path} is not a complete .npz file ({error}). Copy or create it again.") from error
+    with archive, ExitStack() as streams:
+        members = _nested(archive.namelist())
+        tree: Tree = {key: _column_or_tree(archive, members[key], streams) for key in find_fields(members).values()}
+        yield FlatReader(tree, path, keys=tuple(members))
 
 
-def _nested(members: dict[str, zipfile.ZipInfo]) -> dict[str, Any]:
+def _nested(names: list[str]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for name, info in members.items():
-        *groups, leaf = name.split("/")
-        place = tree
+    for name in names:
+        *groups, leaf = name.removesuffix(".npy").split("/")
+        inner = tree
         for group in groups:
-            inner = place.setdefault(group, {})
-            place = inner if isinstance(inner, dict) else {}
-        place[leaf] = info
+            found = inner.setdefault(group, {})
+            inner = found if isinstance(found, dict) else {}
+        inner[leaf] = name
     return tree
 
 
-def _column_or_tree(path: str, archive: zipfile.ZipFile, found: Any) -> Column | Tree:
-    if isinstance(found, dict):
-        return {key: _column_or_tree(path, archive, inner) for key, inner in found.items()}
-    return _column(path, archive, found)
+def _column_or_tree(archive: zipfile.ZipFile, member: Any, streams: ExitStack) -> Column | Tree:
+    if isinstance(member, dict):
+        return {key: _column_or_tree(archive, inner, streams) for key, inner in member.items()}
+    return _column(archive, member, streams)
 
 
-def _column(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Column:
+def _column(archive: zipfile.ZipFile, name: str, streams: ExitStack) -> Column:
     try:
-        with archive.open(info) as file:
-            version = npy.read_magic(file)
-            read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, column_major, dtype = read_header(file)
-            header_size = file.tell()
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path}: {info.filename} is no whole array ({error}).") from error
-    if not is_numeric(dtype) or not shape:
-        return _Rows(None, shape, dtype)
-    if column_major and len(shape) > 1:
-        with archive.open(info) as file:
-            return ArrayColumn(npy.read_array(file, allow_pickle=False))
-    start = _start(path, info)
-    if info.compress_type == zipfile.ZIP_STORED:
-        return _Rows(StoredRows(path, np.array([start + header_size]), shape, dtype), shape, dtype)
-    if info.compress_type == zipfile.ZIP_DEFLATED:
-        rows = InflatedRows(
-            path, start=start, size=info.compress_size, shape=shape, dtype=dtype, heading=header_size, bare=True
-        )
-        return _Rows(rows, shape, dtype)
-    raise DatasetError(
-        f"{path}: {info.filename} is compressed in a way that NumPy does not use; save it by numpy.savez."
-    )
+        stream = streams.enter_context(archive.open(name))
+        version = npy.read_magic(stream)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, column_major, dtype = read_header(stream)
+        if column_major and len(shape) > 1 and is_numeric(dtype):
+            stream.seek(0)
+            return ArrayColumn(npy.read_array(stream, allow_pickle=False))
+    except (ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{archive.filename}: {name} is not a complete array ({error}).") from error
+    return _NpyColumn(stream, shape, dtype)
 
 
-class _Rows:
-    """An array in the archive.
+class _NpyColumn(FileColumn):
+    """An array of the archive in row-major order; quick where rows ascend from call to call.
 
     Args:
-        rows: Reads it; None for objects, which are refused by their dtype.
+        stream: The ``.npy`` file, at the first row.
+        shape: Shape of the array.
+        dtype: Its dtype.
     """
 
-    def __init__(self, rows: StoredRows | InflatedRows | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._rows, self.shape, self.dtype = rows, shape, dtype
-
-    def read(self, rows: Rows) -> NDArray[np.generic]:
-        if self._rows is None or not len(rows):
-            return np.empty((0, *self.shape[1:]), dtype=self.dtype)
-        return self._rows.read(rows)
+    def __init__(self, stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().__init__(shape, dtype)
+        self._stream, self._start = stream, stream.tell()
 
     def span(self, low: int, high: int) -> NDArray[np.generic]:
-        return self.read(np.arange(low, high, dtype=np.int64))
-
-
-def _start(path: str, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member begin in the file."""
-    with Path(path).open("rb") as file:
-        file.seek(info.header_offset)
-        name_size, extra_size = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    return info.header_offset + _LOCAL_HEADER.size + int(name_size) + int(extra_size)
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        try:
+            self._stream.seek(self._start + low * size)
+            data = self._stream.read((high - low) * size)
+        except (EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise OSError(f"its compressed data are damaged ({error})") from error
+        if len(data) < (high - low) * size:
+            raise OSError("its data end too early")
+        return np.frombuffer(data, self.dtype).reshape(high - low, *self.shape[1:])

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from rlwandb_callbacks.datasets.columns import Column, Rows
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
-from rlwandb_callbacks.datasets.formats.flat import FlatOpened, Tree, find_roles
+from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree, find_fields
 from rlwandb_callbacks.datasets.formats.memory import as_array, open_mapping
-from rlwandb_callbacks.datasets.formats.transition_lists import is_mapping, named
+from rlwandb_callbacks.datasets.formats.transition_lists import as_mapping, is_mapping
 from rlwandb_callbacks.errors import DatasetError
 
 
-def open_items(source: Any) -> OfflineDataset:
-    """Opens a data set with a length whose items are transitions; each is asked for when it is read.
+def open_torch_dataset(source: Any) -> OfflineDataset:
+    """Opens a map-style data set whose items are transitions; an item is loaded when it is read.
 
     Raises:
-        DatasetError: If it has no length or no items, or they are no transitions.
+        DatasetError: If it has no length or no items, or they are not transitions.
     """
     name = type(source).__name__
     try:
@@ -36,21 +36,18 @@ def open_items(source: Any) -> OfflineDataset:
         raise DatasetError(f"{name} has zero transitions.")
     tensors = getattr(source, "tensors", None)
     if isinstance(tensors, tuple):
-        by_name = named(tensors, name)
-        found = open_mapping(by_name, name)
-        found.layout = "torch"
-        return found
+        return open_mapping(as_mapping(tensors, name), name, layout="torch")
     return OfflineDataset(name=name, layout="torch", opener=partial(_open, source, name))
 
 
 @contextmanager
-def _open(source: Any, name: str) -> Iterator[FlatOpened]:
+def _open(source: Any, name: str) -> Iterator[FlatReader]:
     items = _Items(source, name)
-    first = items.item(0)
-    wanted = {
-        key: _column_or_tree(items, (key,), first[key]) for key in find_roles(dict.fromkeys(first.keys())).values()
+    first = items.load(0)
+    tree = {
+        key: _column_or_tree(items, (key,), first[key]) for key in find_fields(dict.fromkeys(first.keys())).values()
     }
-    yield FlatOpened(wanted, name)
+    yield FlatReader(tree, name)
 
 
 def _column_or_tree(items: _Items, path: tuple[str, ...], value: Any) -> Column | Tree:
@@ -60,16 +57,16 @@ def _column_or_tree(items: _Items, path: tuple[str, ...], value: Any) -> Column 
 
 
 class _Items:
-    """The transitions by name; numbers of the last stretch that was read are kept, as they are asked for together."""
+    """The transitions; the scalars of the last block are cached, because their columns are read one after the other."""
 
     def __init__(self, source: Any, name: str) -> None:
         self._source, self._name = source, name
         self.count = len(source)
-        self.numbers: list[tuple[str, ...]] = []
-        self._kept: tuple[tuple[int, int], dict[tuple[str, ...], NDArray[np.generic]]] | None = None
+        self.scalars: list[tuple[str, ...]] = []
+        self._cached: tuple[tuple[int, int], dict[tuple[str, ...], NDArray[np.generic]]] | None = None
 
-    def item(self, row: int) -> Mapping[str, Any]:
-        return named(self._source[row], f"{self._name}: item {row}")
+    def load(self, row: int) -> Mapping[str, Any]:
+        return as_mapping(self._source[row], f"{self._name}: item {row}")
 
     def value(self, item: Mapping[str, Any], path: tuple[str, ...]) -> Any:
         found: Any = item
@@ -77,44 +74,44 @@ class _Items:
             found = found[key]
         return as_array(found, "/".join(path))
 
-    def stretch(self, low: int, high: int) -> dict[tuple[str, ...], NDArray[np.generic]]:
-        if self._kept is None or self._kept[0] != (low, high):
-            rows = ([self.value(item, path) for path in self.numbers] for item in map(self.item, range(low, high)))
+    def scalar_block(self, low: int, high: int) -> dict[tuple[str, ...], NDArray[np.generic]]:
+        if self._cached is None or self._cached[0] != (low, high):
+            rows = ([self.value(item, path) for path in self.scalars] for item in map(self.load, range(low, high)))
             columns = [np.stack(values) for values in zip(*rows, strict=True)]
-            self._kept = (low, high), dict(zip(self.numbers, columns, strict=True))
-        return self._kept[1]
+            self._cached = (low, high), dict(zip(self.scalars, columns, strict=True))
+        return self._cached[1]
 
 
 class _ItemColumn:
-    """One quantity of the items.
+    """One field of the items.
 
     Args:
         items: The transitions.
-        path: Where the quantity is in each.
-        first: That of the first.
+        path: Keys that lead to the field in each item.
+        first: Value of the field in the first item.
     """
 
     def __init__(self, items: _Items, path: tuple[str, ...], first: NDArray[np.generic]) -> None:
         self._items, self._path = items, path
         self.shape = (items.count, *first.shape)
         self.dtype = first.dtype
-        self._is_number = first.size == 1
-        if self._is_number:
-            items.numbers.append(path)
+        self._is_scalar = first.size == 1
+        if self._is_scalar:
+            items.scalars.append(path)
 
     def read(self, rows: Rows) -> NDArray[np.generic]:
         out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
-        for place, row in enumerate(rows.tolist()):
-            value = self._items.value(self._items.item(row), self._path)
+        for index, row in enumerate(rows.tolist()):
+            value = self._items.value(self._items.load(row), self._path)
             if value.shape != self.shape[1:]:
                 raise DatasetError(
                     f"{'/'.join(self._path)} has shape {value.shape} in item {row} and {self.shape[1:]} in item 0; "
-                    "allowed is one shape for all."
+                    "allowed is one shape for all items."
                 )
-            out[place] = value
+            out[index] = value
         return out
 
     def span(self, low: int, high: int) -> NDArray[np.generic]:
-        if self._is_number:
-            return self._items.stretch(low, high)[self._path]
+        if self._is_scalar:
+            return self._items.scalar_block(low, high)[self._path]
         return self.read(np.arange(low, high, dtype=np.int64))

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import pickle
-import struct
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from rlwandb_callbacks.datasets.safe_pickle.arrays import RefusedError, Shell, Storage
-from rlwandb_callbacks.datasets.safe_pickle.unpickler import (
-    LEGACY_MAGIC,
-    DataUnpickler,
+import numpy as np
+
+from rlwandb_callbacks.datasets.safe_pickle.arrays import ArrayShell, RefusedError
+from rlwandb_callbacks.datasets.safe_pickle.tensors import (
+    LEGACY_BEGINNING,
     ForbiddenNameError,
+    array_of,
     load_legacy,
+    load_zip,
 )
+from rlwandb_callbacks.datasets.safe_pickle.unpickler import DataUnpickler, plain_names_in_torch
 from rlwandb_callbacks.errors import DatasetError
 
 _MAX_DEPTH = 32
-_FREE = 2**24
-_PER_BYTE = 16
-# What reading a pickle that was cut off or tampered with may raise.
+_FREE_BYTES = 2**24
+_BYTES_PER_FILE_BYTE = 16
+# Errors of reading a pickle that was cut off or tampered with.
 _BROKEN = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -28,17 +32,15 @@ _BROKEN = (
     EOFError,
     LookupError,
     MemoryError,
-    NotImplementedError,
-    RecursionError,
+    RuntimeError,
     TypeError,
     ValueError,
-    struct.error,
     zipfile.BadZipFile,
 )
 
 
 def looks_like_pickle(path: Path) -> bool:
-    """Whether a file begins and ends as pickles do; what torch saved in its old format does not end so."""
+    """Returns whether a file begins and ends as pickles do; a file of torch's old format does not end so."""
     with path.open("rb") as file:
         start = file.read(2)
         if len(start) < 2:
@@ -50,117 +52,130 @@ def looks_like_pickle(path: Path) -> bool:
 
 
 def is_torch_zip(path: Path) -> bool:
-    """Whether a file is a zip archive with torch's pickle in it."""
-    return zipfile.is_zipfile(path) and _torch_root(path) is not None
-
-
-def _torch_root(path: Path) -> str | None:
+    """Returns whether a file is a zip archive with torch's pickle in it."""
+    if not zipfile.is_zipfile(path):
+        return False
     with zipfile.ZipFile(path) as archive:
-        roots = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
-    return roots[0] if len(roots) == 1 else None
+        return _torch_pickle(archive) is not None
+
+
+def _torch_pickle(archive: zipfile.ZipFile) -> str | None:
+    names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    return names[0] if len(names) == 1 else None
 
 
 def read_pickle(path: Path) -> Any:
-    """Reads a pickle without running any code of its own choice.
+    """Reads a pickle without running any code that it names.
 
     Returns:
-        Dicts, lists, tuples, texts, numbers, and NumPy arrays, also for torch tensors.
+        Dicts, lists, texts, numbers, and NumPy arrays, also for torch tensors. Tuples and deques become lists, and
+        torch devices texts.
 
     Raises:
-        DatasetError: If it is damaged, or wants anything but containers, numbers, texts, NumPy arrays and torch
-            tensors.
+        DatasetError: If it is damaged, or holds anything but containers, numbers, texts, NumPy arrays, torch tensors
+            and torch devices.
     """
     try:
-        return _Plain(_FREE + _PER_BYTE * path.stat().st_size).of(_load(path))
+        return _PlainData(_FREE_BYTES + _BYTES_PER_FILE_BYTE * path.stat().st_size).convert(_load(path))
     except ForbiddenNameError as error:
-        raise DatasetError(_forbidden(path, f"wants {error.name}")) from None
+        raise DatasetError(_forbidden(path, f"asks for {error.name}")) from None
     except RefusedError as error:
         raise DatasetError(_forbidden(path, f"holds {error}")) from None
     except _BROKEN as error:
         raise DatasetError(
-            f"{path} is no whole pickle ({type(error).__name__}: {error}). Copy or make it anew."
+            f"{path} is not a complete pickle ({type(error).__name__}: {error}). Copy or create it again."
         ) from error
 
 
 def _load(path: Path) -> Any:
     if is_torch_zip(path):
-        return _load_torch_zip(path)
+        _check_torch_zip(path)
+        with plain_names_in_torch():
+            return load_zip(path)
     with path.open("rb") as file:
-        legacy = pickle.dumps(LEGACY_MAGIC, protocol=2)
-        beginning = file.read(len(legacy))
+        beginning = file.read(len(LEGACY_BEGINNING))
         file.seek(0)
-        return load_legacy(file) if beginning == legacy else DataUnpickler(file).load()
+        if beginning != LEGACY_BEGINNING:
+            return DataUnpickler(file).load()
+        with plain_names_in_torch():
+            return load_legacy(file.read())
 
 
-def _load_torch_zip(path: Path) -> Any:
-    root = _torch_root(path) or ""
-    storages: dict[str, Storage] = {}
+def _check_torch_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
-            raise RefusedError("torch data in big-endian order")
-
-        def find(dtype: str, key: str) -> Storage:
-            if key not in storages:
-                storages[key] = Storage(dtype, archive.read(f"{root}data/{key}"))
-            return storages[key]
-
-        with archive.open(f"{root}data.pkl") as file:
-            return DataUnpickler(file, storage=find).load()
+        if any(item.filename.endswith("/constants.pkl") for item in archive.infolist()):
+            raise RefusedError("a TorchScript program")
+        if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
+            raise RefusedError("compressed parts, which torch.save does not write")
+        with archive.open(_torch_pickle(archive) or "") as file:
+            protocol = file.read(2)[1:]
+    if protocol != b"\x02":
+        raise RefusedError("a pickle of another protocol than 2; save it by torch.save without pickle_protocol")
 
 
-def _forbidden(path: Path, what: str) -> str:
+def _forbidden(path: Path, problem: str) -> str:
     return (
-        f"{path} {what}, which is more than data, and was not read any further: nothing in it was run. Allowed in a "
-        "pickle are numbers, texts, lists, tuples, dicts, NumPy arrays of numbers and torch tensors. Where you trust "
-        'its author, convert it: rows = pickle.load(open("…", "rb")), then numpy.savez("data.npz", '
-        'observations=[row["obs"] for row in rows], …) with actions, rewards and terminals likewise.'
+        f"{path} {problem}. Reading stopped there, and nothing in the file was run. Allowed in a pickle are numbers, "
+        "texts, lists, tuples, dicts, NumPy arrays of numbers and torch tensors. If you trust its author, convert it: "
+        'rows = pickle.load(open("…", "rb")), then numpy.savez("data.npz", observations=[row["obs"] for row in rows], '
+        "…) with actions, rewards and terminals likewise."
     )
 
 
-class _Plain:
-    """Takes arrays out of their shells; what is in several places is converted once.
+class _PlainData:
+    """Converts what was unpickled to plain containers with arrays; what is in several places is converted once.
 
     Args:
-        most: Numbers and bytes of arrays that there may be, counted in each place: a short file can name one list a
-            billion times, or a tensor that repeats one number.
+        max_size: Limit on numbers and bytes of arrays, each counted wherever it occurs: a short file can name one list
+            a billion times, or a tensor that repeats one number.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._arrays = 0
-        self._done: dict[int, tuple[Any, Any]] = {}
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._array_bytes = 0
+        self._converted: dict[int, tuple[Any, Any]] = {}
         self._sizes: dict[int, int] = {}
 
-    def of(self, value: Any, depth: int = 0) -> Any:
+    def convert(self, value: Any, depth: int = 0) -> Any:
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes, bytearray)):
             return value
-        if id(value) not in self._done:
+        if id(value) not in self._converted:
             if depth > _MAX_DEPTH:
-                raise RefusedError("containers within containers without end")
-            self._done[id(value)] = value, self._convert(value, depth + 1)
-            self._sizes[id(value)] = self._size(value)
-        return self._done[id(value)][1]
+                raise RefusedError(f"containers nested more than {_MAX_DEPTH} deep")
+            plain = self._convert(value, depth + 1)
+            self._converted[id(value)] = value, plain  # the value too: its id stays taken
+            self._sizes[id(value)] = self._size(value, plain)
+        return self._converted[id(value)][1]
 
-    def _size(self, value: Any) -> int:
-        if isinstance(value, Shell):
-            return self._checked(int(self._done[id(value)][1].nbytes))
-        parts = list(value.values()) if isinstance(value, dict) else value
+    def _size(self, value: Any, plain: Any) -> int:
+        if isinstance(plain, np.ndarray):
+            return self._checked(int(plain.nbytes))
+        if isinstance(plain, str):
+            return 1
+        parts = value.values() if isinstance(value, dict) else value
         return self._checked(sum(self._sizes.get(id(part), 1) for part in parts))
 
     def _checked(self, size: int) -> int:
-        if size > self._most:
+        if size > self._max_size:
             raise RefusedError("far more numbers than it has room for: some are named again and again")
         return size
 
     def _convert(self, value: Any, depth: int) -> Any:
-        if isinstance(value, Shell):
-            array = value.array
-            self._arrays = self._checked(self._arrays + array.nbytes)
-            return array
+        torch = sys.modules.get("torch")  # nothing of torch can be in the file before it is imported
+        if isinstance(value, ArrayShell):
+            return self._counted(value.array)
+        if torch is not None and isinstance(value, torch.Tensor):
+            return np.array(self._counted(array_of(value)))  # a copy: the view is of the file
+        if torch is not None and isinstance(value, torch.device):
+            return str(value)
         if isinstance(value, dict):
-            return {self.of(key, depth): self.of(item, depth) for key, item in value.items()}
+            return {self.convert(key, depth): self.convert(item, depth) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.of(item, depth) for item in value]
+            return [self.convert(item, depth) for item in value]
         if isinstance(value, set):
             return value
         raise RefusedError(f"a {type(value).__name__} where data should be")
+
+    def _counted(self, array: Any) -> Any:
+        self._array_bytes = self._checked(self._array_bytes + int(array.nbytes))
+        return array

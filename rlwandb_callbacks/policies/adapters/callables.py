@@ -1,4 +1,4 @@
-"""Any callable as a policy, with memory or without."""
+"""Adapter for callables, recurrent or not."""
 
 from __future__ import annotations
 
@@ -6,27 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from rlwandb_callbacks.core.episode import PolicyStep
-from rlwandb_callbacks.policies.adapters.devices import evaluating, network_of, parameter_like, to_tensors
-from rlwandb_callbacks.policies.adapters.recurrent_state import StateParameter, merged, split_answer, with_rows_begun
+from rlwandb_callbacks.policies.adapters.devices import evaluating, first_float_parameter, network_of, to_tensors
+from rlwandb_callbacks.policies.adapters.recurrent_state import StateParameter, insert_state, insert_step, split_state
 from rlwandb_callbacks.policies.output_reader import OutputReader
+from rlwandb_callbacks.policies.output_tensors import is_array
 
 
 class CallablePolicy:
-    """Calls a policy with tensors, and keeps the state of one that has memory.
+    """Adapter that calls a policy with tensors, and carries the state of a recurrent one.
 
-    A step at which some episodes begin and others go on is asked for twice, from a fresh start and from the state that
-    is kept, and each row is taken from the answer that is its own. So the first state of an episode is whatever the
-    policy makes of a call without one, be it zeros or learned.
-
-    Args:
-        policy: Called with tensors on the device of its own network, else of the module.
-        module: The LightningModule.
-        reader: Reads the answers.
+    The tensors are on the device of the policy's own network, else of the module. If some episodes start while others
+    continue, the policy is called once more, without a state, for the rows that start. The first state of an episode is
+    thus the one that the policy creates itself, zeros or learned.
     """
 
     takes_masks = False
@@ -40,39 +35,40 @@ class CallablePolicy:
         self._state: Any = None
 
     @property
-    def has_memory(self) -> bool:
-        """Whether the last answer held a state."""
+    def is_recurrent(self) -> bool:
+        """Whether the last output contained a state."""
         return self._state is not None
 
-    def act(self, observations: Any, begins: NDArray[np.bool_], masks: NDArray[np.bool_] | None = None) -> PolicyStep:
-        """Acts in B states; see :class:`rlwandb_callbacks.policies.adapters.Adapter`."""
-        count = begins.size
-        batch = to_tensors(observations, parameter_like(self._network, self._module))
+    def act(self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None = None) -> PolicyStep:
+        """Acts in B states, as ``gymnasium.vector`` builds their batch.
+
+        Args:
+            observations: The batch.
+            starts: Shape ``[B]``: rows in which an episode starts.
+            masks: Shape ``[B, A]``: valid actions, for a policy that takes masks; None if all are valid.
+        """
+        batch = to_tensors(observations, first_float_parameter(self._network, self._module))
         with evaluating(self._network):
-            if self._state is None or begins.all():
-                step, self._state = self._ask(batch, count, None)
-                return step
-            step, state = self._ask(batch, count, self._state)
-            if begins.any():
-                fresh_step, fresh = self._ask(batch, count, None)
-                _, of_twice_as_many = split_answer(self._call(_doubled(batch), None), self._parameter)
-                step, state = with_rows_begun(begins, fresh_step, step), merged(begins, fresh, state, of_twice_as_many)
-            self._state = state
+            carried = None if starts.all() else self._state
+            step, self._state = self._step(batch, starts.size, carried)
+            if carried is not None and starts.any():
+                rows = np.flatnonzero(starts).tolist()
+                fresh_step, fresh = self._step(_take_rows(batch, rows), len(rows), None)
+                step, self._state = insert_step(starts, fresh_step, step), insert_state(starts, fresh, self._state)
             return step
 
-    def _ask(self, batch: Any, count: int, state: Any) -> tuple[PolicyStep, Any]:
-        answer, next_state = split_answer(self._call(batch, state), self._parameter)
-        return self._reader.read(answer, count), next_state
+    def _step(self, batch: Any, batch_size: int, state: Any) -> tuple[PolicyStep, Any]:
+        parameter = self._parameter
+        output = self._policy(batch) if parameter is None else parameter.call(self._policy, batch, state)
+        output, next_state = split_state(output, parameter)
+        return self._reader.read(output, batch_size), next_state
 
-    def _call(self, batch: Any, state: Any) -> Any:
-        return self._policy(batch) if self._parameter is None else self._parameter.call(self._policy, batch, state)
 
-
-def _doubled(batch: Any) -> Any:
+def _take_rows(batch: Any, rows: list[int]) -> Any:
     if isinstance(batch, dict):
-        return {key: _doubled(value) for key, value in batch.items()}
-    if isinstance(batch, torch.Tensor):
-        return torch.cat([batch, batch])
+        return {key: _take_rows(value, rows) for key, value in batch.items()}
+    if is_array(batch):
+        return batch[rows]
     if isinstance(batch, tuple) and not isinstance(batch[0], str):
-        return tuple(map(_doubled, batch))
-    return np.concatenate([batch, batch]) if isinstance(batch, np.ndarray) else (*batch, *batch)
+        return tuple(_take_rows(part, rows) for part in batch)
+    return tuple(batch[row] for row in rows)

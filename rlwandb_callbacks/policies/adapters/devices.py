@@ -1,10 +1,10 @@
-"""What each adapter needs of networks: their device and type, evaluation mode, observations as tensors."""
+"""Networks and batches as the adapters need them: device, dtype, mode, structure."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,19 +13,19 @@ from torch import nn
 
 
 def network_of(policy: Any) -> nn.Module | None:
-    """The network that a policy is, or is a method of."""
+    """Returns the network that a policy is, or is a method of."""
     owner = getattr(policy, "__self__", policy)
     return owner if isinstance(owner, nn.Module) else None
 
 
 @contextlib.contextmanager
 def evaluating(network: Any) -> Iterator[None]:
-    """Runs a block with a network in evaluation mode, and puts back the mode of each of its parts.
+    """Runs a block with a network in evaluation mode, and restores the mode of each of its modules.
 
-    Networks that are no part of the LightningModule are in whatever mode they were left in.
+    Lightning does not set the mode of networks outside the LightningModule.
     """
     modes = {part: part.training for part in network.modules()} if isinstance(network, nn.Module) else {}
-    if isinstance(network, nn.Module) and any(modes.values()):
+    if any(modes.values()):
         network.eval()
     try:
         yield
@@ -34,42 +34,52 @@ def evaluating(network: Any) -> Iterator[None]:
             part.training = training
 
 
-def parameter_like(*networks: nn.Module | None) -> torch.Tensor:
-    """The first floating-point parameter of the first network that has one; a tensor on the CPU where none has."""
+def first_float_parameter(*networks: nn.Module | None) -> torch.Tensor:
+    """Returns the first floating-point parameter of the networks; an empty float32 tensor on the CPU if none exists."""
     found = (p for network in networks if network is not None for p in network.parameters() if p.is_floating_point())
     return next(found, torch.empty(0))
 
 
-def to_tensors(observations: Any, like: torch.Tensor) -> Any:
-    """Puts a batch of observations on a device.
+def map_structure(function: Callable[..., Any], first: Any, *others: Any) -> Any:
+    """Applies a function to the leaves of nested mappings, tuples and lists of the same structure.
 
-    Args:
-        observations: As ``gymnasium.vector`` batches them: an array, or dicts and tuples of arrays. What holds no
-            numbers (text) stays as it is.
-        like: Gives the device, and the type of floating-point numbers; other numbers keep theirs.
+    Named tuples and TensorDicts keep their type.
 
     Example:
-        >>> to_tensors({"pose": np.zeros((2, 3))}, torch.empty(0))["pose"].dtype
-        torch.float32
+        >>> map_structure(max, {"a": (1, 5)}, {"a": (3, 2)})
+        {'a': (3, 5)}
     """
-    if isinstance(observations, dict):
-        return {key: to_tensors(value, like) for key, value in observations.items()}
-    if isinstance(observations, tuple):
-        parts = [to_tensors(value, like) for value in observations]
-        return type(observations)(*parts) if hasattr(observations, "_fields") else tuple(parts)  # graphs have names
-    array = np.asarray(observations)
-    if array.dtype.kind not in "biuf":
-        return observations
-    return torch.as_tensor(array, device=like.device, dtype=like.dtype if array.dtype.kind == "f" else None)
+    if isinstance(first, Mapping):
+        keys = list(first.keys())  # iterating over a TensorDict yields its rows
+        entries = {key: map_structure(function, *(each[key] for each in (first, *others))) for key in keys}
+        return cast(Any, first).clone().update(entries) if hasattr(first, "batch_size") else entries
+    if isinstance(first, tuple | list):
+        parts = [map_structure(function, *each) for each in zip(first, *others, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    return function(first, *others)
+
+
+def to_tensors(observations: Any, like: torch.Tensor) -> Any:
+    """Converts a batch of ``gymnasium.vector``, an array or dicts and tuples of arrays, to tensors.
+
+    They are on the device of ``like``; floating-point numbers have its dtype, other dtypes are kept. Leaves that are
+    not numeric (text) are returned unchanged.
+    """
+
+    def to_tensor(leaf: Any) -> Any:
+        array = np.asarray(leaf)
+        if array.dtype.kind not in "biuf":
+            return leaf
+        return torch.as_tensor(array, device=like.device, dtype=like.dtype if array.dtype.kind == "f" else None)
+
+    return map_structure(to_tensor, observations)
 
 
 def batch_size_of(observations: Any, space: Any = None) -> int:
-    """Number of observations in a batch, as ``gymnasium.vector`` makes it.
+    """Returns the number of observations in a batch as ``gymnasium.vector`` builds it.
 
-    Args:
-        observations: The batch.
-        space: Of one observation. Without it a tuple is taken for the parts of a ``Tuple``; texts, sequences and graphs
-            are batched as tuples as well.
+    The space of one observation distinguishes the tuple of a ``Tuple`` space from the tuples in which texts, sequences
+    and graphs are batched; without it a tuple is read as that of a ``Tuple`` space.
     """
     if isinstance(observations, dict):
         key = next(iter(observations))

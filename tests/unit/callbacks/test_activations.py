@@ -1,4 +1,4 @@
-"""What is seen of networks of all makes, and that nothing stays on them."""
+"""Activations of many kinds of networks are recorded, and the networks are left unchanged."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from rlwandb_callbacks.callbacks.plasticity.activations import (
+    ActivationRecorder,
     ForwardPass,
-    Probe,
     is_compiled,
     is_layer,
     mean_activation,
@@ -23,23 +23,23 @@ from rlwandb_callbacks.callbacks.plasticity.activations import (
 OBSERVATIONS = torch.linspace(-1, 1, 24).reshape(6, 4)
 
 
-def seen(network: nn.Module, *batches: torch.Tensor) -> ForwardPass:
-    probe = Probe({"it": network}, contextlib.nullcontext)
+def recorded(network: nn.Module, *batches: torch.Tensor) -> ForwardPass:
+    recorder = ActivationRecorder({"network": network}, contextlib.nullcontext)
     try:
         for batch in batches or (OBSERVATIONS,):
             network(batch)
     finally:
-        probe.close()
-    return probe.passes["it"]
+        recorder.close()
+    return recorder.passes["network"]
 
 
 def sizes(forward: ForwardPass) -> list[int]:
     return [len(layer) for layer in forward.activations]
 
 
-def test_activations_behind_modules_and_features_before_the_last_layer() -> None:
+def test_activations_are_module_outputs_and_features_the_input_of_the_last_layer() -> None:
     network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2), nn.Tanh())
-    forward = seen(network)
+    forward = recorded(network)
     hidden = network[:2](OBSERVATIONS)
     features = network[:4](OBSERVATIONS)
     assert sizes(forward) == [5, 3]
@@ -51,7 +51,7 @@ def test_activations_behind_modules_and_features_before_the_last_layer() -> None
 
 
 class Functional(nn.Module):
-    """The same with functions instead of modules."""
+    """The same network with functions instead of modules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,17 +62,17 @@ class Functional(nn.Module):
         return self.third(functional.relu(self.second(x)))
 
 
-def test_functions_are_seen_by_what_the_next_layer_is_given() -> None:
+def test_activation_functions_are_read_from_the_input_of_the_next_layer() -> None:
     network = Functional()
-    forward = seen(network)
+    forward = recorded(network)
     hidden = functional.relu(network.first(OBSERVATIONS))
     assert sizes(forward) == [5, 3]
     assert torch.allclose(forward.activations[0], hidden.abs().mean(0))
 
 
-def test_activations_in_place_and_one_module_for_all_layers() -> None:
+def test_inplace_activations_and_one_module_for_all_layers() -> None:
     relu = nn.ReLU(inplace=True)
-    forward = seen(nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), relu, nn.Linear(5, 3), relu, nn.Linear(3, 2)))
+    forward = recorded(nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), relu, nn.Linear(5, 3), relu, nn.Linear(3, 2)))
     assert sizes(forward) == [5, 3]
     assert all((layer >= 0).all() for layer in forward.activations)
 
@@ -89,10 +89,10 @@ def test_a_channel_of_a_convolution_is_one_neuron(with_modules: bool) -> None:
             relu = self.relu if with_modules else functional.relu
             return self.head(relu(self.second(relu(self.first(x)))).flatten(1))
 
-    network, pictures = Convolutional(), torch.rand(5, 1, 8, 8)
+    network, images = Convolutional(), torch.rand(5, 1, 8, 8)
     nn.init.constant_(network.second.weight[1], 0)
     nn.init.constant_(network.second.bias[1:2], -1)
-    forward = seen(network, pictures)
+    forward = recorded(network, images)
     assert sizes(forward) == [3, 4]
     assert forward.activations[1][1] == 0
     assert forward.features is not None
@@ -109,10 +109,10 @@ def test_two_heads_share_one_hidden_layer() -> None:
             features = torch.tanh(self.body(x))
             return self.mean(features) + self.std(features)
 
-    assert sizes(seen(Heads())) == [5]
+    assert sizes(recorded(Heads())) == [5]
 
 
-def test_twins_in_one_network_have_their_own_hidden_layers() -> None:
+def test_twin_critics_in_one_network_have_separate_hidden_layers() -> None:
     class Twins(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -122,10 +122,10 @@ def test_twins_in_one_network_have_their_own_hidden_layers() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.q1(x) + self.q2(x * 1)
 
-    assert sizes(seen(Twins())) == [5, 6]
+    assert sizes(recorded(Twins())) == [5, 6]
 
 
-def test_a_recurrent_layer_and_a_layer_of_the_users_own() -> None:
+def test_recurrent_layers_and_custom_layers() -> None:
     class Noisy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -142,43 +142,43 @@ def test_a_recurrent_layer_and_a_layer_of_the_users_own() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.memory(x)[0])
 
-    forward = seen(Recurrent())
+    forward = recorded(Recurrent())
     assert sizes(forward) == [6]
     assert forward.features is not None
     assert forward.features.shape == (6, 6)
 
 
-def test_only_the_first_pass_with_gradients_counts() -> None:
+def test_only_the_first_pass_with_gradients_is_recorded() -> None:
     network = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
-    probe = Probe({"it": network}, contextlib.nullcontext)
+    recorder = ActivationRecorder({"network": network}, contextlib.nullcontext)
     with torch.no_grad():
         network(OBSERVATIONS[:1])
     network(OBSERVATIONS)
     network(OBSERVATIONS * 100)
-    probe.close()
-    forward = probe.passes["it"]
+    recorder.close()
+    forward = recorder.passes["network"]
     assert sizes(forward) == [5]
     assert torch.allclose(forward.activations[0], network[:2](OBSERVATIONS).abs().mean(0))
     assert forward.features is not None
     assert len(forward.features) == 6
 
 
-def test_a_network_without_hidden_layers_has_nothing_to_show() -> None:
-    forward = seen(nn.Linear(4, 2))
+def test_a_network_without_hidden_layers_has_no_activations() -> None:
+    forward = recorded(nn.Linear(4, 2))
     assert (forward.activations, forward.features) == ([], None)
 
 
-def test_networks_pickle_and_copy_while_they_are_watched_and_nothing_is_left_on_them() -> None:
+def test_networks_can_be_pickled_and_copied_while_recorded_and_keep_no_hooks() -> None:
     network = nn.Sequential(nn.Linear(4, 5), nn.ReLU())
-    probe = Probe({"it": network}, contextlib.nullcontext)
+    recorder = ActivationRecorder({"network": network}, contextlib.nullcontext)
     copied = copy.deepcopy(network)
     pickle.loads(pickle.dumps(network))
-    probe.close()
+    recorder.close()
     assert not any(part._forward_hooks for one in (network, copied) for part in one.modules())
     assert not nn.modules.module._global_forward_hooks
 
 
-def test_what_is_a_layer_and_what_is_compiled() -> None:
+def test_layers_and_compiled_modules_are_recognized() -> None:
     assert is_layer(nn.Linear(1, 1))
     assert not any(is_layer(one) for one in (nn.ReLU(), nn.LayerNorm([2, 2]), nn.Sequential(nn.Linear(1, 1))))
     network = nn.Sequential(nn.Linear(1, 1))
@@ -188,7 +188,7 @@ def test_what_is_a_layer_and_what_is_compiled() -> None:
     assert is_compiled(network)
 
 
-def test_rows_of_sequences_and_pictures() -> None:
+def test_rows_of_sequences_and_images() -> None:
     assert sampled_rows(torch.zeros(2, 3, 5), count=9).shape == (6, 5)
     assert sampled_rows(torch.zeros(2, 3, 4, 5), count=9).shape == (2, 60)
     assert sampled_rows(torch.zeros(5), count=9).shape == (1, 5)

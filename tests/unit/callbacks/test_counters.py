@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from rlwandb_callbacks.callbacks.counters import Counters, as_number
         (torch.tensor(3.0, requires_grad=True), 3.0),
     ],
 )
-def test_one_number_is_read_from_whatever_holds_it(value: Any, expected: float) -> None:
+def test_single_numbers_are_read_from_tensors_and_arrays(value: Any, expected: float) -> None:
     number = as_number(value)
     assert number == expected
     assert isinstance(number, int | float)
@@ -51,30 +52,32 @@ def test_one_number_is_read_from_whatever_holds_it(value: Any, expected: float) 
         len,
     ],
 )
-def test_anything_else_is_no_number(value: Any) -> None:
+def test_other_values_are_not_numbers(value: Any) -> None:
     assert as_number(value) is None
 
 
-def test_nan_stays_what_it_is() -> None:
+def test_nan_is_a_number() -> None:
     assert math.isnan(as_number(torch.tensor(math.nan)))
 
 
 @pytest.mark.parametrize("state", [{"updates": 120}, {"updates": 120, "env_steps": 4800.0}, {"updates": 0}])
-def test_counters_go_on_from_their_state(state: dict[str, float]) -> None:
+def test_counters_continue_from_their_state(state: dict[str, float]) -> None:
     counters = Counters()
     counters.restore(state)
     assert counters.state() == state
     assert pickle.loads(pickle.dumps(counters)).state() == state
 
 
-def test_counters_can_be_copied_while_they_hold_what_a_step_returned() -> None:
+def test_counters_can_be_copied_after_a_step_that_returned_a_tensor_with_a_graph() -> None:
     counters = Counters()
-    counters.restore({"updates": 3})
-    counters._env_steps_output = 2 * torch.ones((), requires_grad=True)
-    assert copy.deepcopy(counters).state() == {"updates": 3}
+    epoch_loop = SimpleNamespace(total_batch_idx=0, global_step=1, _batches_that_stepped=1)
+    trainer: Any = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=epoch_loop))
+    module: Any = SimpleNamespace(automatic_optimization=True)
+    counters.advance(trainer, module, {"env_steps": 2 * torch.ones((), requires_grad=True)})
+    assert copy.deepcopy(counters).state() == {"updates": 1}
 
 
-def test_a_state_of_somebody_else_starts_from_zero() -> None:
+def test_an_empty_state_starts_from_zero() -> None:
     counters = Counters()
     counters.restore({})
     assert counters.state() == {"updates": 0}

@@ -1,4 +1,4 @@
-"""Ended episodes are read from whatever modules and Gymnasium give, and nothing else is."""
+"""Ended episodes are read from values of modules and from Gymnasium, and other values are ignored."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as RecordVector
 
-from rlwandb_callbacks.callbacks.rollouts.callback import (
-    ended_count,
-    latest,
-    plan_for,
-    read,
-    recorders_in,
-    recorders_on,
-    to_keep,
-)
+from rlwandb_callbacks.callbacks.rollouts.callback import off_graph, plan_for, read
 from rlwandb_callbacks.callbacks.rollouts.ended_episodes import (
     EndedEpisodes,
+    RecordedEpisodes,
     ended_episodes,
     ended_in_info,
     numbers_in,
+    recorders_in,
+    recorders_on,
     relevant,
 )
 from rlwandb_callbacks.testing import CorridorEnv
@@ -39,7 +34,7 @@ def as_lists(ended: EndedEpisodes) -> tuple[list[float], list[float], list[float
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("values", "expected"),
     [
         ((5.0,), ([5.0], [], [])),
         ((np.float32(5.0), 3), ([5.0], [3.0], [])),
@@ -57,11 +52,11 @@ def as_lists(ended: EndedEpisodes) -> tuple[list[float], list[float], list[float
         (("none",), ([], [], [])),
     ],
 )
-def test_numbers_and_arrays(told: Any, expected: Any) -> None:
-    assert as_lists(ended_episodes(*told)) == expected
+def test_episodes_are_read_from_numbers_and_arrays(values: Any, expected: Any) -> None:
+    assert as_lists(ended_episodes(*values)) == expected
 
 
-def test_a_mask_says_which_have_ended_and_which_successes_count() -> None:
+def test_masks_select_ended_episodes_and_valid_successes() -> None:
     ended = ended_episodes(
         np.array([0.0, 0.0, 4.0]),
         np.array([0, 7, 4]),
@@ -72,16 +67,16 @@ def test_a_mask_says_which_have_ended_and_which_successes_count() -> None:
     assert as_lists(ended) == ([0.0, 4.0], [7.0, 4.0], [1.0])
 
 
-def test_numbers_however_deep_they_lie() -> None:
+def test_nested_numbers_are_flattened() -> None:
     assert numbers_in([np.array([1, 2]), 3, [4.0]]).tolist() == [1, 2, 3, 4]
 
 
-def test_what_tells_of_no_end_is_not_kept() -> None:
-    picture = np.zeros((64, 64))
-    assert relevant({"lives": 3, "picture": picture}, "info") is None
-    assert relevant([{"lives": 3}, {}], "infos") is None
-    assert relevant({"episode": {"r": 1.0}, "picture": picture}, "info") == {"episode": {"r": 1.0}}
-    assert to_keep(None, "return") is to_keep(NAN, "return") is to_keep([], "return") is None
+def test_values_without_an_ended_episode_are_not_kept() -> None:
+    image = np.zeros((64, 64))
+    assert relevant({"lives": 3, "image": image}) is None
+    assert relevant([{"lives": 3}, {}]) is None
+    assert relevant({"episode": {"r": 1.0}, "image": image}) == {"episode": {"r": 1.0}}
+    assert off_graph(None) is off_graph(NAN) is off_graph([]) is None
 
 
 def play(env: Any, steps: int, *, count: int) -> list[dict[str, Any]]:
@@ -99,20 +94,20 @@ def play(env: Any, steps: int, *, count: int) -> list[dict[str, Any]]:
 def total(infos: list[dict[str, Any]]) -> EndedEpisodes:
     ended = EndedEpisodes()
     for info in infos:
-        kept = to_keep(info, "info")
+        kept = off_graph(relevant(info))
         ended.add(read({"info": kept}) if kept else EndedEpisodes())
     return ended
 
 
-def test_gymnasiums_info_of_one_environment() -> None:
+def test_info_of_one_environment() -> None:
     ended = total(play(RecordEpisodeStatistics(CorridorEnv()), 5, count=1))
     assert as_lists(ended) == ([2.0, 2.0], [2.0, 2.0], [1.0, 1.0])
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 @pytest.mark.parametrize("wrapped_inside", [True, False])
-def test_gymnasiums_infos_of_a_vector(mode: AutoresetMode, wrapped_inside: bool) -> None:
-    """Corridors of two and three cells: by the seeds 0 and 1, later ones by none and so of two."""
+def test_infos_of_a_vector_environment(mode: AutoresetMode, wrapped_inside: bool) -> None:
+    """The corridors have two and three cells by their seeds 0 and 1, and two cells after a reset without a seed."""
     inner = [lambda: RecordEpisodeStatistics(CorridorEnv())] * 2 if wrapped_inside else [CorridorEnv] * 2
     envs: Any = SyncVectorEnv(inner, autoreset_mode=mode)
     envs = envs if wrapped_inside else RecordVector(envs)
@@ -122,26 +117,26 @@ def test_gymnasiums_infos_of_a_vector(mode: AutoresetMode, wrapped_inside: bool)
     assert set(ended.successes) <= {1.0}
 
 
-def test_infos_in_a_list_and_in_final_info() -> None:
+def test_infos_in_lists_and_in_final_info() -> None:
     one = {"episode": {"r": 3.0, "l": 2, "t": 0.1}, "is_success": False}
     assert as_lists(ended_in_info([{}, one])) == ([3.0], [2.0], [0.0])
     assert as_lists(ended_in_info({"final_info": one, "lives": 3})) == ([3.0], [2.0], [0.0])
     final = np.array([None, one], dtype=object)
-    assert as_lists(ended_in_info(relevant({"final_info": final}, "info"))) == ([3.0], [2.0], [0.0])
+    assert as_lists(ended_in_info(relevant({"final_info": final}))) == ([3.0], [2.0], [0.0])
     assert as_lists(ended_in_info({"episode": 7})) == ([], [], [])
     running = {"episode": {"r": np.array([1.0, 7.0]), "l": np.array([4, 3])}, "_episode": np.array([False, True])}
     assert as_lists(ended_in_info(running)) == ([7.0], [3.0], [])
 
 
-def test_tensors_are_kept_off_their_graph_and_arrays_as_they_were() -> None:
+def test_kept_tensors_are_detached_and_kept_arrays_are_copies() -> None:
     weight, buffer = torch.ones(2, requires_grad=True), np.array([1.0, 2.0])
-    kept = to_keep({"episode": {"r": weight * 2, "l": buffer}}, "info")
+    kept = off_graph({"episode": {"r": weight * 2, "l": buffer}})
     buffer[:] = 9.0
     assert not kept["episode"]["r"].requires_grad
     assert as_lists(read({"info": kept})) == ([2.0, 2.0], [1.0, 2.0], [])
 
 
-def test_names_that_tell_of_episodes() -> None:
+def test_plan_of_outputs_by_their_names() -> None:
     assert plan_for(("loss", "charts/episodic_return", "episode_length", "success")) == (
         ("return", "charts/episodic_return"),
         ("length", "episode_length"),
@@ -151,11 +146,11 @@ def test_names_that_tell_of_episodes() -> None:
     assert plan_for(("episode", "_episode")) == (("episode", "episode"), ("mask", "_episode"))
 
 
-def test_means_of_nothing_are_no_numbers() -> None:
+def test_without_returns_there_are_no_means() -> None:
     assert EndedEpisodes(lengths=[3.0]).numbers() == {}
 
 
-def test_recorders_are_found_below_other_wrappers_and_in_vectors() -> None:
+def test_recorders_are_found_in_wrappers_and_vector_environments() -> None:
     one = RecordEpisodeStatistics(CorridorEnv())
     assert list(recorders_in(TimeLimit(one, 5))) == [one]
     envs = SyncVectorEnv([lambda: TimeLimit(RecordEpisodeStatistics(CorridorEnv()), 5)] * 2)
@@ -166,7 +161,7 @@ def test_recorders_are_found_below_other_wrappers_and_in_vectors() -> None:
     envs.close()
 
 
-def test_environments_for_evaluation_are_none_of_training() -> None:
+def test_evaluation_environments_are_ignored() -> None:
     module: Any = torch.nn.Module()
     module.train_env = module.env = RecordEpisodeStatistics(CorridorEnv())
     module.eval_env = module.val_env = RecordEpisodeStatistics(CorridorEnv())
@@ -174,8 +169,13 @@ def test_environments_for_evaluation_are_none_of_training() -> None:
     assert recorders_on(module) == [module.env]
 
 
-def test_more_episodes_than_a_queue_holds() -> None:
-    env = RecordEpisodeStatistics(CorridorEnv(), buffer_length=3)
-    play(env, 20, count=1)
-    assert ended_count(env) == 10
-    assert latest(env.return_queue, 10) == [2.0, 2.0, 2.0]
+def test_each_recorded_episode_is_read_once_as_far_as_the_queue_holds_it() -> None:
+    module: Any = torch.nn.Module()
+    module.env = RecordEpisodeStatistics(CorridorEnv(), buffer_length=3)
+    recorded = RecordedEpisodes()
+    play(module.env, 4, count=1)
+    assert as_lists(recorded.read(module)) == ([2.0] * 2, [2.0] * 2, [])
+    play(module.env, 20, count=1)
+    assert module.env.episode_count == 12
+    assert as_lists(recorded.read(module)) == ([2.0] * 3, [2.0] * 3, [])
+    assert as_lists(recorded.read(module)) == ([], [], [])

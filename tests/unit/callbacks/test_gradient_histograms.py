@@ -10,18 +10,25 @@ import wandb
 from torch import nn
 from wandb.integration.torch.wandb_torch import TorchHistory
 
-from rlwandb_callbacks.callbacks.gradients.bins import count_bins, module_norms
 from rlwandb_callbacks.callbacks.gradients.histograms import (
-    gradient_copies,
-    parameter_copies,
+    copy_gradients,
+    copy_parameters,
+    count_bins,
+    module_norms,
     tensor_histogram,
     tensor_row,
 )
-from rlwandb_callbacks.callbacks.gradients.tensor_copies import HostArray, HostCopies, TensorCopies, as_floats, thinned
+from rlwandb_callbacks.callbacks.gradients.tensor_copies import (
+    HostArray,
+    HostTransfer,
+    TensorCopies,
+    as_floats,
+    subsampled,
+)
 from rlwandb_callbacks.testing import read_offline_run
 
 
-def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def normal(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
@@ -30,13 +37,13 @@ def sparse(rows: list[int], values: list[float], size: int = 6) -> torch.Tensor:
 
 
 TENSORS: dict[str, torch.Tensor] = {
-    "normal": drawn(33, 7),
-    "large": drawn(300, 701),
-    "cubed": drawn(50_000) ** 3,
-    "far from zero": 1000 + drawn(5000) * 1e-3,
-    "small": drawn(999) * 1e-20,
-    "smaller than normal numbers": drawn(999) * 1e-43,
-    "huge": drawn(999) * 1e35,
+    "normal": normal(33, 7),
+    "large": normal(300, 701),
+    "cubed": normal(50_000) ** 3,
+    "far from zero": 1000 + normal(5000) * 1e-3,
+    "small": normal(999) * 1e-20,
+    "smaller than normal numbers": normal(999) * 1e-43,
+    "huge": normal(999) * 1e35,
     "one": torch.tensor([2.5]),
     "scalar": torch.tensor(-3.0),
     "two": torch.tensor([0.1, 0.7]),
@@ -44,14 +51,14 @@ TENSORS: dict[str, torch.Tensor] = {
     "zero": torch.zeros(5),
     "empty": torch.zeros(0),
     "whole numbers": torch.arange(65.0).repeat(3),
-    "mostly zero": torch.relu(drawn(5000)),
-    "half": drawn(400, dtype=torch.float16),
-    "brain": drawn(400, dtype=torch.bfloat16),
-    "double": drawn(400, dtype=torch.float64) * 1e-3,
-    "complex": torch.complex(drawn(300), drawn(301)[1:]),
-    "transposed": drawn(30, 40).t(),
-    "channels last": drawn(4, 3, 5, 6).contiguous(memory_format=torch.channels_last),
-    "with holes": torch.tensor([1.0, math.nan, math.inf, 4.0, -math.inf, 2.0]),
+    "mostly zero": torch.relu(normal(5000)),
+    "half": normal(400, dtype=torch.float16),
+    "brain": normal(400, dtype=torch.bfloat16),
+    "double": normal(400, dtype=torch.float64) * 1e-3,
+    "complex": torch.complex(normal(300), normal(301)[1:]),
+    "transposed": normal(30, 40).t(),
+    "channels last": normal(4, 3, 5, 6).contiguous(memory_format=torch.channels_last),
+    "with nonfinite": torch.tensor([1.0, math.nan, math.inf, 4.0, -math.inf, 2.0]),
     "one finite": torch.tensor([math.nan, 2.0, math.inf]),
     "nothing finite": torch.tensor([math.nan, math.inf, -math.inf]),
     "sparse": sparse([1, 4, 1], [1.0, -2.0, 3.0]),
@@ -60,37 +67,37 @@ TENSORS: dict[str, torch.Tensor] = {
     "sparse and zero": sparse([0, 5], [0.0, 0.0]),
     "sparse and full": sparse(list(range(6)), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
     "sparse and empty": sparse([], []),
-    "sparse with holes": sparse([0, 2, 5], [math.nan, 2.0, -1.0]),
+    "sparse with nonfinite": sparse([0, 2, 5], [math.nan, 2.0, -1.0]),
 }
 
 
-def ours(tensor: torch.Tensor, **options: Any) -> Any:
-    return tensor_histogram(HostCopies([TensorCopies({"it": tensor}, **options)]).arrays()["it"])
+def histogram_of(tensor: torch.Tensor, **options: Any) -> Any:
+    return tensor_histogram(HostTransfer([TensorCopies({"tensor": tensor}, **options)]).arrays()["tensor"])
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex values to real")
-def test_every_histogram_is_the_one_that_wandb_watch_makes() -> None:
+def test_every_histogram_equals_that_of_wandb_watch() -> None:
     run = wandb.init()
     for name, tensor in TENSORS.items():
         TorchHistory().log_tensor_stats(tensor, name)
     run.log({"done": 1})
     run.finish()
     (row,) = read_offline_run("wandb").history
-    made = {name: ours(tensor) for name, tensor in TENSORS.items()}
-    assert {name for name, histogram in made.items() if histogram is not None} == row.keys() & TENSORS.keys()
+    histograms = {name: histogram_of(tensor) for name, tensor in TENSORS.items()}
+    assert {name for name, histogram in histograms.items() if histogram is not None} == row.keys() & TENSORS.keys()
     assert len(row.keys() & TENSORS.keys()) == len(TENSORS) - 3
     for name in row.keys() & TENSORS.keys():
-        assert made[name].edges.tolist() == row[name]["bins"], name
-        assert made[name].counts.tolist() == row[name]["values"], name
+        assert histograms[name].edges.tolist() == row[name]["bins"], name
+        assert histograms[name].counts.tolist() == row[name]["values"], name
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("count", [2, 7, 1001, 100_001])
-def test_bins_are_counted_with_the_roundings_of_torch(count: int, dtype: torch.dtype, seed: int) -> None:
+def test_bins_are_rounded_like_torch_histc(count: int, dtype: torch.dtype, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    normal = torch.randn(count, generator=generator, dtype=dtype)
-    for values in (normal, normal**3, normal.abs() + 5, normal * 1e-12, torch.relu(normal) + 0.1):
+    drawn = torch.randn(count, generator=generator, dtype=dtype)
+    for values in (drawn, drawn**3, drawn.abs() + 5, drawn * 1e-12, torch.relu(drawn) + 0.1):
         low, high = float(values.min()), float(values.max())
         if low < high:
             expected = torch.histc(values, bins=64, min=low, max=high)
@@ -99,41 +106,41 @@ def test_bins_are_counted_with_the_roundings_of_torch(count: int, dtype: torch.d
 
 def test_a_sample_covers_every_row_and_column() -> None:
     table = torch.arange(512 * 512)
-    kept = thinned(table, 4096)
+    kept = subsampled(table, 4096)
     assert 3000 < kept.numel() <= 4096
     assert len((kept % 512).unique()) == len((kept // 512).unique()) == 512
-    assert thinned(table, 512 * 512) is table
-    assert thinned(table, None) is table
-    assert thinned(table, 1).tolist() == [0]
-    assert thinned(torch.arange(0), 5).numel() == 0
+    assert subsampled(table, 512 * 512) is table
+    assert subsampled(table, None) is table
+    assert subsampled(table, 1).tolist() == [0]
+    assert subsampled(torch.arange(0), 5).numel() == 0
 
 
-def test_a_sample_has_the_shape_of_the_whole() -> None:
-    values = drawn(300, 1002)
-    whole, part = ours(values), ours(values, sample=65_536)
+def test_a_sample_has_the_distribution_of_all_elements() -> None:
+    values = normal(300, 1002)
+    whole, part = histogram_of(values), histogram_of(values, sample=65_536)
     assert 0.75 * 65_536 < part.counts.sum() <= 65_536
-    assert ours(values, sample=values.numel()).counts.tolist() == whole.counts.tolist()
+    assert histogram_of(values, sample=values.numel()).counts.tolist() == whole.counts.tolist()
     middles = (part.edges[:-1] + part.edges[1:]) / 2
     assert np.average(middles, weights=part.counts) == pytest.approx(float(values.mean()), abs=0.02)
     assert np.average(middles**2, weights=part.counts) == pytest.approx(float(values.square().mean()), rel=0.02)
 
 
-def test_implicit_zeros_shrink_with_the_sample() -> None:
+def test_implicit_zeros_are_sampled_at_the_same_rate() -> None:
     rows = torch.arange(0, 10_000, 10)
     tensor = torch.sparse_coo_tensor(rows[None], torch.ones(1000), (10_000,), check_invariants=True)
-    array = HostCopies([TensorCopies({"it": tensor}, sample=100)]).arrays()["it"]
+    array = HostTransfer([TensorCopies({"tensor": tensor}, sample=100)]).arrays()["tensor"]
     assert array.implicit_zeros / array.values.size == pytest.approx(9.0, abs=0.01)
 
 
-def test_copies_do_not_change_with_what_was_copied() -> None:
+def test_copies_do_not_change_with_their_tensors() -> None:
     tensor = torch.ones(3)
-    copies = HostCopies([TensorCopies({"it": tensor})])
+    transfer = HostTransfer([TensorCopies({"tensor": tensor})])
     tensor.zero_()
-    assert copies.arrays()["it"].values.tolist() == [1.0, 1.0, 1.0]
+    assert transfer.arrays()["tensor"].values.tolist() == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64])
-def test_numbers_of_every_type_are_read_exactly(dtype: torch.dtype) -> None:
+def test_elements_of_every_type_are_read_exactly(dtype: torch.dtype) -> None:
     values = torch.tensor([0.0, -0.0, 1.5, -3.0, 2.0**-10, 1e4, math.inf]).to(dtype)
     expected = values.real if values.is_complex() else values
     read = as_floats(values)
@@ -151,10 +158,10 @@ def network_with(**gradients: torch.Tensor | None) -> dict[str, nn.Parameter]:
 
 
 def row_of(parameters: dict[str, nn.Parameter], **options: Any) -> dict[str, Any]:
-    return tensor_row(HostCopies([gradient_copies(parameters, **options)]).arrays())
+    return tensor_row(HostTransfer([copy_gradients(parameters, **options)]).arrays())
 
 
-def test_a_row_has_histograms_norms_and_the_number_of_holes() -> None:
+def test_a_row_has_histograms_norms_and_a_count_of_nonfinite_elements() -> None:
     row = row_of(
         network_with(
             q__0__weight=torch.tensor([3.0, 0.0]),
@@ -176,7 +183,7 @@ def test_a_row_has_histograms_norms_and_the_number_of_holes() -> None:
     }
 
 
-def test_holes_are_counted_and_make_norms_what_they_are() -> None:
+def test_nonfinite_elements_are_counted_and_spread_to_norms() -> None:
     row = row_of(network_with(a__w=torch.tensor([1.0, math.nan, math.inf]), b__w=torch.tensor([math.nan] * 2)))
     assert row["train/grad_nonfinite"].value == 4
     assert row["gradients/a.w"].counts.tolist() == [1]
@@ -184,7 +191,7 @@ def test_holes_are_counted_and_make_norms_what_they_are() -> None:
     assert math.isnan(row["grad_norm/b"].value)
 
 
-def test_sparse_gradients_are_summed_up_first() -> None:
+def test_sparse_gradients_are_summed_first() -> None:
     embedding = nn.Embedding(5, 1, sparse=True)
     embedding(torch.tensor([3, 3, 1])).sum().backward()
     row = row_of(dict(embedding.named_parameters()))
@@ -194,42 +201,42 @@ def test_sparse_gradients_are_summed_up_first() -> None:
     assert row["train/grad_nonfinite"].value == 0
 
 
-def test_norms_are_of_all_elements_whatever_the_sample() -> None:
-    gradient = drawn(100, 100)
+def test_norms_are_those_of_all_elements_for_any_sample() -> None:
+    gradient = normal(100, 100)
     row = row_of(network_with(q__weight=gradient), sample=10)
     assert row["grad_norm/total"].value == pytest.approx(float(gradient.norm()), rel=1e-5)
     assert row["gradients/q.weight"].counts.sum() <= 10
 
 
-def test_without_gradients_there_is_nothing_to_say() -> None:
+def test_without_gradients_the_row_is_empty() -> None:
     assert row_of(network_with(q__weight=None)) == {}
     assert row_of({}) == {}
 
 
-def test_parameters_have_64_bins_under_wandbs_names() -> None:
-    parameters = {"q.0.weight": nn.Parameter(drawn(20, 10)), "q.0.bias": nn.Parameter(torch.zeros(3))}
-    row = tensor_row(HostCopies([parameter_copies(parameters)]).arrays())
+def test_parameters_have_64_bins_and_the_keys_of_wandb() -> None:
+    parameters = {"q.0.weight": nn.Parameter(normal(20, 10)), "q.0.bias": nn.Parameter(torch.zeros(3))}
+    row = tensor_row(HostTransfer([copy_parameters(parameters)]).arrays())
     assert list(row) == ["parameters/q.0.weight", "parameters/q.0.bias"]
     assert len(row["parameters/q.0.weight"].counts) == 64
     assert row["parameters/q.0.weight"].counts.sum() == 200
 
 
-def test_copies_of_several_moments_make_one_row() -> None:
-    first = gradient_copies(network_with(actor__w=torch.tensor([3.0])))
-    second = gradient_copies(network_with(critic__w=torch.tensor([4.0], dtype=torch.float64)))
-    row = tensor_row(HostCopies([first, second]).arrays())
+def test_copies_from_several_moments_form_one_row() -> None:
+    first = copy_gradients(network_with(actor__w=torch.tensor([3.0])))
+    second = copy_gradients(network_with(critic__w=torch.tensor([4.0], dtype=torch.float64)))
+    row = tensor_row(HostTransfer([first, second]).arrays())
     assert {"gradients/actor.w", "gradients/critic.w"} < row.keys()
     assert row["grad_norm/total"].value == 5.0
 
 
 @pytest.mark.parametrize("norms", [{}, {"w": 2.0}])
-def test_norms_of_nothing_and_of_one(norms: dict[str, float]) -> None:
+def test_total_norm_of_zero_and_one_tensors(norms: dict[str, float]) -> None:
     assert module_norms(norms)["total"] == sum(norms.values())
 
 
-def test_threads_of_torch_are_left_alone() -> None:
+def test_the_number_of_torch_threads_is_unchanged() -> None:
     before = torch.get_num_threads()
-    tensor_histogram(HostArray(drawn(100_000).numpy()))
+    tensor_histogram(HostArray(normal(100_000).numpy()))
     assert torch.get_num_threads() == before
 
 
@@ -237,24 +244,24 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 @needs_cuda
-def test_what_lies_on_a_gpu_comes_by_one_copy_for_which_the_caller_does_not_wait() -> None:
+def test_gpu_tensors_need_one_transfer_and_no_synchronization() -> None:
     network = nn.ModuleList([nn.Linear(64, 64), nn.Linear(64, 64).double(), nn.Linear(64, 64).bfloat16()]).cuda()
     for parameter in network.parameters():
         parameter.grad = torch.randn_like(parameter)
     parameters = dict(network.named_parameters())
-    HostCopies([gradient_copies(parameters)]).arrays()  # memory is pinned for the first time
+    HostTransfer([copy_gradients(parameters)]).arrays()  # memory is pinned for the first time
     torch.cuda.synchronize()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         torch.cuda.set_sync_debug_mode("error")
         try:
-            copies = HostCopies([gradient_copies(parameters), parameter_copies(parameters)])
+            transfer = HostTransfer([copy_gradients(parameters), copy_parameters(parameters)])
         finally:
             torch.cuda.set_sync_debug_mode("default")
         torch.cuda.synchronize()
     assert sum(event.count for event in profile.key_averages() if "DtoH" in event.key) == 1
-    row = tensor_row(copies.arrays())
+    row = tensor_row(transfer.arrays())
     for name, parameter in parameters.items():
-        expected = ours(parameter.grad.cpu())
+        expected = histogram_of(parameter.grad.cpu())
         assert row[f"gradients/{name}"].edges.tolist() == expected.edges.tolist()
         assert row[f"gradients/{name}"].counts.tolist() == expected.counts.tolist()

@@ -9,19 +9,19 @@ import torch
 from torch import nn
 
 from rlwandb_callbacks.callbacks.evaluation.callback import discount_factor
-from rlwandb_callbacks.callbacks.gradients.callback import trained_parameters
 from rlwandb_callbacks.callbacks.metrics.callback import (
-    _as_tensor,
+    LearningRates,
+    as_tensor,
     gradient_norm,
-    learning_rate_names,
-    named_learning_rates,
+    reduce_over_ranks,
     to_numbers,
 )
+from rlwandb_callbacks.callbacks.trained_parameters import trained_parameters
 from rlwandb_callbacks.testing import TinyQ
 
 
 def learning_rates(optimizers: Any, module: Any) -> dict[str, float]:
-    return named_learning_rates(optimizers, learning_rate_names(optimizers, module))
+    return LearningRates().read(optimizers, module)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_each_kind_of_value_is_averaged(value: Any, expected: float) -> None:
     assert to_numbers({"loss": value}) == {"loss": expected}
 
 
-def test_values_that_hang_on_a_graph_are_read_in_lists_too() -> None:
+def test_tensors_with_a_graph_are_read_also_in_lists() -> None:
     weight = torch.tensor([1.0, 3.0], requires_grad=True)
     numbers = to_numbers(
         {"loss": weight.sum(), "q_value": [2 * weight, weight], "entropy": (weight.sum(), weight.mean())}
@@ -61,25 +61,25 @@ def test_values_that_hang_on_a_graph_are_read_in_lists_too() -> None:
     "value",
     [None, "text", {}, {"a": 1}, [], torch.empty(0), np.empty(0), torch.tensor(1j), object(), [[1, 2], [3]], ["a"]],
 )
-def test_what_is_no_number_is_passed_over(value: Any) -> None:
+def test_values_without_numbers_are_left_out(value: Any) -> None:
     assert to_numbers({"loss": 1.0, "odd": value, "entropy": 2.0}) == {"loss": 1.0, "entropy": 2.0}
 
 
-def test_nan_and_infinity_are_numbers() -> None:
+def test_nan_and_infinity_are_kept() -> None:
     numbers = to_numbers({"loss": torch.tensor(math.nan), "entropy": math.inf})
     assert math.isnan(numbers["loss"])
     assert numbers["entropy"] == math.inf
 
 
 @pytest.mark.parametrize("name", ["q_value", "target_q_value"])
-def test_q_values_of_several_states_come_with_their_range(name: str) -> None:
+def test_q_values_of_several_states_have_a_range(name: str) -> None:
     values = torch.tensor([[1.0, 5.0], [-3.0, 1.0]])
     assert to_numbers({name: values}) == {name: 1.0, f"{name}_min": -3.0, f"{name}_max": 5.0}
     assert to_numbers({name: torch.tensor([2.0])}) == {name: 2.0}
     assert to_numbers({"td_error": values}) == {"td_error": 1.0}
 
 
-def test_large_whole_numbers_are_not_rounded() -> None:
+def test_large_integers_are_not_rounded() -> None:
     assert to_numbers({"steps": torch.tensor(123_456_789), "loss": torch.tensor(0.1)})["steps"] == 123_456_789.0
 
 
@@ -94,13 +94,13 @@ def test_names_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float32])
-def test_whatever_lies_on_another_device_can_be_averaged_there(dtype: torch.dtype) -> None:
-    elsewhere = torch.ones(2, dtype=dtype, device="meta")
-    assert _as_tensor(elsewhere).mean().device.type == "meta"
+def test_tensors_of_all_types_are_averaged_on_their_device(dtype: torch.dtype) -> None:
+    values = torch.ones(2, dtype=dtype, device="meta")
+    assert as_tensor(values).mean().device.type == "meta"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_values_on_several_devices_and_of_several_types_are_read() -> None:
+def test_values_of_several_devices_and_types_are_read_together() -> None:
     numbers = to_numbers(
         {
             "loss": torch.tensor(0.5, device="cuda"),
@@ -139,18 +139,18 @@ def groups(*parts: tuple[nn.Module, float]) -> list[dict[str, Any]]:
     return [{"params": list(module.parameters()), "lr": lr} for module, lr in parts]
 
 
-def test_one_optimizer_with_one_group_is_lr() -> None:
+def test_the_rate_of_a_single_group_is_lr() -> None:
     agent = Agent()
     assert learning_rates([sgd(agent.parameters(), 0.25)], agent) == {"lr": 0.25}
 
 
-def test_groups_of_an_optimizer_are_numbered() -> None:
+def test_the_groups_of_an_optimizer_are_numbered() -> None:
     agent = Agent()
     optimizer = sgd(groups((agent.actor, 0.1), (agent.critic, 0.2)))
     assert learning_rates([optimizer], agent) == {"lr": 0.1, "lr_pg0": 0.1, "lr_pg1": 0.2}
 
 
-def test_optimizers_are_named_after_what_they_train() -> None:
+def test_optimizers_are_named_after_the_part_that_they_train() -> None:
     agent = Agent()
     optimizers = [
         sgd(agent.actor.parameters(), 0.1),
@@ -166,7 +166,7 @@ def test_optimizers_are_named_after_what_they_train() -> None:
     }
 
 
-def test_parts_below_a_common_name_are_told_apart() -> None:
+def test_parts_with_a_common_prefix_have_different_names() -> None:
     agent = Agent()
     optimizers = [sgd(network.parameters(), lr) for network, lr in zip(agent.critic.values(), (0.1, 0.2), strict=True)]
     assert learning_rates(optimizers, agent) == {"lr": 0.1, "lr_critic_first": 0.1, "lr_critic_second": 0.2}
@@ -178,19 +178,19 @@ def test_optimizers_of_the_same_part_are_numbered() -> None:
     assert learning_rates(optimizers, agent) == {"lr": 0.1, "lr_actor_0": 0.1, "lr_actor_1": 0.2}
 
 
-def test_a_number_in_a_list_of_layers_is_no_name() -> None:
+def test_an_index_in_a_list_of_layers_is_not_a_name() -> None:
     agent = Agent()
     optimizers = [sgd(agent.actor[1].parameters(), 0.1), sgd(agent.critic.parameters(), 0.2)]
     assert learning_rates(optimizers, agent) == {"lr": 0.1, "lr_actor": 0.1, "lr_critic": 0.2}
 
 
-def test_optimizers_of_everything_or_of_strangers_are_numbered() -> None:
+def test_optimizers_of_all_or_of_foreign_parameters_are_numbered() -> None:
     agent = Agent()
     optimizers = [sgd(agent.parameters(), 0.1), sgd([torch.zeros(1, requires_grad=True)], 0.2)]
     assert learning_rates(optimizers, agent) == {"lr": 0.1, "lr_optimizer0": 0.1, "lr_optimizer1": 0.2}
 
 
-def test_a_scheduler_shows_in_lr() -> None:
+def test_lr_follows_a_scheduler() -> None:
     agent = Agent()
     optimizer = sgd(agent.parameters(), 0.8)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
@@ -203,13 +203,21 @@ def test_without_optimizers_there_is_no_lr() -> None:
     assert learning_rates([], Agent()) == {}
 
 
+def test_names_follow_a_parameter_group_that_is_added_later() -> None:
+    agent, rates = Agent(), LearningRates()
+    optimizer = sgd(groups((agent.actor, 0.1), (agent.critic["first"], 0.2)))
+    assert list(rates.read([optimizer], agent)) == ["lr", "lr_pg0", "lr_pg1"]
+    optimizer.add_param_group({"params": [agent.log_alpha], "lr": 0.3})
+    assert rates.read([optimizer], agent) == {"lr": 0.1, "lr_pg0": 0.1, "lr_pg1": 0.2, "lr_pg2": 0.3}
+
+
 def parameter_with(gradient: torch.Tensor | None) -> nn.Parameter:
     parameter = nn.Parameter(torch.zeros(2, dtype=torch.float32 if gradient is None else gradient.dtype))
     parameter.grad = gradient
     return parameter
 
 
-def test_the_norm_of_gradients_is_that_of_all_of_them_together() -> None:
+def test_the_gradient_norm_is_that_of_all_gradients_together() -> None:
     parameters = [
         parameter_with(torch.tensor([3.0, 0.0])),
         parameter_with(None),
@@ -218,7 +226,7 @@ def test_the_norm_of_gradients_is_that_of_all_of_them_together() -> None:
     assert gradient_norm(parameters).item() == pytest.approx(5.0)
 
 
-def test_the_norm_is_the_one_that_clipping_takes() -> None:
+def test_the_gradient_norm_equals_that_of_gradient_clipping() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
     network(torch.randn(7, 3)).square().sum().backward()
@@ -227,17 +235,17 @@ def test_the_norm_is_the_one_that_clipping_takes() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_the_norm_of_other_floating_types(dtype: torch.dtype) -> None:
+def test_the_gradient_norm_of_other_floating_types(dtype: torch.dtype) -> None:
     parameters = [parameter_with(torch.tensor([3.0, 4.0], dtype=dtype)), parameter_with(torch.tensor([0.0, 12.0]))]
     assert gradient_norm(parameters).item() == pytest.approx(13.0)
 
 
-def test_the_norm_of_half_precision_gradients_may_be_larger_than_they_can_be() -> None:
+def test_the_norm_of_half_precision_gradients_may_exceed_their_range() -> None:
     parameters = [parameter_with(torch.tensor([60_000.0, 0.0]).half()) for _ in range(2)]
     assert gradient_norm(parameters).item() == pytest.approx(60_000 * math.sqrt(2))
 
 
-def test_rows_of_a_sparse_gradient_that_come_twice_are_added_first() -> None:
+def test_repeated_rows_of_a_sparse_gradient_are_added_first() -> None:
     embedding = nn.Embedding(5, 1, sparse=True)
     embedding(torch.tensor([3, 3, 1])).sum().backward()
     assert gradient_norm(embedding.parameters()).item() == pytest.approx(math.sqrt(2**2 + 1))
@@ -248,12 +256,12 @@ def test_without_gradients_there_is_no_norm() -> None:
     assert gradient_norm([parameter_with(None)]) is None
 
 
-def test_the_norm_holds_no_graph() -> None:
+def test_the_gradient_norm_has_no_graph() -> None:
     parameter = parameter_with(torch.tensor([3.0, 4.0], requires_grad=True))
     assert not gradient_norm([parameter]).requires_grad
 
 
-def test_trained_parameters_are_those_of_an_optimizer_that_need_gradients() -> None:
+def test_trained_parameters_need_gradients_and_belong_to_an_optimizer() -> None:
     module = TinyQ()
     module.q_network[0].bias.requires_grad_(False)
     trained = trained_parameters([module.configure_optimizers(), sgd(module.target_network.parameters())], module)
@@ -262,7 +270,7 @@ def test_trained_parameters_are_those_of_an_optimizer_that_need_gradients() -> N
     assert trained_parameters([], module) == {}
 
 
-def test_compiled_networks_have_the_names_of_plain_ones() -> None:
+def test_names_do_not_depend_on_compilation() -> None:
     module = nn.ModuleDict({"q": nn.ModuleDict({"_orig_mod": nn.Linear(1, 1)})})
     assert list(trained_parameters([sgd(module.parameters())], module)) == ["q.weight", "q.bias"]
 
@@ -293,5 +301,19 @@ def test_gamma_comes_from_the_config_else_from_the_module(
     assert discount_factor(configured, module) == expected
 
 
-def test_gamma_of_a_plain_module_is_not_known() -> None:
+def test_gamma_of_a_plain_module_is_unknown() -> None:
     assert discount_factor(None, nn.Linear(1, 1)) is None
+
+
+def test_ranks_have_equal_weight_and_ranges_are_kept() -> None:
+    ranks = [{"q": 1.0, "q_min": -1.0, "q_max": 2.0}, {"q": 2.0, "q_min": -4.0, "q_max": 1.0}, {"q": 6.0}]
+    assert reduce_over_ranks(ranks) == {"q": 3.0, "q_min": -4.0, "q_max": 2.0}
+
+
+def test_one_rank_keeps_its_numbers_and_their_order() -> None:
+    assert list(reduce_over_ranks([{"b": 1.0, "a": 2.0}]).items()) == [("b", 1.0), ("a", 2.0)]
+    assert reduce_over_ranks([{}, {}]) == {}
+
+
+def test_nan_on_one_rank_is_nan_on_all() -> None:
+    assert math.isnan(reduce_over_ranks([{"loss": math.nan}, {"loss": 1.0}])["loss"])

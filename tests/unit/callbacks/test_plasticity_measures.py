@@ -1,4 +1,4 @@
-"""Formulas of plasticity on planted cases."""
+"""Measures of plasticity on inputs with known results."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ import math
 import numpy as np
 import pytest
 
-from rlwandb_callbacks.callbacks.plasticity.measures import dormant_share, effective_rank, total_norm, update_to_weight
+from rlwandb_callbacks.callbacks.plasticity.measures import (
+    dormant_fraction,
+    effective_rank,
+    total_norm,
+    update_to_weight,
+)
 
 
-def test_neurons_at_or_below_the_threshold_of_their_own_layers_mean_are_dormant() -> None:
+def test_neurons_up_to_the_threshold_times_the_mean_of_their_layer_are_dormant() -> None:
     loud, quiet = np.array([4.0, 4.0, 0.1, 0.0]), np.array([4e-3, 4e-3, 1e-4, 0.0])  # means 2.025 and 2.025e-3
-    assert dormant_share([loud], threshold=0.025) == 0.25
-    assert dormant_share([loud], threshold=0.1 / 2.025) == 0.5
-    assert dormant_share([loud, quiet], threshold=0.025) == 0.25
-    assert dormant_share([loud, np.ones(12)]) == 1 / 16
+    assert dormant_fraction([loud], threshold=0.025) == 0.25
+    assert dormant_fraction([loud], threshold=0.1 / 2.025) == 0.5
+    assert dormant_fraction([loud, quiet], threshold=0.025) == 0.25
+    assert dormant_fraction([loud, np.ones(12)]) == 1 / 16
 
 
-def test_a_silent_layer_is_dormant_and_no_layer_has_no_share() -> None:
-    assert dormant_share([np.zeros(3), np.ones(1)], threshold=0.0) == 0.75
-    assert dormant_share([]) is None
-    assert math.isnan(dormant_share([np.array([np.nan, 1.0])]) or 0)
+def test_a_layer_without_activation_is_dormant() -> None:
+    assert dormant_fraction([np.zeros(3), np.ones(1)], threshold=0.0) == 0.75
+    assert dormant_fraction([]) is None
+    assert math.isnan(dormant_fraction([np.array([np.nan, 1.0])]) or 0)
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8])
-def test_effective_rank_of_features_that_span_a_known_space(rank: int) -> None:
+def test_effective_rank_of_features_of_known_rank(rank: int) -> None:
     rng = np.random.default_rng(0)
     left, right = np.linalg.qr(rng.normal(size=(32, rank)))[0], np.linalg.qr(rng.normal(size=(16, rank)))[0]
     assert effective_rank(left @ right.T) == rank
@@ -33,17 +38,17 @@ def test_effective_rank_of_features_that_span_a_known_space(rank: int) -> None:
 
 
 @pytest.mark.parametrize(("delta", "rank"), [(0.005, 3), (0.02, 2), (0.4, 1)])
-def test_effective_rank_leaves_out_a_share_of_the_singular_values(delta: float, rank: int) -> None:
+def test_effective_rank_leaves_out_a_fraction_of_the_singular_values(delta: float, rank: int) -> None:
     assert effective_rank(np.diag([60.0, 39.0, 1.0]), delta=delta) == rank
 
 
-def test_effective_rank_of_nothing() -> None:
+def test_effective_rank_of_zero_missing_and_nan_features() -> None:
     assert effective_rank(np.zeros((4, 3))) == 0
     assert effective_rank(np.zeros((0, 3))) is None
     assert effective_rank(np.full((2, 2), np.nan)) is None
 
 
-def test_norms_go_over_all_parameters() -> None:
+def test_norms_are_those_of_all_parameters_together() -> None:
     assert total_norm(np.array([2.0, 3.0, 6.0])) == 7.0
     assert update_to_weight(np.array([0.0, 0.07]), np.array([7.0, 0.0])) == pytest.approx(0.01)
     assert update_to_weight(np.array([1.0]), np.array([0.0])) is None

@@ -29,7 +29,7 @@ def test_fires_once_per_multiple_that_is_reached_or_passed(
 
 
 @pytest.mark.parametrize("interval", [1, 2, 7, 50])
-def test_agrees_with_looking_for_a_multiple_in_every_jump(interval: int) -> None:
+def test_fires_exactly_if_a_jump_contains_a_multiple(interval: int) -> None:
     counts = np.cumsum(np.random.default_rng(interval).integers(0, 2 * interval + 3, size=200)).tolist()
     expected = [
         after
@@ -39,11 +39,11 @@ def test_agrees_with_looking_for_a_multiple_in_every_jump(interval: int) -> None
     assert fired(Every(interval), counts) == expected
 
 
-def test_goes_on_where_a_resumed_counter_stands() -> None:
+def test_continues_from_a_resumed_counter() -> None:
     assert fired(Every(10, last=37), [38, 39, 40, 41]) == [40]
 
 
-def test_asking_ahead_does_not_move_on() -> None:
+def test_would_fire_changes_nothing() -> None:
     every = Every(5)
     assert [every.would_fire(5), every.would_fire(5), every.due(5), every.would_fire(5), every.would_fire(10)] == [
         True,

@@ -23,13 +23,11 @@ MakeEpisode = Callable[..., Episode]
         ([], 0.9, 0.0),
     ],
 )
-def test_discounted_return_by_hand(
-    make_episode: MakeEpisode, rewards: list[float], gamma: float, expected: float
-) -> None:
+def test_discounted_return(make_episode: MakeEpisode, rewards: list[float], gamma: float, expected: float) -> None:
     assert make_episode(rewards).discounted_return(gamma) == pytest.approx(expected)
 
 
-def test_length_and_return_are_plain_numbers(make_episode: MakeEpisode) -> None:
+def test_length_and_return_are_python_numbers(make_episode: MakeEpisode) -> None:
     episode = make_episode([1.0, -3.0])
     assert (episode.length, episode.total_return) == (2, -2.0)
     assert type(episode.total_return) is float
@@ -47,14 +45,14 @@ def test_length_and_return_are_plain_numbers(make_episode: MakeEpisode) -> None:
         ("frames", np.zeros((3, 2, 2, 3), np.uint8), 4),
     ],
 )
-def test_lengths_that_do_not_agree_are_named(make_episode: MakeEpisode, name: str, wrong: Any, expected: int) -> None:
+def test_unequal_lengths_are_errors(make_episode: MakeEpisode, name: str, wrong: Any, expected: int) -> None:
     with pytest.raises(
         ValueError, match=rf"Episode\.{name} has \d entries .* with 3 rewards it must have {expected}\."
     ):
         make_episode([0.0, 0.0, 0.0], **{name: wrong})
 
 
-def test_lengths_that_agree_are_taken(make_episode: MakeEpisode) -> None:
+def test_equal_lengths_are_accepted(make_episode: MakeEpisode) -> None:
     episode = make_episode(
         [0.0, 0.0],
         actions=np.zeros((2, 6)),
@@ -75,11 +73,11 @@ def test_lengths_that_agree_are_taken(make_episode: MakeEpisode) -> None:
         ({"terminated": False, "truncated": True, "cut_at": 27_000}, "cut at 27,000 steps"),
     ],
 )
-def test_ending_in_words(make_episode: MakeEpisode, fields: dict[str, Any], expected: str) -> None:
+def test_ending_as_text(make_episode: MakeEpisode, fields: dict[str, Any], expected: str) -> None:
     assert make_episode(**fields).ending == expected
 
 
-def test_an_episode_cannot_be_changed(make_episode: MakeEpisode) -> None:
+def test_episodes_are_frozen(make_episode: MakeEpisode) -> None:
     with pytest.raises(FrozenInstanceError):
         make_episode().seed = 3
 
@@ -92,26 +90,26 @@ def test_an_episode_cannot_be_changed(make_episode: MakeEpisode) -> None:
         [Gaussian(np.array([1.0]), np.array([0.1])), Gaussian(np.array([2.0]), np.array([0.2]))],
     ],
 )
-def test_stacking_and_taking_a_row_are_inverse(rows: list[Any]) -> None:
+def test_rows_of_stacked_scores_are_the_scores(rows: list[Any]) -> None:
     stacked = stack_scores(rows)
     for index, row in enumerate(rows):
-        taken = row_of(stacked, index)
-        assert type(taken) is type(row)
+        result = row_of(stacked, index)
+        assert type(result) is type(row)
         for field in ("values", "mean", "std"):
             if hasattr(row, field):
-                assert np.array_equal(getattr(taken, field), getattr(row, field))
+                assert np.array_equal(getattr(result, field), getattr(row, field))
 
 
-def test_stacked_probabilities_remember_what_they_were_made_from() -> None:
+def test_stacked_probabilities_keep_their_source() -> None:
     assert stack_scores([Probabilities(np.ones(1), "softmax of q-values")]).source == "softmax of q-values"
 
 
-def test_no_rows_are_no_scores() -> None:
+def test_stacking_no_rows_gives_none() -> None:
     assert stack_scores([]) is None
 
 
-def test_thinned_observations_must_fit_the_steps() -> None:
-    given = {"actions": np.zeros(5), "rewards": np.zeros(5), "terminated": True, "observation_stride": 2}
-    assert Episode(**given, observations=np.zeros((3, 4), np.float32)).length == 5
+def test_strided_observations_must_match_the_steps() -> None:
+    fields = {"actions": np.zeros(5), "rewards": np.zeros(5), "terminated": True, "observation_stride": 2}
+    assert Episode(**fields, observations=np.zeros((3, 4), np.float32)).length == 5
     with pytest.raises(ValueError, match=r"observations has 2 entries .* must have 3"):
-        Episode(**given, observations=np.zeros((2, 4), np.float32))
+        Episode(**fields, observations=np.zeros((2, 4), np.float32))

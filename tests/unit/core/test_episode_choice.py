@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlwandb_callbacks.core.episode import Episode
-from rlwandb_callbacks.core.episode_choice import choose, extremes
+from rlwandb_callbacks.core.episode_choice import best_median_worst, choose
 
 NAN = math.nan
 
@@ -32,51 +32,51 @@ NAN = math.nan
         ([math.inf, 1.0, -math.inf], {"best": 0, "median": 1, "worst": 2}),
     ],
 )
-def test_best_median_and_worst_by_hand(returns: list[float], expected: dict[str, int]) -> None:
-    assert extremes(returns) == expected
+def test_best_median_and_worst(returns: list[float], expected: dict[str, int]) -> None:
+    assert best_median_worst(returns) == expected
 
 
-def test_ranks_come_best_first() -> None:
-    assert list(extremes([1.0, 2.0, 3.0])) == ["best", "median", "worst"]
+def test_labels_are_ordered_from_best_to_worst() -> None:
+    assert list(best_median_worst([1.0, 2.0, 3.0])) == ["best", "median", "worst"]
 
 
 @pytest.mark.parametrize("count", range(1, 6))
-def test_each_rank_names_another_episode_whatever_the_ties(count: int) -> None:
+def test_labels_belong_to_different_episodes_despite_ties(count: int) -> None:
     for returns in itertools.product([0.0, 1.0, NAN], repeat=count):
-        picked = extremes(returns)
+        picked = best_median_worst(returns)
         assert len(picked) == len(set(picked.values())) == min(count, 3)
 
 
 @pytest.mark.parametrize("count", range(3, 8))
-def test_the_median_has_as_many_episodes_below_as_above_or_one_less(count: int) -> None:
+def test_as_many_returns_lie_below_the_median_as_above_or_one_less(count: int) -> None:
     returns = np.random.default_rng(count).normal(size=count)
-    median = returns[extremes(returns)["median"]]
+    median = returns[best_median_worst(returns)["median"]]
     below, above = int((returns < median).sum()), int((returns > median).sum())
     assert above - below == (count + 1) % 2
 
 
-def test_equal_returns_keep_their_order_however_many_there_are() -> None:
-    assert extremes([0.0, 1.0] * 50) == {"best": 99, "median": 98, "worst": 0}
+def test_many_equal_returns_keep_their_order() -> None:
+    assert best_median_worst([0.0, 1.0] * 50) == {"best": 99, "median": 98, "worst": 0}
 
 
-def test_the_order_of_episodes_does_not_matter() -> None:
+def test_the_order_of_episodes_is_irrelevant() -> None:
     returns = [4.0, -1.0, 7.5, 2.0, 3.0]
-    named = {rank: returns[index] for rank, index in extremes(returns).items()}
+    expected = {label: returns[index] for label, index in best_median_worst(returns).items()}
     for shuffled in itertools.permutations(returns):
-        assert {rank: shuffled[index] for rank, index in extremes(shuffled).items()} == named
+        assert {label: shuffled[index] for label, index in best_median_worst(shuffled).items()} == expected
 
 
-def test_no_episode_is_an_error() -> None:
+def test_no_returns_are_an_error() -> None:
     with pytest.raises(ValueError, match="no episode to choose from"):
-        extremes([])
+        best_median_worst([])
 
 
-def test_an_episode_without_a_number_is_worse_than_one_that_lost_everything() -> None:
-    assert extremes([float("nan"), -float("inf"), 0.0]) == {"best": 2, "median": 1, "worst": 0}
+def test_nan_is_worse_than_minus_infinity() -> None:
+    assert best_median_worst([float("nan"), -float("inf"), 0.0]) == {"best": 2, "median": 1, "worst": 0}
 
 
-def played(*rows: tuple[float, int, bool | None]) -> list[Episode]:
-    """Episodes of which each has a return, a length and an outcome."""
+def make_episodes(*rows: tuple[float, int, bool | None]) -> list[Episode]:
+    """Returns episodes with a return, a length and a success each."""
     return [
         Episode(
             actions=np.zeros(length),
@@ -89,8 +89,8 @@ def played(*rows: tuple[float, int, bool | None]) -> list[Episode]:
     ]
 
 
-TOLD = played((4.0, 2, False), (1.0, 8, True), (9.0, 4, True), (-3.0, 8, False), (2.0, 1, None))
-UNTOLD = played((4.0, 2, None), (1.0, 8, None), (9.0, 4, None), (-3.0, 8, None), (2.0, 1, None))
+EPISODES = make_episodes((4.0, 2, False), (1.0, 8, True), (9.0, 4, True), (-3.0, 8, False), (2.0, 1, None))
+NO_SUCCESSES = make_episodes((4.0, 2, None), (1.0, 8, None), (9.0, 4, None), (-3.0, 8, None), (2.0, 1, None))
 
 
 @pytest.mark.parametrize(
@@ -107,47 +107,52 @@ UNTOLD = played((4.0, 2, None), (1.0, 8, None), (9.0, 4, None), (-3.0, 8, None),
         ([lambda episodes: []], {}),
     ],
 )
-def test_episodes_are_chosen_by_name(select: list[Any], expected: dict[str, int]) -> None:
-    assert choose(TOLD, select) == expected
-    assert list(choose(TOLD, select)) == list(expected)
+def test_episodes_are_selected_by_name(select: list[Any], expected: dict[str, int]) -> None:
+    assert choose(EPISODES, select) == expected
+    assert list(choose(EPISODES, select)) == list(expected)
 
 
-def test_without_outcomes_failures_lie_below_the_median_and_successes_above() -> None:
-    assert choose(UNTOLD, ["failures", "successes"]) == {"failure_1": 3, "failure_2": 1, "success_1": 2, "success_2": 0}
+def test_unreported_failures_lie_below_the_median_and_successes_above() -> None:
+    assert choose(NO_SUCCESSES, ["failures", "successes"]) == {
+        "failure_1": 3,
+        "failure_2": 1,
+        "success_1": 2,
+        "success_2": 0,
+    }
 
 
-def test_equal_returns_without_outcomes_are_neither() -> None:
-    assert choose(played((1.0, 1, None), (1.0, 2, None), (1.0, 3, None)), ["failures", "successes"]) == {}
-    assert choose(played((1.0, 1, None)), ["failures", "successes"]) == {}
+def test_equal_returns_are_neither_failures_nor_successes() -> None:
+    assert choose(make_episodes((1.0, 1, None), (1.0, 2, None), (1.0, 3, None)), ["failures", "successes"]) == {}
+    assert choose(make_episodes((1.0, 1, None)), ["failures", "successes"]) == {}
 
 
-def test_one_outcome_that_is_told_is_enough() -> None:
-    assert choose(played((5.0, 1, False), (1.0, 1, None)), ["failures", "successes"]) == {"failure_1": 0}
+def test_one_reported_failure_is_enough() -> None:
+    assert choose(make_episodes((5.0, 1, False), (1.0, 1, None)), ["failures", "successes"]) == {"failure_1": 0}
 
 
-def test_at_most_so_many_of_each_kind() -> None:
-    many = played(*((float(row), 1, False) for row in range(10)))
+def test_at_most_limits_each_group() -> None:
+    many = make_episodes(*((float(row), 1, False) for row in range(10)))
     assert choose(many, ["failures"]) == {"failure_1": 0, "failure_2": 1, "failure_3": 2}
     assert list(choose(many, ["failures", "random"], at_most=1)) == ["failure_1", "random_1"]
     assert len(choose(many, ["random"], at_most=20)) == 10
 
 
-def test_random_ones_are_distinct_and_the_same_for_the_same_seed() -> None:
-    many = played(*((float(row), 1, None) for row in range(50)))
+def test_random_episodes_are_distinct_and_depend_on_the_seed() -> None:
+    many = make_episodes(*((float(row), 1, None) for row in range(50)))
     first, again, other = (choose(many, ["random"], seed=seed) for seed in (0, 0, 1))
     assert first == again != other
     assert len(set(first.values())) == 3
 
 
-@pytest.mark.parametrize("answer", [[5], [-1], "no", 3, {"a": 9}, {"a": [0, 1]}, None, ["x"], [float("inf")]])
-def test_a_function_that_gives_no_indices_is_named(answer: Any) -> None:
+@pytest.mark.parametrize("result", [[5], [-1], "no", 3, {"a": 9}, {"a": [0, 1]}, None, ["x"], [float("inf")]])
+def test_a_function_that_returns_no_indices_is_an_error(result: Any) -> None:
     def pick(episodes: Any) -> Any:
-        return answer
+        return result
 
     with pytest.raises(ValueError, match=r"videos\.select: pick returned .* indices from 0 to 4"):
-        choose(TOLD, [pick])
+        choose(EPISODES, [pick])
 
 
-def test_no_episode_to_choose_from_is_an_error() -> None:
+def test_no_episodes_are_an_error() -> None:
     with pytest.raises(ValueError, match="no episode to choose from"):
         choose([], ["failures"])

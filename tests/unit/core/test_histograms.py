@@ -33,23 +33,23 @@ def test_every_finite_sample_is_counted_between_ascending_edges(samples: list[fl
 
 
 @pytest.mark.parametrize("samples", [[], [math.nan], [math.inf, -math.inf, math.nan]])
-def test_nothing_finite_is_no_histogram(samples: list[float]) -> None:
+def test_no_finite_samples_give_none(samples: list[float]) -> None:
     assert histogram(np.array(samples)) is None
 
 
 @pytest.mark.parametrize("value", [0.0, -7.0, 1e300, 1e-300])
-def test_equal_samples_are_one_bin_that_begins_with_them(value: float) -> None:
+def test_equal_samples_fill_one_bin(value: float) -> None:
     counted = histogram(np.full(5, value), bins=64)
     assert counted.counts.tolist() == [5]
     assert counted.edges[0] == value
 
 
 @pytest.mark.parametrize(("count", "bins"), [(2, 3), (8, 4), (27, 6), (1000, 20), (100_000, 64)])
-def test_number_of_bins_is_rices_rule_up_to_64(count: int, bins: int) -> None:
+def test_the_number_of_bins_follows_rices_rule_up_to_64(count: int, bins: int) -> None:
     assert len(histogram(np.arange(count)).counts) == bins
 
 
-def test_bins_that_are_asked_for_are_given_and_the_largest_sample_falls_in_the_last() -> None:
+def test_the_number_of_bins_can_be_set_and_the_last_bin_includes_the_maximum() -> None:
     counted = histogram(np.array([[0, 1], [1, 4]]), bins=4)
     assert counted.counts.tolist() == [1, 2, 0, 1]
     assert counted.edges.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
@@ -64,9 +64,7 @@ def test_bins_that_are_asked_for_are_given_and_the_largest_sample_falls_in_the_l
         ([-1, 0, -1], -1, 2, [2, 1]),
     ],
 )
-def test_actions_are_counted_each_in_a_bin_centred_on_it(
-    actions: list[int], first: int, n: int, expected: list[int]
-) -> None:
+def test_each_action_has_a_bin_centered_on_it(actions: list[int], first: int, n: int, expected: list[int]) -> None:
     counted = count_actions(np.array(actions), first=first, n=n)
     assert counted.counts.tolist() == expected
     assert ((counted.edges[:-1] + counted.edges[1:]) / 2).tolist() == list(range(first, first + n))

@@ -3,34 +3,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlwandb_callbacks.core.infos import MAX_KEYS, InfoNumbers, InfoTally, summarize_infos
+from rlwandb_callbacks.core.infos import MAX_KEYS, InfoAccumulator, InfoSummary, summarize_infos
 
 
-def test_means_are_over_the_steps_that_had_the_key() -> None:
-    tally = InfoTally()
+def test_means_are_over_the_steps_with_the_key() -> None:
+    tally = InfoAccumulator()
     for info in ({"x": 1.0, "hit": True}, {"x": np.float32(2.0)}, {"x": np.array(6), "hit": np.False_}):
         tally.add(info)
-    assert tally.numbers() == {"x": InfoNumbers(3.0, 6.0, 9.0), "hit": InfoNumbers(0.5, 0.0, 1.0)}
+    assert tally.numbers() == {"x": InfoSummary(3.0, 6.0, 9.0), "hit": InfoSummary(0.5, 0.0, 1.0)}
 
 
 @pytest.mark.parametrize(
     "value",
     ["text", None, [1.0], {"a": 1.0}, np.ones(1), np.array("a"), np.nan, np.inf, 1j, np.complex64(1)],
 )
-def test_what_is_no_finite_number_is_left_out(value: object) -> None:
-    tally = InfoTally()
+def test_values_that_are_not_finite_numbers_are_ignored(value: object) -> None:
+    tally = InfoAccumulator()
     tally.add({"x": value})
     assert tally.numbers() == {}
 
 
-def test_the_outcome_has_a_name_of_its_own_already() -> None:
-    tally = InfoTally()
+def test_keys_that_are_logged_elsewhere_are_ignored() -> None:
+    tally = InfoAccumulator()
     tally.add({"is_success": True, "success": 1.0, "TimeLimit.truncated": False, "score": 2})
     assert list(tally.numbers()) == ["score"]
 
 
-def test_keys_are_bounded_in_number() -> None:
-    tally = InfoTally()
+def test_the_number_of_keys_is_limited() -> None:
+    tally = InfoAccumulator()
     for _ in range(2):
         tally.add({f"key_{number}": number for number in range(100)})
     assert list(tally.numbers()) == [f"key_{number}" for number in range(MAX_KEYS)]
@@ -38,14 +38,14 @@ def test_keys_are_bounded_in_number() -> None:
 
 
 @pytest.mark.parametrize(("keys", "kept"), [(["b"], ["b"]), ([], []), (["is_success", "z"], ["is_success"])])
-def test_keys_that_are_asked_for_are_kept_alone(keys: list[str], kept: list[str]) -> None:
-    tally = InfoTally(keys)
+def test_only_the_given_keys_are_summarized(keys: list[str], kept: list[str]) -> None:
+    tally = InfoAccumulator(keys)
     tally.add({"a": 1, "b": 2, "is_success": True})
     assert list(tally.numbers()) == kept
 
 
-def test_means_over_the_episodes_that_had_the_key() -> None:
-    one, two = {"x": InfoNumbers(1.0, 2.0, 3.0)}, {"x": InfoNumbers(3.0, 4.0, 5.0), "Reward_a": InfoNumbers(1, 1, 9)}
+def test_means_are_over_the_episodes_with_the_key() -> None:
+    one, two = {"x": InfoSummary(1.0, 2.0, 3.0)}, {"x": InfoSummary(3.0, 4.0, 5.0), "Reward_a": InfoSummary(1, 1, 9)}
     assert summarize_infos([one, two]) == {
         "info_x_mean": 2.0,
         "info_x_last": 3.0,
@@ -55,6 +55,8 @@ def test_means_over_the_episodes_that_had_the_key() -> None:
     }
 
 
-def test_names_hold_one_slash_at_most_and_no_spaces() -> None:
-    told = summarize_infos([{"reward/dist to goal": InfoNumbers(1.0, 1.0, 1.0), "a.b-c": InfoNumbers(1.0, 1.0, 1.0)}])
-    assert list(told)[:1] + list(told)[3:4] == ["info_reward_dist_to_goal_mean", "info_a.b-c_mean"]
+def test_names_contain_neither_slashes_nor_spaces() -> None:
+    summary = summarize_infos(
+        [{"reward/dist to goal": InfoSummary(1.0, 1.0, 1.0), "a.b-c": InfoSummary(1.0, 1.0, 1.0)}]
+    )
+    assert list(summary)[:1] + list(summary)[3:4] == ["info_reward_dist_to_goal_mean", "info_a.b-c_mean"]

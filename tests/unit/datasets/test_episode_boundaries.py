@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlwandb_callbacks.datasets.episode_boundaries import ScannedEpisodes, StepBlock, boundary_warnings, scan_episodes
+from rlwandb_callbacks.datasets.episode_boundaries import EpisodeBoundaries, StepBlock, boundary_warnings, find_episodes
 
 
 def block(rewards: Any, terminated: Any, truncated: Any, last: Any = None) -> StepBlock:
@@ -15,18 +15,18 @@ def block(rewards: Any, terminated: Any, truncated: Any, last: Any = None) -> St
     return StepBlock(rewards=np.asarray(rewards, dtype=float), terminated=terminated, truncated=truncated, last=last)
 
 
-def of_lengths(lengths: list[int], *, by: str = "terminated") -> ScannedEpisodes:
+def of_lengths(lengths: list[int], *, by: str = "terminated") -> EpisodeBoundaries:
     last = np.zeros(sum(lengths), dtype=bool)
     last[np.cumsum(lengths) - 1] = True
     none = np.zeros(len(last), dtype=bool)
-    return scan_episodes([block(none, last if by == "terminated" else none, last if by == "truncated" else none)])
+    return find_episodes([block(none, last if by == "terminated" else none, last if by == "truncated" else none)])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50, 400])
-def test_the_size_of_blocks_changes_nothing(size: int) -> None:
+def test_block_size_changes_nothing(size: int) -> None:
     rng = np.random.default_rng(1)
     rewards, terminated, truncated = rng.normal(size=400), rng.random(400) < 0.05, rng.random(400) < 0.05
-    found = scan_episodes(
+    found = find_episodes(
         block(rewards[low : low + size], terminated[low : low + size], truncated[low : low + size])
         for low in range(0, 400, size)
     )
@@ -42,7 +42,7 @@ def test_the_size_of_blocks_changes_nothing(size: int) -> None:
 
 
 def test_the_last_episode_may_lack_its_end_and_a_nan_stays_in_its_episode() -> None:
-    found = scan_episodes([block([1, np.nan, 2, 3, 4], [0, 1, 0, 1, 0], [0] * 5)]).summaries
+    found = find_episodes([block([1, np.nan, 2, 3, 4], [0, 1, 0, 1, 0], [0] * 5)]).summaries
     assert found.lengths.tolist() == [2, 2, 1]
     assert np.isnan(found.returns[0])
     assert found.returns[1:].tolist() == [5.0, 4.0]
@@ -51,7 +51,7 @@ def test_the_last_episode_may_lack_its_end_and_a_nan_stays_in_its_episode() -> N
 
 
 @pytest.mark.parametrize(
-    ("lengths", "tells_timeouts", "part"),
+    ("lengths", "marks_timeouts", "part"),
     [
         ([200, 768_000, 300], True, "Episode 1 has 768,000 steps, which is a bug in the file"),
         ([768_000] * 3, True, "768,000 steps"),
@@ -60,14 +60,14 @@ def test_the_last_episode_may_lack_its_end_and_a_nan_stays_in_its_episode() -> N
         ([200] * 10, False, "done after exactly 200 steps: probably a time limit"),
     ],
 )
-def test_ends_that_look_wrong_are_reported(lengths: list[int], tells_timeouts: bool, part: str) -> None:
-    (warning,) = boundary_warnings(of_lengths(lengths), tells_timeouts=tells_timeouts)
+def test_ends_that_look_wrong_are_reported(lengths: list[int], marks_timeouts: bool, part: str) -> None:
+    (warning,) = boundary_warnings(of_lengths(lengths), marks_timeouts=marks_timeouts)
     assert part in warning
     assert warning.endswith(".")
 
 
 @pytest.mark.parametrize(
-    ("lengths", "by", "tells_timeouts"),
+    ("lengths", "by", "marks_timeouts"),
     [
         ([1000] * 20, "truncated", True),
         ([1000] * 20, "terminated", True),
@@ -76,20 +76,20 @@ def test_ends_that_look_wrong_are_reported(lengths: list[int], tells_timeouts: b
         ([100] * 30 + [6_000], "terminated", True),
     ],
 )
-def test_ends_that_look_right_are_not(lengths: list[int], by: str, tells_timeouts: bool) -> None:
-    assert boundary_warnings(of_lengths(lengths, by=by), tells_timeouts=tells_timeouts) == ()
+def test_plausible_ends_are_not_reported(lengths: list[int], by: str, marks_timeouts: bool) -> None:
+    assert boundary_warnings(of_lengths(lengths, by=by), marks_timeouts=marks_timeouts) == ()
 
 
-def test_no_end_and_ends_inside_are_reported() -> None:
-    (none,) = boundary_warnings(scan_episodes([block([0] * 9, [0] * 9, [0] * 9)]), tells_timeouts=True)
+def test_missing_ends_and_ends_within_episodes_are_reported() -> None:
+    (none,) = boundary_warnings(find_episodes([block([0] * 9, [0] * 9, [0] * 9)]), marks_timeouts=True)
     assert "all 9 steps count as one episode" in none
-    inside = scan_episodes([block([0] * 3, [1, 1, 0], [0, 0, 1], last=[0, 0, 1])])
+    inside = find_episodes([block([0] * 3, [1, 1, 0], [0, 0, 1], last=[0, 0, 1])])
     assert inside.marks_inside == 2
-    assert "2 steps are marked" in boundary_warnings(inside, tells_timeouts=True)[0]
+    assert "2 steps are marked" in boundary_warnings(inside, marks_timeouts=True)[0]
 
 
-def test_what_is_reported_of_one_step_speaks_of_one() -> None:
-    (none,) = boundary_warnings(scan_episodes([block([0], [0], [0])]), tells_timeouts=True)
+def test_warnings_about_one_step_are_singular() -> None:
+    (none,) = boundary_warnings(find_episodes([block([0], [0], [0])]), marks_timeouts=True)
     assert "the only step counts as one episode" in none
-    (inside,) = boundary_warnings(scan_episodes([block([0] * 2, [1, 0], [0, 1], last=[0, 1])]), tells_timeouts=True)
+    (inside,) = boundary_warnings(find_episodes([block([0] * 2, [1, 0], [0, 1], last=[0, 1])]), marks_timeouts=True)
     assert inside == "1 step is marked as the end of an episode although its episode goes on in the file."

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from rlwandb_callbacks.core.action_spec import ActionSpec, ContinuousActions, DiscreteActions
-from rlwandb_callbacks.datasets.infer_actions import MAX_DISCRETE, read_actions
+from rlwandb_callbacks.datasets.infer_actions import MAX_DISCRETE, infer_actions
 
 
-def reading_of(actions: Any, known: ActionSpec | None = None, pieces: int = 3) -> tuple[Any, Any]:
+def inferred(actions: Any, declared: ActionSpec | None = None, blocks: int = 3) -> tuple[Any, Any]:
     array = np.asarray(actions)
-    reading = read_actions(array.shape, lambda: np.array_split(array, pieces), known)
-    return reading.spec, reading.read(array)
+    decoder = infer_actions(array.shape, lambda: np.array_split(array, blocks), declared)
+    return decoder.spec, decoder.decode(array)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def reading_of(actions: Any, known: ActionSpec | None = None, pieces: int = 3) -
     ],
 )
 def test_discrete_actions_become_integers(actions: Any, names: Any, first: int, expected: list[int]) -> None:
-    spec, found = reading_of(actions)
+    spec, found = inferred(actions)
     assert spec == DiscreteActions(tuple(names), first)
     assert found.tolist() == expected
     assert found.dtype == np.int64
@@ -51,8 +51,8 @@ def test_discrete_actions_become_integers(actions: Any, names: Any, first: int, 
         (np.zeros((4, 2, 3)), 6),
     ],
 )
-def test_all_others_become_rows_of_floats(actions: Any, width: int) -> None:
-    spec, found = reading_of(actions)
+def test_other_actions_become_rows_of_floats(actions: Any, width: int) -> None:
+    spec, found = inferred(actions)
     assert isinstance(spec, ContinuousActions)
     assert spec.low.tolist() == [-np.inf] * width
     assert spec.high.tolist() == [np.inf] * width
@@ -60,23 +60,23 @@ def test_all_others_become_rows_of_floats(actions: Any, width: int) -> None:
     assert found.dtype.kind == "f"
 
 
-def test_what_the_file_says_counts_as_far_as_it_fits() -> None:
-    assert reading_of([0, 1], DiscreteActions(("0", "1", "2")))[0] == DiscreteActions(("0", "1", "2"))
-    assert reading_of([0, 4], DiscreteActions(("0", "1")))[0] == DiscreteActions(tuple("01234"))
+def test_declared_action_space_is_used_if_it_fits_the_data() -> None:
+    assert inferred([0, 1], DiscreteActions(("0", "1", "2")))[0] == DiscreteActions(("0", "1", "2"))
+    assert inferred([0, 4], DiscreteActions(("0", "1")))[0] == DiscreteActions(tuple("01234"))
     box = ContinuousActions(np.array([-2.0]), np.array([2.0]))
-    spec, found = reading_of([[1.0], [2.0]], box)
+    spec, found = inferred([[1.0], [2.0]], box)
     assert spec.high.tolist() == [2.0]
     assert found.tolist() == [[1.0], [2.0]]
-    assert reading_of([[0.1, 0.2]], box)[0].high.tolist() == [np.inf, np.inf]
+    assert inferred([[0.1, 0.2]], box)[0].high.tolist() == [np.inf, np.inf]
 
 
-def test_an_odd_value_at_the_end_is_seen() -> None:
+def test_last_value_of_the_column_counts() -> None:
     actions = np.zeros(1000)
     actions[:500] = 1
-    assert isinstance(reading_of(actions)[0], DiscreteActions)
+    assert isinstance(inferred(actions)[0], DiscreteActions)
     actions[-1] = 0.5
-    assert isinstance(reading_of(actions)[0], ContinuousActions)
+    assert isinstance(inferred(actions)[0], ContinuousActions)
     rows = np.eye(3)[np.arange(999) % 3]
-    assert isinstance(reading_of(rows)[0], DiscreteActions)
+    assert isinstance(inferred(rows)[0], DiscreteActions)
     rows[-1] = [1, 1, 0]
-    assert isinstance(reading_of(rows)[0], ContinuousActions)
+    assert isinstance(inferred(rows)[0], ContinuousActions)

@@ -1,4 +1,4 @@
-"""Each layout gives back what was put in, whatever its file is called."""
+"""Every layout is read back as it was written, whatever its file is called."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def whole(data: OfflineDataset) -> Any:
 
 
 def assert_holds(data: OfflineDataset, arrays: dict[str, Any]) -> None:
-    """Says that a data set has these arrays in it, all rows of them."""
+    """Asserts that a data set holds all rows of these arrays."""
     found = whole(data)
     np.testing.assert_array_equal(found.observations, arrays["observations"])
     np.testing.assert_array_equal(found.actions, arrays["actions"])
@@ -50,7 +50,7 @@ def transitions_of(arrays: dict[str, Any], wrap: Callable[[Any], Any] = np.asarr
     ]
 
 
-def test_d4rl_as_published_with_infos_and_metadata_that_are_left_alone(make_arrays: Any, write_hdf5: Any) -> None:
+def test_d4rl_with_infos_and_metadata_that_are_ignored(make_arrays: Any, write_hdf5: Any) -> None:
     arrays = make_arrays()
     extra = {
         "next_observations": arrays["observations"],
@@ -68,7 +68,7 @@ def test_d4rl_as_published_with_infos_and_metadata_that_are_left_alone(make_arra
     assert data.warnings == ()
 
 
-def test_d4rl_without_timeouts_runs_together_and_says_so(write_hdf5: Any) -> None:
+def test_d4rl_without_timeouts_warns_that_episodes_run_together(write_hdf5: Any) -> None:
     count = 768_000
     terminals = np.zeros(count + 3, dtype=bool)
     terminals[-1] = terminals[1] = True
@@ -90,7 +90,7 @@ def test_di_engine_hdf5_has_rewards_in_a_column(make_arrays: Any, write_hdf5: An
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, torch.as_tensor, lambda value: np.asarray(value).tolist()])
-@pytest.mark.parametrize("save", ["pickle 0", "pickle 2", "pickle 4", "pickle 5", "torch", "torch of old"])
+@pytest.mark.parametrize("save", ["pickle 0", "pickle 2", "pickle 4", "pickle 5", "torch", "old torch"])
 @pytest.mark.parametrize("by_episode", [False, True])
 def test_di_engine_pickles(make_arrays: Any, tmp_path: Path, wrap: Any, save: str, by_episode: bool) -> None:
     arrays = make_arrays()
@@ -129,7 +129,7 @@ def test_pickled_episodes_of_arrays(make_arrays: Any, tmp_path: Path, extra_stat
 
 
 @pytest.mark.parametrize("lengths", [(1, 2, 7), (1, 1, 8), (0, 1, 9), (9, 1)])
-def test_episodes_of_arrays_may_begin_with_short_ones(lengths: tuple[int, ...], make_arrays: Any) -> None:
+def test_episodes_of_arrays_may_start_with_short_ones(lengths: tuple[int, ...], make_arrays: Any) -> None:
     arrays = make_arrays()
     edges = np.cumsum([0, *lengths])
     episodes = [{name: array[low:high] for name, array in arrays.items()} for low, high in itertools.pairwise(edges)]
@@ -149,7 +149,7 @@ def test_npz(make_arrays: Any, tmp_path: Path, save: Any) -> None:
         assert_holds(data, arrays)
 
 
-def test_other_names_are_understood(make_arrays: Any, write_hdf5: Any, tmp_path: Path) -> None:
+def test_other_names_are_recognized(make_arrays: Any, write_hdf5: Any, tmp_path: Path) -> None:
     arrays = make_arrays()
     last = arrays["terminals"] | arrays["timeouts"]
     starts = np.concatenate(([True], last[:-1]))
@@ -210,7 +210,7 @@ def test_torch_data_sets(make_arrays: Any, form: str) -> None:
 
 
 def store_by_minari(env: gym.Env, name: str, episodes: int = 3) -> None:
-    """Plays at random and has Minari store it (its own collector needs jax)."""
+    """Plays random episodes and stores them by Minari (its own collector needs jax)."""
     import minari
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
@@ -247,7 +247,7 @@ def minari_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.filterwarnings("ignore")  # Minari's advice on metadata
 @pytest.mark.parametrize(("env", "limit"), [("CartPole-v1", 12), ("Pendulum-v1", 7)])
-def test_what_minari_made_is_read_as_minari_reads_it(minari_folder: Path, env: str, limit: int) -> None:
+def test_minari_data_are_read_as_minari_reads_them(minari_folder: Path, env: str, limit: int) -> None:
     import minari
 
     store_by_minari(gym.make(env, max_episode_steps=limit), "made/here-v0")
@@ -311,7 +311,7 @@ def test_dict_tuple_and_picture_observations_of_minari(minari_folder: Path) -> N
     assert found.actions.min() >= 1
 
 
-def test_minari_groups_are_in_the_order_of_their_numbers_and_empty_ones_are_left_out(write_hdf5: Any) -> None:
+def test_minari_episodes_are_ordered_by_number_without_empty_ones(write_hdf5: Any) -> None:
     tree = {
         f"episode_{index}": {
             "observations": np.full((index + 1, 2), index, np.float32),
@@ -326,10 +326,10 @@ def test_minari_groups_are_in_the_order_of_their_numbers_and_empty_ones_are_left
     assert data.episodes().lengths.tolist() == list(range(1, 12))
     assert data.episodes().returns.tolist() == [float(index * index) for index in range(1, 12)]
     assert (whole(data).observations[:, 0] == whole(data).lengths).all()
-    assert data.warnings == ("1 episodes have no steps and are left out.",)
+    assert data.warnings == ("Episodes without steps were left out: 1.",)
 
 
-def test_marks_within_a_group_are_reported(write_hdf5: Any) -> None:
+def test_end_marks_within_a_minari_episode_are_reported(write_hdf5: Any) -> None:
     group = {"observations": np.zeros((5, 1)), "actions": np.zeros((4, 1)), "rewards": np.zeros(4)}
     marks = np.array([False, True, False, False])
     data = open_dataset(write_hdf5({"episode_0": group | {"terminations": marks, "truncations": ~marks & False}}))
@@ -363,7 +363,7 @@ def test_observations_keep_their_shape_and_dtype(shape: tuple[int, ...], write_h
     np.testing.assert_array_equal(whole(data).observations, observations)
 
 
-def test_big_endian_numbers_and_a_block_of_the_user_are_read_right(make_arrays: Any, write_hdf5: Any) -> None:
+def test_big_endian_numbers_and_a_user_block_are_read(make_arrays: Any, write_hdf5: Any) -> None:
     arrays = make_arrays()
     swapped = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in arrays.items()}
     data = open_dataset(write_hdf5(swapped, userblock=2048))
@@ -371,7 +371,7 @@ def test_big_endian_numbers_and_a_block_of_the_user_are_read_right(make_arrays: 
     assert whole(data).observations.dtype == np.dtype("=f4")
 
 
-def test_a_format_may_be_forced(make_arrays: Any, write_hdf5: Any) -> None:
+def test_dataset_format_overrides_the_recognized_one(make_arrays: Any, write_hdf5: Any) -> None:
     arrays = make_arrays()
     assert open_dataset(write_hdf5(arrays), "hdf5").layout == "hdf5"
     both = arrays | {SHORT.get(name, name): array * 0 for name, array in arrays.items() if name in SHORT}
@@ -380,7 +380,7 @@ def test_a_format_may_be_forced(make_arrays: Any, write_hdf5: Any) -> None:
     assert (whole(open_dataset(path, "di-engine")).observations == 0).all()
 
 
-def test_a_data_set_pickles_as_a_description_and_is_opened_anew_elsewhere(
+def test_pickled_data_set_holds_no_data_and_opens_its_file_again(
     make_arrays: Any, write_hdf5: Any, tmp_path: Path
 ) -> None:
     arrays = make_arrays((50, 50), width=1000)

@@ -1,4 +1,4 @@
-"""The two real data sets."""
+"""Two recorded data sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from rlwandb_callbacks.core.action_spec import ContinuousActions, DiscreteActions
 from rlwandb_callbacks.datasets import open_dataset
-from rlwandb_callbacks.maps.statistics import dataset_report
+from rlwandb_callbacks.maps.statistics import dataset_statistics
 
 
 def test_expert_cartpole(data_folder: Path) -> None:
@@ -25,7 +25,7 @@ def test_expert_cartpole(data_folder: Path) -> None:
             np.testing.assert_array_equal(sample.observations[place], group["observations"][step])
             assert sample.actions[place] == group["actions"][step]
             assert sample.lengths[place] == sample.returns[place] == len(group["rewards"])
-    report = dataset_report(data.episodes(), sample)
+    report = dataset_statistics(data.episodes(), sample)
     assert report["dataset/return_max"].value == 500
     assert report["dataset/reward_std"].value == 0
     assert report["dataset/truncated_share"].value == 1

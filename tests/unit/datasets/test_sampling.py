@@ -1,4 +1,4 @@
-"""Samples are uniform, seeded, ascending and without repeats, and cost little, however a file is stored."""
+"""Samples are uniform, seeded, ascending and without repeats, and take little memory, however a file is stored."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
+from rlwandb_callbacks.datasets import columns as columns_module
 from rlwandb_callbacks.datasets import open_dataset
-from rlwandb_callbacks.datasets.readers import hdf5_rows
+from rlwandb_callbacks.datasets.formats import hdf5
+from rlwandb_callbacks.errors import DatasetError
 
 COUNT, WIDTH = 3000, 7
 STORAGES: dict[str, dict[str, Any]] = {
@@ -43,12 +45,12 @@ def columns(count: int = COUNT) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("large", [hdf5_rows.LARGE_BYTES, 100], ids=["", "as if the chunks were large"])
+@pytest.mark.parametrize("block_bytes", [columns_module.BLOCK_BYTES, 100], ids=["", "small blocks"])
 @pytest.mark.parametrize("options", STORAGES.values(), ids=STORAGES.keys())
 def test_rows_are_right_however_they_are_stored(
-    options: dict[str, Any], large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hdf5_rows, "LARGE_BYTES", large)
+    monkeypatch.setattr(columns_module, "BLOCK_BYTES", block_bytes)
     arrays = columns()
     with h5py.File(tmp_path / "a", "w") as file:
         for name, array in arrays.items():
@@ -66,10 +68,9 @@ def test_rows_are_right_however_they_are_stored(
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}], ids=["stored", "compressed"])
-def test_small_columns_in_one_large_chunk_are_scanned_in_order(
+def test_columns_in_one_chunk_are_scanned_in_order(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hdf5_rows, "LARGE_BYTES", 100)
     monkeypatch.setattr("rlwandb_callbacks.datasets.formats.flat._BLOCK_ROWS", 256)
     arrays = columns()
     with h5py.File(tmp_path / "a", "w") as file:
@@ -101,6 +102,36 @@ def test_rows_of_npz_are_right(compressed: bool, tmp_path: Path) -> None:
             np.testing.assert_array_equal(sample.observations, arrays["observations"][sample.rows])
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_damaged_npz_is_an_error_when_it_is_read(compressed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    (np.savez_compressed if compressed else np.savez)(path, **columns())
+    content = bytearray(path.read_bytes())
+    content[4000:4100] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="data are damaged"):
+        open_dataset(path).sample(COUNT, 0)
+
+
+def test_large_chunks_that_are_read_whole_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdf5, "LARGE_CHUNK_BYTES", 1000)
+    for name, options, reported in (
+        ("compressed", {"chunks": (COUNT, WIDTH), "compression": "gzip"}, True),
+        ("split rows", {"chunks": (COUNT, 2)}, True),
+        ("small", {"chunks": (30, WIDTH), "compression": "gzip"}, False),
+        ("uncompressed", {"chunks": (COUNT, WIDTH)}, False),
+        ("contiguous", {}, False),
+    ):
+        arrays = columns()
+        with h5py.File(tmp_path / name, "w") as file:
+            file.create_dataset("observations", data=arrays.pop("observations"), **options)
+            for key, array in arrays.items():
+                file[key] = array
+        found = [text for text in open_dataset(tmp_path / name).warnings if "which are read whole" in text]
+        assert len(found) == reported, name
+        assert all("/observations is stored in chunks of" in text for text in found)
+
+
 def test_samples_are_ascending_unique_and_seeded() -> None:
     data = open_dataset(columns())
     for count in (1, 10, 2999, 3000, 9000):
@@ -112,7 +143,7 @@ def test_samples_are_ascending_unique_and_seeded() -> None:
     assert data.sample(10, 4).rows.tolist() == data.sample(10, 4).rows.tolist() != data.sample(10, 5).rows.tolist()
 
 
-def test_every_row_is_drawn_as_often_as_any_other() -> None:
+def test_every_row_is_equally_likely() -> None:
     data = open_dataset(columns(200))
     drawn = np.zeros(200)
     for seed in range(600):
@@ -123,12 +154,12 @@ def test_every_row_is_drawn_as_often_as_any_other() -> None:
     assert abs(drawn[:100].sum() / drawn.sum() - 0.5) < 0.03
 
 
-def test_large_observations_are_sampled_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_of_large_observations_is_limited_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlwandb_callbacks.datasets.dataset.MAX_SAMPLE_BYTES", 100 * WIDTH * 4)
     assert len(open_dataset(columns()).sample(1000, 0)) == 100
 
 
-def test_the_digest_follows_the_content_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digest_depends_on_the_content_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = columns()
 
     def digest_with(**changed: Any) -> str:
@@ -148,7 +179,7 @@ def test_the_digest_follows_the_content_and_nothing_else(tmp_path: Path, monkeyp
     assert len(first) == 32
     changed = {digest_with(**{name: one_off(name, row)}) for name in arrays for row in (0, 1234, COUNT - 1)}
     assert len(changed | {first}) == 13
-    monkeypatch.setattr("rlwandb_callbacks.datasets.fingerprint.WHOLE_BYTES", 1000)
+    monkeypatch.setattr("rlwandb_callbacks.datasets.dataset.FULL_DIGEST_BYTES", 1000)
     spread = digest_with()
     assert spread == digest_with()
     assert len({digest_with(**{name: one_off(name, 1234)}) for name in ("rewards", "timeouts")} | {spread}) == 3
@@ -160,6 +191,7 @@ MEASURE = r"""
 import re, sys
 from pathlib import Path
 import h5py, numpy as np
+from rlwandb_callbacks.datasets import columns as columns_module
 from rlwandb_callbacks.datasets import open_dataset
 
 def peak():
@@ -167,28 +199,39 @@ def peak():
 
 before = peak()
 sample = open_dataset(sys.argv[1]).sample(2000, 0)
-ours = peak() - before
+sampling = peak() - before
 with h5py.File(sys.argv[1]) as file:
     for name in file:
         rows = file[name][()]
         if name == "observations":
             assert (rows[sample.rows] == sample.observations).all()
-print(ours, peak() - before)
+print(sampling, peak() - before)
 """
 ROWS, WIDE = 120_000, 256
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "limit"),
     [
-        {},
-        {"chunks": (64, WIDE)},
-        {"chunks": (ROWS, WIDE)},
-        {"chunks": (ROWS, WIDE), "compression": "gzip", "compression_opts": 1},
+        ({}, 25),
+        ({"chunks": (64, WIDE)}, 25),
+        ({"chunks": (ROWS, WIDE)}, 25),
+        ({"chunks": True}, 25),
+        ({"chunks": (1000, WIDE), "compression": "gzip", "compression_opts": 1}, 25),
+        ({"chunks": True, "compression": "gzip", "compression_opts": 1}, 25),
+        ({"chunks": (30_000, WIDE), "compression": "gzip", "compression_opts": 1, "shuffle": True}, 110),
     ],
-    ids=["contiguous", "chunks", "one chunk", "one compressed chunk"],
+    ids=[
+        "contiguous",
+        "chunks",
+        "one chunk",
+        "guessed chunks",
+        "gzip",
+        "gzip in guessed chunks",
+        "gzip in 30 MB chunks",
+    ],
 )
-def test_a_sample_of_120_megabytes_takes_a_fraction_of_them(options: dict[str, Any], tmp_path: Path) -> None:
+def test_sampling_120_megabytes_takes_little_memory(options: dict[str, Any], limit: int, tmp_path: Path) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("the peak of memory is read from Linux")
     with h5py.File(tmp_path / "a", "w") as file:
@@ -198,6 +241,6 @@ def test_a_sample_of_120_megabytes_takes_a_fraction_of_them(options: dict[str, A
         file["rewards"] = np.zeros(ROWS, np.float32)
         file["timeouts"] = np.arange(ROWS) % 1000 == 999
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "a")]
-    ours, whole = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    sampling, whole = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert whole > 110
-    assert ours < 25
+    assert sampling < limit

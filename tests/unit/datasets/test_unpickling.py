@@ -1,4 +1,4 @@
-"""Pickles that want more than data are refused by name, and none of their code runs."""
+"""Pickles that hold more than data are refused by name, and none of their code runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from rlwandb_callbacks.datasets import open_dataset
-from rlwandb_callbacks.datasets.safe_pickle.arrays import DType, Shell
+from rlwandb_callbacks.datasets.safe_pickle.arrays import ArrayShell, DType
 from rlwandb_callbacks.datasets.safe_pickle.file import read_pickle
-from rlwandb_callbacks.datasets.safe_pickle.unpickler import LEGACY_MAGIC
+from rlwandb_callbacks.datasets.safe_pickle.tensors import LEGACY_BEGINNING
 from rlwandb_callbacks.errors import DatasetError
 
 COMMAND = "touch code_ran"
@@ -31,7 +31,7 @@ def text(value: str) -> bytes:
 
 
 def named(module: str, name: str) -> bytes:
-    """Puts what a name stands for on the stack, as protocol 4 does; dots in it are attributes."""
+    """Puts the object of a name on the stack, as protocol 4 does; dots in the name are attributes."""
     return text(module) + text(name) + b"\x93"
 
 
@@ -44,7 +44,7 @@ def protocol_4(body: bytes) -> bytes:
 
 
 class Reduced:
-    """Unpickles by calling what it is given."""
+    """Calls a function when it is unpickled."""
 
     def __init__(self, function: Any, *args: Any) -> None:
         self.answer = function, args
@@ -58,16 +58,27 @@ def tensor_of(storage: bytes) -> bytes:
     return call("torch._utils", "_rebuild_tensor_v2", *rebuild)
 
 
-def torch_zip(body: bytes) -> bytes:
+def torch_zip(body: bytes, **parts: bytes) -> bytes:
+    """Builds a file of torch.save with another pickle."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", body)
+        for name, content in ({"data.pkl": body, "byteorder": b"little", "version": b"3\n"} | parts).items():
+            archive.writestr(f"archive/{name}", content)
     return file.getvalue()
 
 
 def legacy(body: bytes) -> bytes:
-    parts = [LEGACY_MAGIC, 1001, {"little_endian": True}]
-    return b"".join(pickle.dumps(part, 2) for part in parts) + body + pickle.dumps([], 2)
+    parts = [1001, {"little_endian": True}]
+    return LEGACY_BEGINNING + b"".join(pickle.dumps(part, 2) for part in parts) + body + pickle.dumps([], 2)
+
+
+def protocol_2(body: bytes) -> bytes:
+    return b"\x80\x02" + body + b"."
+
+
+def call_2(module: str, name: str, text: str) -> bytes:
+    """Calls a function with a text, as protocol 2 does."""
+    return f"c{module}\n{name}\n".encode() + b"X" + struct.pack("<I", len(text)) + text.encode() + b"\x85R"
 
 
 def bytes_of(raw: bytes) -> bytes:
@@ -76,6 +87,7 @@ def bytes_of(raw: bytes) -> bytes:
 
 LOAD = "torch.storage", "_load_from_bytes"
 SYSTEM = call("os", "system", text(COMMAND))
+SYSTEM_2 = call_2("os", "system", COMMAND)
 ATTACKS: dict[str, tuple[bytes, str]] = {
     "os.system": (pickle.dumps(Reduced(os.system, COMMAND)), "posix.system"),
     "among data": (
@@ -109,32 +121,32 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
         protocol_4(call("numpy.testing._private.utils", "runstring", text("x"), b"}")),
         "runstring",
     ),
-    "within a torch storage": (protocol_4(tensor_of(call(*LOAD, bytes_of(legacy(protocol_4(SYSTEM)))))), "os.system"),
-    "within a plain storage": (protocol_4(tensor_of(call(*LOAD, bytes_of(protocol_4(SYSTEM))))), "os.system"),
+    "within a torch storage": (protocol_4(tensor_of(call(*LOAD, bytes_of(legacy(protocol_2(SYSTEM_2)))))), "os.system"),
     "storages in storages": (
-        protocol_4(call(*LOAD, bytes_of(legacy(protocol_4(call(*LOAD, bytes_of(b"x"))))))),
+        protocol_4(call(*LOAD, bytes_of(legacy(protocol_2(call_2(*LOAD, "x")))))),
         "torch.storage._load_from_bytes",
     ),
-    "in what torch saved": (torch_zip(protocol_4(SYSTEM)), "os.system"),
-    "in what torch saved once": (legacy(protocol_4(SYSTEM)), "os.system"),
-    "as a storage's type": (torch_zip(protocol_4(text("storage") + SYSTEM + b"\x86Q")), "os.system"),
+    "in a file of torch.save": (torch_zip(protocol_2(SYSTEM_2)), "os.system"),
+    "in an old file of torch.save": (legacy(protocol_2(SYSTEM_2)), "os.system"),
+    "eval in a file of torch.save": (torch_zip(protocol_2(call_2("builtins", "eval", "1"))), "eval"),
+    "as a storage's type": (torch_zip(protocol_2(b"X\x07\0\0\0storage" + SYSTEM_2 + b"\x86Q")), "os.system"),
     "of another package": (pickle.dumps(collections.Counter("ab")), "collections.Counter"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("attack", "name"), ATTACKS.values(), ids=ATTACKS.keys())
-def test_what_is_not_data_is_refused_by_name_and_no_code_runs(attack: bytes, name: str, tmp_path: Path) -> None:
+def test_attacks_are_refused_by_name_and_no_code_runs(attack: bytes, name: str, tmp_path: Path) -> None:
     (tmp_path / "evil").write_bytes(attack)
     for dataset_format in (None, "di-engine-pickle"):
         with pytest.raises(DatasetError) as caught:
             open_dataset(tmp_path / "evil", dataset_format)
-        assert f"wants {name}" in str(caught.value) or f".{name}" in str(caught.value)
+        assert f"asks for {name}" in str(caught.value) or f".{name}" in str(caught.value)
         assert str(tmp_path / "evil") in str(caught.value)
         assert "numpy.savez" in str(caught.value)
     assert not (tmp_path / "code_ran").exists()
 
 
-def test_the_attack_itself_works_where_nothing_stops_it(tmp_path: Path) -> None:
+def test_attack_works_without_protection(tmp_path: Path) -> None:
     pickle.loads(ATTACKS["os.system"][0])
     assert (tmp_path / "code_ran").exists()
 
@@ -163,6 +175,10 @@ MISUSE: dict[str, bytes] = {
     "a bomb of containers": b"]" + (b"q\x00]" + b"(" + b"h\x00" * 10 + b"e") * 60,
     "a list within itself": b"]q\x00h\x00a",
     "another encoding": call("_codecs", "encode", text("x"), text("idna")),
+    "a storage that is a plain pickle": tensor_of(call(*LOAD, bytes_of(protocol_4(SYSTEM)))),
+    "a deque of a number": call("collections", "deque", b"K\x05"),
+    "a device of a list": call("torch", "device", b"]"),
+    "a state for a device": call("torch", "device", text("cpu")) + b"}" + text("type") + text("x") + b"sb",
 }  # fmt: skip
 
 
@@ -171,6 +187,48 @@ def test_allowed_names_cannot_be_misused(body: bytes, tmp_path: Path) -> None:
     (tmp_path / "evil").write_bytes(body if body[:1] == b"\x80" else protocol_4(body))
     with pytest.raises(DatasetError):
         open_dataset(tmp_path / "evil")
+    assert not (tmp_path / "code_ran").exists()
+
+
+TORCH_FILES: dict[str, tuple[bytes, str]] = {
+    "another protocol": (torch_zip(protocol_4(SYSTEM)), "another protocol than 2"),
+    "a program": (torch_zip(protocol_2(b"]"), **{"constants.pkl": b""}), "TorchScript"),
+    "a call of an array": (torch_zip(protocol_2(call_2("numpy", "ndarray", "x"))), "only an argument"),
+    "an object array": (torch_zip(protocol_2(call_2("numpy", "dtype", "O8"))), "an array of 'O8'"),
+}
+
+
+@pytest.mark.parametrize(("content", "part"), TORCH_FILES.values(), ids=TORCH_FILES.keys())
+def test_files_of_torch_save_with_more_than_tensors_are_refused(content: bytes, part: str, tmp_path: Path) -> None:
+    (tmp_path / "evil").write_bytes(content)
+    with pytest.raises(DatasetError, match=part):
+        read_pickle(tmp_path / "evil")
+    assert not (tmp_path / "code_ran").exists()
+
+
+def test_compressed_file_of_torch_save_is_refused(tmp_path: Path) -> None:
+    torch.save({"obs": torch.zeros(2**20)}, tmp_path / "good")
+    with zipfile.ZipFile(tmp_path / "good") as good, zipfile.ZipFile(tmp_path / "evil", "w") as evil:
+        for item in good.infolist():
+            evil.writestr(item.filename, good.read(item), zipfile.ZIP_DEFLATED)
+    with pytest.raises(DatasetError, match="compressed parts"):
+        read_pickle(tmp_path / "evil")
+
+
+@pytest.mark.parametrize("save_as_zip", [True, False])
+def test_tensor_of_a_file_cannot_reach_beyond_its_storage(save_as_zip: bool, tmp_path: Path) -> None:
+    torch.save(torch.arange(4.0), tmp_path / "evil", _use_new_zipfile_serialization=save_as_zip)
+    whole = (tmp_path / "evil").read_bytes()
+    count = b"X\x03\0\0\0cpuq" + whole[whole.index(b"cpuq") + 4 :][:1] + b"K\x04"  # of the storage
+    shape = b"K\x00K\x04\x85"
+    assert whole.count(count) == whole.count(shape) == 1
+    for changes in ({shape: b"K\x00K\x05\x85"}, {count: count[:-1] + b"\xff", shape: b"K\x00K\xff\x85"}):
+        content = whole
+        for old, new in changes.items():
+            content = content.replace(old, new)
+        (tmp_path / "evil").write_bytes(content)
+        with pytest.raises(DatasetError):
+            read_pickle(tmp_path / "evil")
 
 
 def reaching_beyond(offset: int, size: int, stride: int) -> bytes:
@@ -183,7 +241,7 @@ def reaching_beyond(offset: int, size: int, stride: int) -> bytes:
 
 
 @pytest.mark.parametrize(("offset", "size", "stride"), [(1, 4, 1), (0, 5, 1), (0, 4, 2), (255, 1, 1)])
-def test_a_tensor_cannot_reach_beyond_its_storage(offset: int, size: int, stride: int, tmp_path: Path) -> None:
+def test_tensor_cannot_reach_beyond_its_storage(offset: int, size: int, stride: int, tmp_path: Path) -> None:
     (tmp_path / "evil").write_bytes(reaching_beyond(offset, size, stride))
     with pytest.raises(DatasetError, match="beyond its storage"):
         read_pickle(tmp_path / "evil")
@@ -191,8 +249,8 @@ def test_a_tensor_cannot_reach_beyond_its_storage(offset: int, size: int, stride
     np.testing.assert_array_equal(read_pickle(tmp_path / "good"), [1.0, 3.0])
 
 
-def test_unpickled_shells_are_never_numpys_own() -> None:
-    assert not isinstance(Shell(), np.ndarray)
+def test_unpickled_arrays_are_not_numpy_arrays_until_all_is_read() -> None:
+    assert not isinstance(ArrayShell(), np.ndarray)
     assert not isinstance(DType("f4"), np.dtype)
 
 
@@ -200,6 +258,7 @@ VALUES: dict[str, Any] = {
     "scalars": [1, -2.5, True, None, "text", b"bytes", 2**70],
     "containers": {"a": [1, {"b": 2}], "c": [3, 4]},
     "ordered": collections.OrderedDict(a=1, b=[2]),
+    "deques": [collections.deque([1, np.zeros(2)]), collections.deque([3, 4], maxlen=2), collections.deque()],
     "every dtype": [np.arange(3).astype(name) for name in "?bhilqBHILQefd"],
     "big endian": np.arange(3, dtype=">f4"),
     "shapes": [np.zeros(()), np.zeros((0, 3)), np.ones((2, 3, 4)), np.asfortranarray(np.arange(6).reshape(2, 3))],
@@ -210,7 +269,7 @@ VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
-def test_data_of_every_protocol_come_out_as_they_went_in(value: Any, protocol: int, tmp_path: Path) -> None:
+def test_data_of_every_protocol_are_read_back(value: Any, protocol: int, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(pickle.dumps(value, protocol))
     assert_same(read_pickle(tmp_path / "a"), value)
 
@@ -219,7 +278,8 @@ def assert_same(found: Any, expected: Any) -> None:
     if isinstance(expected, dict):
         assert list(found) == list(expected)
         assert_same(list(found.values()), list(expected.values()))
-    elif isinstance(expected, (list, tuple)):
+    elif isinstance(expected, (list, tuple, collections.deque)):
+        assert type(found) is list
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
             assert_same(one, other)
@@ -237,18 +297,27 @@ def test_arrays_of_numpy_before_2_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_pickle(tmp_path / "a"), [0.0, 1.0, 2.0])
 
 
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
+@pytest.mark.parametrize("save_as_zip", [True, False])
+def test_data_of_torch_save_are_read_back(value: Any, save_as_zip: bool, tmp_path: Path) -> None:
+    torch.save(value, tmp_path / "a", _use_new_zipfile_serialization=save_as_zip)
+    before = list(torch.serialization.get_safe_globals())
+    assert_same(read_pickle(tmp_path / "a"), value)
+    assert set(torch.serialization.get_safe_globals()) == set(before)
+
+
 SAVES: dict[str, Callable[[Any, Path], None]] = {
     **{
         f"pickle {protocol}": lambda value, path, p=protocol: path.write_bytes(pickle.dumps(value, p))
         for protocol in range(6)
     },
     "torch.save": torch.save,
-    "torch.save of old": lambda value, path: torch.save(value, path, _use_new_zipfile_serialization=False),
+    "old torch.save": lambda value, path: torch.save(value, path, _use_new_zipfile_serialization=False),
 }
 
 
 @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES.keys())
-def test_torch_tensors_come_out_as_arrays(save: Any, tmp_path: Path) -> None:
+def test_torch_tensors_become_arrays(save: Any, tmp_path: Path) -> None:
     base = torch.arange(24).reshape(2, 3, 4)
     dtypes = [
         torch.float32,
@@ -278,24 +347,57 @@ def test_torch_tensors_come_out_as_arrays(save: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES.keys())
-def test_tensors_of_two_bytes_without_a_sign_come_out_as_arrays(save: Any, tmp_path: Path) -> None:
+def test_torch_devices_become_texts(save: Any, tmp_path: Path) -> None:
+    save({"obs": torch.zeros(2), "device": [torch.device("cpu"), torch.device("cuda", 1)]}, tmp_path / "a")
+    assert read_pickle(tmp_path / "a")["device"] == ["cpu", "cuda:1"]
+
+
+@pytest.mark.parametrize("tensor", [torch.eye(2).to_sparse(), torch.zeros(2, device="meta")], ids=["sparse", "meta"])
+def test_tensors_without_dense_data_are_refused(tensor: torch.Tensor, tmp_path: Path) -> None:
+    torch.save({"obs": tensor}, tmp_path / "a")
+    with pytest.raises(DatasetError, match="allowed are dense tensors with data"):
+        read_pickle(tmp_path / "a")
+
+
+def test_tensors_of_unsigned_16_bits_become_arrays(tmp_path: Path) -> None:
     tensor = torch.arange(24).to(torch.uint16)
     try:
-        save([tensor], tmp_path / "a")
+        torch.save([tensor], tmp_path / "a")
     except KeyError:
         pytest.skip("this torch cannot save them")
     assert_same(read_pickle(tmp_path / "a")[0], tensor.numpy())
 
 
+def test_tensors_that_torch_itself_cannot_read_are_a_clear_error(tmp_path: Path) -> None:
+    tensor = torch.arange(24).to(torch.uint16)
+    for name, save in SAVES.items():
+        if name == "torch.save":
+            continue
+        try:
+            save([tensor], tmp_path / "a")
+        except KeyError:
+            pytest.skip("this torch cannot save them")
+        with pytest.raises(DatasetError, match="such as uint16"):
+            read_pickle(tmp_path / "a")
+
+
 @pytest.mark.parametrize("kept", [1, 2, 50, 0.5, -1])
-def test_a_pickle_that_is_cut_off_is_an_error_for_people(kept: float, tmp_path: Path) -> None:
+def test_truncated_pickle_is_a_clear_error(kept: float, tmp_path: Path) -> None:
     whole = pickle.dumps([{"obs": torch.zeros(3), "action": 0, "reward": 1.0}])
     (tmp_path / "a").write_bytes(whole[: int(kept * len(whole)) if kept == 0.5 else int(kept)])
-    with pytest.raises(DatasetError, match=r"no whole pickle|no known layout"):
+    with pytest.raises(DatasetError, match=r"not a complete pickle|no known layout"):
         open_dataset(tmp_path / "a")
 
 
-def test_a_short_file_cannot_ask_for_all_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("save", SAVES.values(), ids=SAVES.keys())
+def test_repeated_numbers_cannot_fill_memory(save: Any, tmp_path: Path) -> None:
+    for tensor in (torch.zeros(1).expand(2**40), torch.zeros(1, dtype=torch.bfloat16).expand(2**40)):
+        save([tensor], tmp_path / "a")
+        with pytest.raises(DatasetError, match="far more than it has room for"):
+            read_pickle(tmp_path / "a")
+
+
+def test_short_file_cannot_fill_memory(tmp_path: Path) -> None:
     numbers: list[Any] = [0.5] * 10
     for _ in range(9):
         numbers = [numbers] * 10

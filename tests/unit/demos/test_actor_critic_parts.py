@@ -1,7 +1,8 @@
-"""Parts of the demo agents, against what they are by definition."""
+"""Parts of the demo agents, compared with their definitions."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -18,9 +19,8 @@ from rlwandb_callbacks.demos.actors import (
     SquashedGaussianActor,
     make_actor,
 )
-from rlwandb_callbacks.demos.advantages import explained_variance, generalised_advantages
-from rlwandb_callbacks.demos.ppo import approximate_kl, clipped_loss
-from rlwandb_callbacks.demos.vector_player import VectorPlayer
+from rlwandb_callbacks.demos.ppo import PPO, approximate_kl, clipped_loss, explained_variance
+from rlwandb_callbacks.demos.vector_player import Rollout, VectorPlayer
 from rlwandb_callbacks.policies.output_reader import OutputReader
 
 
@@ -33,32 +33,39 @@ def advantage_by_definition(
         following = 0.0 if at["terminated"] else at["next_value"]
         total += weight * (at["reward"] + gamma * following - at["value"])
         weight *= gamma * decay
-        if at["ended"]:
+        if at["done"]:
             break
     return total
 
 
 @pytest.mark.parametrize(("gamma", "decay"), [(0.9, 0.8), (1.0, 1.0), (0.99, 0.0)])
-def test_advantages_are_sums_of_errors_up_to_the_end_of_the_episode(gamma: float, decay: float) -> None:
+def test_ppo_sums_temporal_difference_errors_up_to_the_end_of_the_episode(gamma: float, decay: float) -> None:
     torch.manual_seed(0)
     shape = 40, 3
-    columns = {name: torch.randn(shape, dtype=torch.float64) for name in ("reward", "value", "next_value")}
-    columns["terminated"] = torch.rand(shape) < 0.1
-    columns["ended"] = columns["terminated"] | (torch.rand(shape) < 0.1)
-    found = generalised_advantages(**columns, gamma=gamma, decay=decay)
+    module = PPO("CartPole-v1", num_envs=3, gamma=gamma, decay=decay).double()
+    observation, next_observation = torch.randn(2, *shape, 4, dtype=torch.float64)
+    reward, terminated = torch.randn(shape, dtype=torch.float64), torch.rand(shape) < 0.1
+    done = terminated | (torch.rand(shape) < 0.1)
+    action = log_prob = torch.zeros(shape)
+    value, advantage, return_estimate = module._estimate(
+        Rollout(observation, action, log_prob, reward, next_observation, terminated, done)
+    )
+    columns = {"reward": reward, "value": value, "terminated": terminated, "done": done}
+    columns["next_value"] = module.critic(next_observation)[..., 0].detach()
     expected = [[advantage_by_definition(columns, t, n, gamma, decay) for n in range(3)] for t in range(40)]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(advantage, torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(return_estimate, advantage + value)
 
 
-def test_explained_variance_of_good_useless_and_harmful_predictions() -> None:
+def test_explained_variance_of_good_constant_and_bad_predictions() -> None:
     target = torch.tensor([1.0, 2.0, 3.0, 4.0])
     assert explained_variance(target + 7.0, target) == pytest.approx(1.0)
     assert explained_variance(torch.ones(4), target) == pytest.approx(0.0)
     assert explained_variance(-target, target) == pytest.approx(-3.0)
 
 
-class Rows(gym.Env[Any, Any]):
-    """Observes (episode, step); even episodes end after 3 steps by themselves, odd ones after 5 by the clock."""
+class ScriptedEnv(gym.Env[Any, Any]):
+    """Observes (episode, step); even episodes terminate after 3 steps, odd ones are truncated after 5."""
 
     observation_space = gym.spaces.Box(0, 1_000, (2,), np.float32)
     action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
@@ -75,41 +82,41 @@ class Rows(gym.Env[Any, Any]):
         self.actions.append(float(action[0]))
         self.at = self.at + np.array([0, 1])
         episode, step = self.at
-        by_itself, by_clock = episode % 2 == 0 and step == 3, episode % 2 == 1 and step == 5
-        return self.at.astype(np.float32), 1.0, bool(by_itself), bool(by_clock), {}
+        terminated, truncated = episode % 2 == 0 and step == 3, episode % 2 == 1 and step == 5
+        return self.at.astype(np.float32), 1.0, bool(terminated), bool(truncated), {}
 
 
-def wide(observation: torch.Tensor) -> Independent:
+def wide_gaussian(observation: torch.Tensor) -> Independent:
     return Independent(torch.distributions.Normal(torch.zeros(len(observation), 1), 3.0), 1)
 
 
 def test_every_row_of_a_rollout_is_a_step_of_one_episode() -> None:
-    player = VectorPlayer(Rows, num_envs=2, seed=0)
-    parts = [player.play(wide, steps, torch.device("cpu")) for steps in (7, 9)]
+    player = VectorPlayer(ScriptedEnv, num_envs=2, seed=0)
+    parts = [player.play(wide_gaussian, steps, torch.device("cpu")) for steps in (7, 9)]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    observation, _, _, reward, following, terminated, ended = columns
+    observation, _, _, reward, next_observation, terminated, done = columns
     expected = [(0, 3), (1, 5), (2, 3), (3, 5)]
-    places = [(episode, step) for episode, length in expected for step in range(length)]
+    steps = [(episode, step) for episode, length in expected for step in range(length)]
     for env in range(2):
-        assert [tuple(map(int, row)) for row in observation[:, env]] == places
-        assert [tuple(map(int, row)) for row in following[:, env]] == [(e, s + 1) for e, s in places]
-    last = [index for index, (episode, step) in enumerate(places) if step + 1 == dict(expected)[episode]]
-    assert ended[:, 0].nonzero()[:, 0].tolist() == last
+        assert [tuple(map(int, row)) for row in observation[:, env]] == steps
+        assert [tuple(map(int, row)) for row in next_observation[:, env]] == [(e, s + 1) for e, s in steps]
+    last = [index for index, (episode, step) in enumerate(steps) if step + 1 == dict(expected)[episode]]
+    assert done[:, 0].nonzero()[:, 0].tolist() == last
     assert terminated[:, 0].nonzero()[:, 0].tolist() == last[::2]
     assert (reward == 1.0).all()
     assert sorted(player.returns) == [3, 3, 3, 3, 5, 5, 5, 5]
     assert player.episodes == 8
 
 
-def test_actions_outside_the_bounds_are_clipped_for_the_env_and_learnt_as_drawn() -> None:
+def test_actions_outside_the_bounds_are_clipped_for_the_env_only() -> None:
     torch.manual_seed(0)
-    player = VectorPlayer(Rows, num_envs=1, seed=0)
-    rollout = player.play(wide, 50, torch.device("cpu"))
-    taken: Any = player.envs.envs[0].unwrapped
+    player = VectorPlayer(ScriptedEnv, num_envs=1, seed=0)
+    rollout = player.play(wide_gaussian, 50, torch.device("cpu"))
+    env: Any = player.envs.envs[0].unwrapped
     drawn = rollout.action[:, 0, 0]
     assert drawn.abs().max() > 2
-    assert np.allclose(taken.actions, drawn.clamp(-1, 1))
-    torch.testing.assert_close(rollout.log_prob[:, 0], wide(torch.zeros(50, 2)).log_prob(rollout.action[:, 0]))
+    assert np.allclose(env.actions, drawn.clamp(-1, 1))
+    torch.testing.assert_close(rollout.log_prob[:, 0], wide_gaussian(torch.zeros(50, 2)).log_prob(rollout.action[:, 0]))
 
 
 @pytest.mark.parametrize("std", [0.1, 1.0, 3.0])
@@ -127,12 +134,19 @@ def test_moments_of_a_squashed_gaussian_are_those_of_its_samples(std: float) -> 
 
 
 @pytest.mark.parametrize("mean", [-100.0, 12.0, 30.0])
-def test_an_action_at_a_bound_has_a_density_and_gradients(mean: float) -> None:
+def test_an_action_at_a_bound_has_the_right_density_and_finite_gradients(mean: float) -> None:
     location, bound = torch.tensor([mean], requires_grad=True), torch.tensor([2.0])
     policy = SquashedGaussian(location, torch.full((1,), 0.1), -bound, bound)
+    state = torch.get_rng_state()
     action = policy.rsample()
-    policy.log_prob(action).sum().backward()
+    log_prob = policy.log_prob(action).sum()
+    log_prob.backward()
     assert float(action.detach().abs()) == 2.0
+    torch.set_rng_state(state)
+    noise = float(torch.randn(1))
+    squashed = abs(mean + 0.1 * noise)  # 1 - tanh(x)² is 4 exp(-2x) for large x
+    expected = -(noise**2) / 2 - math.log(0.1 * math.sqrt(2 * math.pi)) - math.log(2.0 * 4.0) + 2.0 * squashed
+    assert float(log_prob.detach()) == pytest.approx(expected, abs=1e-3)
     assert location.grad is not None
     assert torch.isfinite(location.grad).all()
 
@@ -144,12 +158,12 @@ def test_density_of_a_squashed_gaussian_integrates_to_one() -> None:
     assert float(torch.trapezoid(density, grid[:, 0])) == pytest.approx(1.0, abs=2e-3)
 
 
-def test_evaluation_plays_and_shows_a_squashed_gaussian_without_drawing_numbers() -> None:
+def test_evaluation_reads_a_squashed_gaussian_without_sampling() -> None:
     space = gym.spaces.Box(-2.0, 2.0, (1,))
     actor = SquashedGaussianActor([3, 8], space)
     answer = actor(torch.randn(5, 3))
     state = torch.get_rng_state()
-    step = OutputReader(space, wants=True, tensor_means="unknown", deterministic=True).read(answer, 5)
+    step = OutputReader(space, action_logger=True, tensor_meaning="unknown", deterministic=True).read(answer, 5)
     assert torch.equal(torch.get_rng_state(), state)
     assert isinstance(step.scores, Gaussian)
     np.testing.assert_allclose(step.actions, answer.mode.detach())
@@ -157,11 +171,11 @@ def test_evaluation_plays_and_shows_a_squashed_gaussian_without_drawing_numbers(
 
 
 def test_a_squashed_gaussian_needs_bounds() -> None:
-    with pytest.raises(ValueError, match="bounded actions"):
+    with pytest.raises(ValueError, match="finite bounds"):
         SquashedGaussianActor([3, 8], gym.spaces.Box(-np.inf, np.inf, (1,)))
 
 
-def test_actors_fit_their_actions() -> None:
+def test_actors_match_their_action_space() -> None:
     discrete, gaussian = make_actor(3, [8], gym.spaces.Discrete(5)), make_actor(3, [8], gym.spaces.Box(-1, 1, (2,)))
     assert isinstance(discrete, DiscreteActor)
     assert isinstance(gaussian, GaussianActor)
@@ -172,7 +186,7 @@ def test_actors_fit_their_actions() -> None:
         make_actor(3, [8], gym.spaces.MultiBinary(3))
 
 
-def test_the_clipped_loss_stops_pushing_where_an_action_has_become_likelier() -> None:
+def test_the_clipped_loss_has_no_gradient_beyond_the_clip_range() -> None:
     log_ratio = torch.tensor([0.5, 0.0, -0.5, 0.0], requires_grad=True)
     clipped_loss(log_ratio, torch.tensor([1.0, 1.0, -1.0, -1.0]), clip_range=0.2).backward()
     assert log_ratio.grad is not None
@@ -182,7 +196,7 @@ def test_the_clipped_loss_stops_pushing_where_an_action_has_become_likelier() ->
     assert log_ratio.grad[3] > 0
 
 
-def test_the_estimate_of_the_divergence_is_right_for_gaussians() -> None:
+def test_the_kl_estimate_is_right_for_gaussians() -> None:
     torch.manual_seed(0)
     old, new = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.3, 1.0)
     actions = old.sample(torch.Size([200_000]))

@@ -1,4 +1,4 @@
-"""Environments of the demo agents: Atari with its wrappers, and what is said where a simulator is missing."""
+"""Environments of the demo agents: Atari with its wrappers, and errors for missing simulators."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import sys
 import numpy as np
 import pytest
 import torch
+from episodes import play_in_single_envs
 
-from rlwandb_callbacks.cli import essence
+from rlwandb_callbacks.cli import shorten
 from rlwandb_callbacks.core.action_spec import DiscreteActions
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.demos.atari import make_atari, make_qbert
 from rlwandb_callbacks.demos.dqn import DQN
 from rlwandb_callbacks.demos.playing import make_env
-from rlwandb_callbacks.environments.factory import describe_actions, env_maker, frames_per_second
+from rlwandb_callbacks.environments.description import describe_actions, frames_per_second
+from rlwandb_callbacks.environments.factory import env_factory
 from rlwandb_callbacks.environments.rendering import render
 from rlwandb_callbacks.errors import EnvError
 from rlwandb_callbacks.evaluation.replay import replay
-from rlwandb_callbacks.evaluation.single_envs import play
 
 
-def test_qbert_is_small_and_grey_for_the_network_and_coloured_for_people() -> None:
-    make = env_maker("rlwandb_callbacks.demos.atari:make_qbert", {})
+def test_qbert_has_small_gray_observations_and_renders_in_color() -> None:
+    make = env_factory("rlwandb_callbacks.demos.atari:make_qbert", {})
     env = make(render=True)
     observation, _ = env.reset(seed=0)
     frame = render(env)
@@ -35,12 +36,12 @@ def test_qbert_is_small_and_grey_for_the_network_and_coloured_for_people() -> No
     assert make().render_mode is None
 
 
-def test_actions_of_atari_have_names() -> None:
+def test_atari_actions_have_names() -> None:
     assert describe_actions(make_qbert()) == DiscreteActions(("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN"), 0)
 
 
 @pytest.mark.parametrize(("frame_skip", "fps"), [(4, 15.0), (2, 30.0)])
-def test_a_video_of_atari_runs_at_the_speed_of_the_game(frame_skip: int, fps: float) -> None:
+def test_atari_videos_play_at_the_speed_of_the_game(frame_skip: int, fps: float) -> None:
     env = make_qbert(frame_skip=frame_skip)
     assert frames_per_second(env) == fps
     env.reset(seed=0)
@@ -49,35 +50,37 @@ def test_a_video_of_atari_runs_at_the_speed_of_the_game(frame_skip: int, fps: fl
     assert env.unwrapped.ale.getFrameNumber() - before == frame_skip  # type: ignore[attr-defined]  # as above
 
 
-def test_a_game_of_thousands_of_frames_is_the_same_again_through_all_wrappers() -> None:
+def test_a_game_of_thousands_of_frames_is_replayed_exactly() -> None:
     def make(*, render_mode: str | None = None) -> object:
         return make_atari("ALE/Freeway-v5", render_mode=render_mode)
 
-    maker = env_maker(make, {})
+    maker = env_factory(make, {})
     actions = np.random.default_rng(0).integers(3, size=5_000)
     taken = iter(actions)
-    (played,) = play(maker, lambda _: PolicyStep(np.array([next(taken)])), seeds=[7], num_envs=1, max_steps=27_000)
+    (played,) = play_in_single_envs(
+        maker, lambda _: PolicyStep(np.array([next(taken)])), seeds=[7], num_envs=1, max_steps=27_000
+    )
     assert played.episode.length > 2_000
     assert not played.episode.truncated
     frames = sum(1 for _ in replay(lambda: maker(render=True), played.episode))
     assert frames == played.episode.length + 1
 
 
-def test_the_q_network_sees_bytes_as_numbers_from_0_to_1() -> None:
+def test_the_q_network_scales_images_to_0_to_1() -> None:
     module = DQN("rlwandb_callbacks.demos.atari:make_qbert", hidden_size=16, buffer_size=50, stacked_frames=4)
-    pictures = torch.as_tensor(module.player._observation)[None]
-    scaled = module.q_network[0](pictures)
+    images = torch.as_tensor(module.player._observation)[None]
+    scaled = module.q_network[0](images)
     assert 0.0 <= float(scaled.min()) < float(scaled.max()) <= 1.0
-    assert module(pictures).shape == (1, 6)
+    assert module(images).shape == (1, 6)
 
 
-def test_an_env_that_is_not_known_is_named() -> None:
+def test_an_unknown_env_is_an_error_that_suggests_the_nearest_name() -> None:
     with pytest.raises(EnvError, match="Did you mean 'CartPole-v1'"):
         make_env("CartPole-v11")
 
 
 @pytest.mark.parametrize(("env_id", "agent"), [("Blackjack-v1", "dqn.DQN"), ("CartPole-v1", "sac.SAC")])
-def test_an_agent_says_which_spaces_it_needs(env_id: str, agent: str) -> None:
+def test_unsupported_spaces_are_an_error(env_id: str, agent: str) -> None:
     name, _, kind = agent.partition(".")
     module = importlib.import_module(f"rlwandb_callbacks.demos.{name}")
     with pytest.raises(ValueError, match=f"{kind} needs"):
@@ -93,21 +96,21 @@ def test_an_agent_says_which_spaces_it_needs(env_id: str, agent: str) -> None:
         ("rlwandb_callbacks.demos.atari:make_qbert", "cv2", "cv2", "atari"),
     ],
 )
-def test_a_simulator_that_is_missing_is_named_with_the_command_that_installs_it(
+def test_a_missing_simulator_is_an_error_with_the_install_command(
     env_id: str, package: str, home: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.startswith(home)]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)  # what Python does with a package that is not installed
+    monkeypatch.setitem(sys.modules, package, None)  # makes the import fail
     with pytest.raises(ImportError, match=re.escape(f'pip install "rlwandb-callbacks[{extra}]"')):
         make_env(env_id)
 
 
-def test_the_command_line_says_it_too() -> None:
+def test_the_command_line_shortens_that_error() -> None:
     said = (
         "Does not validate against any of the Union subtypes\nErrors:\n"
         "  - Problem with given class_path 'rlwandb_callbacks.demos.ppo.PPO':\n"
         '      LunarLander-v3 needs box2d; install it with: pip install "rlwandb-callbacks[box2d]"\n'
         "  - Expected a <class 'NoneType'>"
     )
-    assert essence(said) == 'LunarLander-v3 needs box2d; install it with: pip install "rlwandb-callbacks[box2d]"'
+    assert shorten(said) == 'LunarLander-v3 needs box2d; install it with: pip install "rlwandb-callbacks[box2d]"'

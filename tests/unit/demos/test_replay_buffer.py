@@ -1,14 +1,17 @@
-"""The demos' replay memory gives back exactly what was played, whatever it keeps of it."""
+"""The demos' player and replay buffer return exactly the transitions that were played."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.wrappers import FrameStackObservation
+import torch
+from gymnasium.wrappers import FrameStackObservation, TransformObservation
 
 from rlwandb_callbacks.demos.playing import Player
 from rlwandb_callbacks.demos.replay_buffer import ReplayBuffer
@@ -16,8 +19,8 @@ from rlwandb_callbacks.demos.replay_buffer import ReplayBuffer
 SHAPE = (2, 3)
 
 
-class Counted(gym.Env[Any, Any]):
-    """Every observation is a number that never comes again; episodes have 1 to 9 steps and end in both ways."""
+class CountingEnv(gym.Env[Any, Any]):
+    """All observations differ; episodes have 1 to 9 steps and end by termination or truncation."""
 
     observation_space = gym.spaces.Box(0, 255, SHAPE, np.uint8)
     action_space = gym.spaces.Discrete(7)
@@ -46,12 +49,12 @@ def as_key(observation: Any, action: Any, reward: Any, following: Any, terminate
     return arrays[0].tobytes(), int(action), float(reward), arrays[1].tobytes(), bool(terminated)
 
 
-class Witness(gym.Wrapper[Any, Any, Any, Any]):
-    """Keeps what was played, in full."""
+class RecordingWrapper(gym.Wrapper[Any, Any, Any, Any]):
+    """Records all transitions in full."""
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
-        self.seen: list[tuple[Any, ...]] = []
+        self.transitions: list[tuple[Any, ...]] = []
 
     def reset(self, **settings: Any) -> Any:
         self.latest, info = self.env.reset(**settings)
@@ -60,56 +63,90 @@ class Witness(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         following, reward, terminated, truncated, info = self.env.step(action)
-        self.seen.append(as_key(self.latest, action, reward, following, terminated))
+        self.transitions.append(as_key(self.latest, action, reward, following, terminated))
         self.latest = np.array(following)
         return following, reward, terminated, truncated, info
 
 
-def drawn(buffer: ReplayBuffer, count: int) -> Iterator[tuple[Any, ...]]:
+def sampled_keys(buffer: ReplayBuffer, count: int) -> Iterator[tuple[Any, ...]]:
     columns = buffer.sample(count)
     return (as_key(*(column[row].numpy() for column in columns)) for row in range(count))
 
 
 @pytest.mark.parametrize("stacked", [1, 4])
 @pytest.mark.parametrize("steps", [5, 20, 500])
-def test_what_is_drawn_was_played_and_of_the_latest_all_is_drawn(stacked: int, steps: int) -> None:
-    env = Witness(FrameStackObservation(Counted(), stacked) if stacked > 1 else Counted())
-    buffer = ReplayBuffer(40, env.observation_space, env.action_space, stacked_frames=stacked)
-    Player(env, buffer, seed=3).play(lambda _: int(env.np_random.integers(7)), steps)
-    found = set(drawn(buffer, 3_000))
-    assert found <= set(env.seen[-40:])
-    assert set(env.seen[-20:]) <= found
-    assert len(buffer) == len(found)
+def test_samples_are_the_latest_transitions_that_were_played(stacked: int, steps: int) -> None:
+    env = RecordingWrapper(FrameStackObservation(CountingEnv(), stacked) if stacked > 1 else CountingEnv())
+    buffer = ReplayBuffer(40, seed=0)
+    Player(env, buffer, seed=3, stacked_frames=stacked).play(lambda _: int(env.np_random.integers(7)), steps)
+    assert set(sampled_keys(buffer, 3_000)) == set(env.transitions[-40:])
+    assert len(buffer) == min(steps, 40)
 
 
-def test_only_the_newest_frame_of_a_stack_is_kept() -> None:
-    space = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
-    buffer = ReplayBuffer(100, space, gym.spaces.Discrete(2), stacked_frames=4)
-    held = sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray))
-    assert held < 100 * 84 * 84 + 100 * 50
-    assert buffer.dtype == np.uint8
+def test_each_frame_of_a_stack_is_stored_once() -> None:
+    env = FrameStackObservation(CountingEnv(), 4)
+    buffer = ReplayBuffer(300, seed=0)
+    player = Player(env, buffer, seed=0, stacked_frames=4)
+    player.play(lambda _: 0, 300)
+    assert buffer.sample(7).observation.shape == (7, 4, *SHAPE)
+    assert buffer.sample(7).observation.dtype == torch.uint8
+    stacks = [stack for item in buffer._transitions for stack in (item.observation, item.next_observation)]
+    frames = {id(frame) for stack in stacks for frame in stack}
+    per_episode = 4  # the frames of the first stack of an episode are equal
+    assert len(frames) <= 300 + per_episode * (player.episodes + 1)
 
 
-def test_a_first_observation_that_is_no_stack_is_an_error() -> None:
-    buffer = ReplayBuffer(9, gym.spaces.Box(0, 255, (4, 2), np.uint8), gym.spaces.Discrete(2), stacked_frames=4)
-    with pytest.raises(ValueError, match="stacked_frames is 4, but the first observation"):
-        buffer.begin(np.arange(8, dtype=np.uint8).reshape(4, 2))
+def test_a_first_observation_that_is_not_a_stack_is_an_error() -> None:
+    with pytest.raises(ValueError, match="stacked_frames is 2, but the first observation"):
+        Player(CountingEnv(), ReplayBuffer(9, seed=0), seed=0, stacked_frames=2)
+
+
+def test_a_buffer_without_capacity_is_an_error() -> None:
+    with pytest.raises(ValueError, match="buffer_size is 0; it must be an integer ≥ 1"):
+        ReplayBuffer(0, seed=0)
+
+
+def test_samples_depend_on_the_seed_of_the_buffer_only() -> None:
+    def sample(seed: int) -> list[float]:
+        buffer = ReplayBuffer(100, seed)
+        Player(CountingEnv(), buffer, seed=0).play(lambda _: 0, 100)
+        return buffer.sample(20).reward.tolist()
+
+    first, second = sample(3), sample(3)
+    assert first == second != sample(4)
+
+
+def test_sampling_leaves_the_global_generators_alone() -> None:
+    states = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002  # the global generator is what is checked
+    buffer = ReplayBuffer(100, seed=0)
+    Player(CountingEnv(), buffer, seed=0).play(lambda _: 0, 9)
+    buffer.sample(20)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002  # as above
+
+
+def test_a_filled_buffer_can_be_copied_and_pickled() -> None:
+    buffer = ReplayBuffer(100, seed=0)
+    Player(CountingEnv(), buffer, seed=0).play(lambda _: 0, 50)
+    copies = [copy.deepcopy(buffer), pickle.loads(pickle.dumps(buffer))]
+    expected = buffer.sample(20).reward.tolist()
+    assert [each.sample(20).reward.tolist() for each in copies] == [expected, expected]
 
 
 def test_observations_of_double_precision_become_single() -> None:
-    env = gym.make("Pendulum-v1")
     space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
-    buffer = ReplayBuffer(300, space, env.action_space)
+    env = TransformObservation(gym.make("Pendulum-v1"), lambda observation: observation.astype(np.float64), space)
+    buffer = ReplayBuffer(300, seed=0)
     Player(env, buffer, seed=0).play(lambda observation: observation[:1], 250)
-    rows = buffer.sample(16)
-    assert {str(column.dtype) for column in rows} == {"torch.float32", "torch.bool"}
-    assert rows.action.shape == (16, 1)
-    assert not rows.terminated.any()
+    transitions = buffer.sample(16)
+    assert {str(column.dtype) for column in transitions} == {"torch.float32", "torch.bool"}
+    assert transitions.action.shape == (16, 1)
+    assert not transitions.terminated.any()
 
 
-def test_clipped_rewards_are_learnt_from_and_returns_stay_whole() -> None:
-    buffer = ReplayBuffer(40, Counted.observation_space, Counted.action_space)
-    player = Player(Counted(), buffer, seed=0, clips_rewards=True)
+def test_stored_rewards_are_clipped_and_returns_are_not() -> None:
+    buffer = ReplayBuffer(40, seed=0)
+    player = Player(CountingEnv(), buffer, seed=0, clips_rewards=True)
     player.play(lambda _: 0, 30)
     assert set(buffer.sample(64).reward.tolist()) == {1.0}
     assert max(player.returns) > 10

@@ -1,4 +1,4 @@
-"""Models that take action masks, against environments that give them as sb3-contrib wants them."""
+"""Models that take action masks, and environments with the method of sb3-contrib."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch import nn
 
 from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode, Probabilities
-from rlwandb_callbacks.environments.normalization import AnyVectorWrapper
+from rlwandb_callbacks.environments.wrappers import AnyVectorWrapper
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import undisturbed
+from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 
 ACTIONS = 4
 
 
 class Lock(gym.Env[Any, Any]):
-    """Has one allowed action in each state, another one at each step; lasts as long as the seed says."""
+    """Environment with one valid action per state, which differs from step to step; the seed sets the length."""
 
     observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
     action_space = spaces.Discrete(ACTIONS)
@@ -45,29 +45,29 @@ class Lock(gym.Env[Any, Any]):
 
 
 class MaskedLock(Lock):
-    """Says which action it allows, and refuses to once the episode has ended."""
+    """Environment whose masks raise after the end of an episode."""
 
     def action_masks(self) -> list[bool]:
-        assert self.steps < self.length, "asked for the mask of a state in which nobody acts"
+        assert self.steps < self.length, "the mask of a final state is not needed"
         return [action == self.allowed for action in range(ACTIONS)]
 
 
 class LenientLock(Lock):
-    """Says so in each state."""
+    """Environment with masks in all states."""
 
     def action_masks(self) -> list[bool]:
         return [action == self.allowed for action in range(ACTIONS)]
 
 
 class VectorWithMasks(AnyVectorWrapper):
-    """Knows the masks of all its environments."""
+    """Vector with the method ``action_masks``."""
 
     def action_masks(self) -> np.ndarray:
         return np.eye(ACTIONS, dtype=np.int8)[[env.unwrapped.allowed for env in self.env.envs]]
 
 
 class Maskable:
-    """Predicts as sb3-contrib's maskable models do: the last of the most probable actions, which is 3 without masks."""
+    """Model with the interface of sb3-contrib's maskable ones; takes the last valid action, 3 without masks."""
 
     observation_space, action_space, device = Lock.observation_space, Lock.action_space, "cpu"
 
@@ -101,7 +101,7 @@ def wrapped() -> Any:
 
 def episodes_in(env: Callable[[], Any], **settings: Any) -> list[Episode]:
     evaluation = EvaluationConfig(env=env, policy=Maskable(), episodes=5, **settings)
-    with undisturbed(nn.Module(), seed=0):
+    with preserved_state(nn.Module(), seed=0):
         return [each.episode for each in Evaluator(WandbRLConfig(evaluation=evaluation), nn.Module()).play()]
 
 
@@ -115,16 +115,16 @@ def episodes_in(env: Callable[[], Any], **settings: Any) -> list[Episode]:
         lambda: SyncVectorEnv([wrapped] * 3, autoreset_mode=AutoresetMode.DISABLED),
         lambda: VectorWithMasks(SyncVectorEnv([Lock] * 3)),
     ],
-    ids=["single", "wrapped", "vector", "vector of processes", "vector without autoreset", "vector with its own"],
+    ids=["single", "wrapped", "vector", "vector of subprocesses", "vector without autoreset", "vector with the method"],
 )
-def test_only_allowed_actions_are_taken_and_shown(env: Any) -> None:
+def test_only_valid_actions_are_taken_and_shown(env: Any) -> None:
     for episode in episodes_in(env):
         assert episode.rewards.tolist() == [1.0] * episode.length
         assert isinstance(episode.scores, Probabilities)
         assert np.array_equal(episode.scores.values, np.eye(ACTIONS)[episode.actions])
 
 
-def test_environments_that_play_on_while_others_rest_are_asked_for_their_masks() -> None:
+def test_masks_are_not_read_from_environments_whose_episode_ended() -> None:
     episodes = episodes_in(MaskedLock, num_envs=3)
     assert len({episode.length for episode in episodes}) > 1
     assert all(episode.total_return == episode.length for episode in episodes)
@@ -135,7 +135,7 @@ def test_environments_that_play_on_while_others_rest_are_asked_for_their_masks()
     [Lock, lambda: SyncVectorEnv([Lock] * 2), lambda: AsyncVectorEnv([Lock] * 2)],
     ids=["single", "sync", "async"],
 )
-def test_an_environment_without_masks_is_warned_of_and_played(env: Any) -> None:
+def test_environment_without_masks_is_played_with_a_warning(env: Any) -> None:
     with pytest.warns(UserWarning, match=r"has no method action_masks.*ActionMasker"):
         episodes = episodes_in(env)
     assert {action for episode in episodes for action in episode.actions} == {ACTIONS - 1}

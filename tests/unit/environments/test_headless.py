@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from rlwandb_callbacks.environments import headless
-from rlwandb_callbacks.environments.headless import choose_mujoco_backend
+from rlwandb_callbacks.environments import rendering
+from rlwandb_callbacks.environments.rendering import set_mujoco_backend
 
 
 @pytest.fixture
@@ -17,51 +17,51 @@ def no_display(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def chosen() -> str | None:
+def backend_after_setting() -> str | None:
     import os
 
-    choose_mujoco_backend()
+    set_mujoco_backend()
     return os.environ.get("MUJOCO_GL")
 
 
 @pytest.mark.parametrize(
     ("libraries", "expected"), [(("EGL", "OSMesa"), "egl"), (("OSMesa",), "osmesa"), (("EGL",), "egl"), ((), None)]
 )
-def test_the_backend_whose_library_is_there_is_chosen(
+def test_backend_with_an_installed_library_is_set(
     no_display: pytest.MonkeyPatch, libraries: tuple[str, ...], expected: str | None
 ) -> None:
-    no_display.setattr(headless, "loads", lambda library: library in libraries)
-    assert chosen() == expected
+    no_display.setattr(rendering, "can_load", lambda library: library in libraries)
+    assert backend_after_setting() == expected
 
 
-def test_what_the_user_has_set_stays(no_display: pytest.MonkeyPatch) -> None:
+def test_setting_of_the_user_is_kept(no_display: pytest.MonkeyPatch) -> None:
     for backend in ("glfw", "osmesa", ""):
         no_display.setenv("MUJOCO_GL", backend)
-        assert chosen() == backend
+        assert backend_after_setting() == backend
 
 
-def test_nothing_is_set_where_there_is_a_display(no_display: pytest.MonkeyPatch) -> None:
+def test_backend_is_not_set_if_there_is_a_display(no_display: pytest.MonkeyPatch) -> None:
     no_display.setenv("DISPLAY", ":0")
-    assert chosen() is None
+    assert backend_after_setting() is None
 
 
-def test_the_kind_that_pyopengl_is_told_to_be_is_kept_to(no_display: pytest.MonkeyPatch) -> None:
-    no_display.setattr(headless, "loads", lambda library: True)
+def test_platform_of_pyopengl_is_respected(no_display: pytest.MonkeyPatch) -> None:
+    no_display.setattr(rendering, "can_load", lambda library: True)
     no_display.setenv("PYOPENGL_PLATFORM", "osmesa")
-    assert chosen() == "osmesa"
+    assert backend_after_setting() == "osmesa"
 
 
-def test_a_library_that_does_not_exist_does_not_load() -> None:
-    assert not headless.loads("no_such_library_at_all")
+def test_missing_library_does_not_load() -> None:
+    assert not rendering.can_load("no_such_library_at_all")
 
 
 DRAW = """
 import os
 import gymnasium as gym
-from rlwandb_callbacks.environments.factory import env_maker
+from rlwandb_callbacks.environments.factory import env_factory
 from rlwandb_callbacks.environments.rendering import render
 {before}
-env = env_maker({env}, {{}})(render=True)
+env = env_factory({env}, {{}})(render=True)
 env.reset(seed=0)
 frame = render(env)
 env.close()
@@ -78,21 +78,21 @@ print(os.environ["MUJOCO_GL"], frame.shape, frame.std() > 20, len(set(map(tuple,
     ],
     ids=["id", "function", "mujoco was imported before"],
 )
-def test_mujoco_draws_without_a_display_and_without_settings(
+def test_mujoco_renders_without_a_display_and_without_settings(
     run_alone: Callable[[str], str], before: str, env: str
 ) -> None:
-    if not (headless.loads("EGL") or headless.loads("OSMesa")):
+    if not (rendering.can_load("EGL") or rendering.can_load("OSMesa")):
         pytest.skip("needs libegl1 or libosmesa6")
-    told = run_alone(DRAW.format(before=before, env=env)).splitlines()[-1]
-    assert told.split(" ", 1)[0] in ("egl", "osmesa")
-    assert told.endswith("(480, 480, 3) True True")
+    output = run_alone(DRAW.format(before=before, env=env)).splitlines()[-1]
+    assert output.split(" ", 1)[0] in ("egl", "osmesa")
+    assert output.endswith("(480, 480, 3) True True")
 
 
-def test_envs_without_mujoco_set_nothing(run_alone: Callable[[str], str]) -> None:
+def test_backend_is_not_set_for_environments_without_mujoco(run_alone: Callable[[str], str]) -> None:
     script = """
     import os
-    from rlwandb_callbacks.environments.factory import env_maker
-    env_maker("CartPole-v1", {})(render=True)
+    from rlwandb_callbacks.environments.factory import env_factory
+    env_factory("CartPole-v1", {})(render=True)
     print("MUJOCO_GL" in os.environ)
     """
     assert run_alone(script).strip() == "False"

@@ -12,7 +12,7 @@ from gymnasium.wrappers import vector as vector_wrappers
 
 from rlwandb_callbacks.environments.normalization import (
     Statistics,
-    merged,
+    merge_statistics,
     normalizers,
     statistics_of,
     training_statistics,
@@ -56,7 +56,7 @@ def test_statistics_are_found_under_other_wrappers(kind: str) -> None:
     assert not np.shares_memory(found.mean, rms.mean)
 
 
-def test_those_of_each_env_in_a_vector_are_taken_together() -> None:
+def test_statistics_of_sub_environments_are_merged() -> None:
     env = SyncVectorEnv([lambda: NormalizeObservation(gym.make("Pendulum-v1"))] * 2)
     step_randomly(env)
     one, other = (each.obs_rms for each in env.envs)
@@ -65,16 +65,16 @@ def test_those_of_each_env_in_a_vector_are_taken_together() -> None:
     assert statistics_of(env).count == pytest.approx(one.count + other.count)
 
 
-def test_merged_statistics_are_those_of_all_observations_together() -> None:
+def test_merged_statistics_are_those_of_all_observations() -> None:
     rng = np.random.default_rng(0)
     batches = [rng.normal(loc=size, size=(size, 4)) for size in (3, 10, 57)]
     parts = [Statistics(batch.mean(axis=0), batch.var(axis=0), len(batch)) for batch in batches]
-    together, all_of_them = np.concatenate(batches), merged(parts)
+    together, all_of_them = np.concatenate(batches), merge_statistics(parts)
     assert all_of_them.mean == pytest.approx(together.mean(axis=0))
     assert all_of_them.variance == pytest.approx(together.var(axis=0))
 
 
-def test_the_training_env_is_looked_for_among_a_modules_attributes() -> None:
+def test_training_environment_is_found_among_the_attributes_of_a_module() -> None:
     wanted, other = TRAINED["single"](), NormalizeObservation(gym.make("CartPole-v1"))
     for module, name in [
         (SimpleNamespace(envs=wanted, other=other), "self.envs"),
@@ -99,20 +99,20 @@ def test_the_training_env_is_looked_for_among_a_modules_attributes() -> None:
     ],
     ids=["plain", "normalized", "vector", "normalized vector", "vector of normalized"],
 )
-def test_observations_are_normalised_as_in_training_and_nothing_moves(make: Any) -> None:
+def test_observations_are_normalized_with_frozen_statistics(make: Any) -> None:
     source = TRAINED["vector"]()
     known = statistics_of(source)
     env, plain = with_statistics(make(), known), vector() if isinstance(make(), gym.vector.VectorEnv) else None
     plain = plain or gym.make("Pendulum-v1")
     for _ in range(3):
-        seen, raw = env.reset(seed=4)[0], plain.reset(seed=4)[0]
+        observation, raw = env.reset(seed=4)[0], plain.reset(seed=4)[0]
         expected = (raw - known.mean) / np.sqrt(known.variance + known.epsilon)
-        assert seen == pytest.approx(expected, abs=1e-5)
+        assert observation == pytest.approx(expected, abs=1e-5)
         step_randomly(env, 5)
     assert np.array_equal(statistics_of(source).mean, known.mean)
 
 
-def test_an_env_with_other_observations_is_left_alone() -> None:
+def test_environment_with_other_observations_is_not_wrapped() -> None:
     env = gym.make("CartPole-v1")
     assert with_statistics(env, statistics_of(TRAINED["single"]())) is env
 
@@ -128,7 +128,7 @@ def rewards_of(env: Any, steps: int = 8) -> list[Any]:
     return [np.array(env.step(env.action_space.sample())[1], dtype=np.float64).tolist() for _ in range(steps)]
 
 
-def test_rewards_are_in_the_envs_own_unit_whatever_wrappers_do_to_them() -> None:
+def test_raw_rewards_under_wrappers_that_change_rewards() -> None:
     raw = rewards_of(PointEnv())
     assert rewards_of(scaled(PointEnv())) != raw
     assert rewards_of(with_raw_rewards(scaled(PointEnv()))) == raw
@@ -143,12 +143,12 @@ def test_rewards_are_in_the_envs_own_unit_whatever_wrappers_do_to_them() -> None
     ],
     ids=["around", "around and cut", "inside"],
 )
-def test_rewards_of_a_vector_are_in_the_envs_own_unit(make: Any) -> None:
+def test_raw_rewards_of_a_vector(make: Any) -> None:
     raw = rewards_of(SyncVectorEnv([PointEnv] * 3))
     assert rewards_of(make()) != raw
     assert rewards_of(with_raw_rewards(make())) == raw
 
 
-def test_an_env_that_scales_no_rewards_is_left_alone() -> None:
+def test_environment_without_reward_scaling_is_not_wrapped() -> None:
     env = gym.make("CartPole-v1")
     assert with_raw_rewards(env) is env

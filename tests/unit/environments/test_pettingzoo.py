@@ -8,7 +8,7 @@ import numpy as np
 import pettingzoo
 import pytest
 import torch
-from evaluations import attempt
+from evaluations import Evaluations, KeptErrors
 from gymnasium import spaces
 from torch import nn
 from torch.distributions import Normal
@@ -16,22 +16,22 @@ from torch.distributions import Normal
 from rlwandb_callbacks.config import WandbRLConfig, as_config
 from rlwandb_callbacks.core.action_spec import ContinuousActions
 from rlwandb_callbacks.core.episode import Gaussian, Grouped, Probabilities, QValues, row_of
-from rlwandb_callbacks.environments.factory import env_maker
-from rlwandb_callbacks.environments.pettingzoo import AGENT_REWARDS, TeamEnv, is_parallel
+from rlwandb_callbacks.environments.factory import env_factory
+from rlwandb_callbacks.environments.pettingzoo import AGENT_REWARDS, MultiAgentEnv, is_parallel
 from rlwandb_callbacks.errors import EnvError, PolicyError
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
 from rlwandb_callbacks.evaluation.replay import replay
-from rlwandb_callbacks.evaluation.video_mode import ClipPaths, Recorder
+from rlwandb_callbacks.evaluation.summary import Evaluation
 from rlwandb_callbacks.media.panel_rows import bars_of
-from rlwandb_callbacks.policies.multi_agent import joined_scores
+from rlwandb_callbacks.policies.multi_agent import join_scores
 from rlwandb_callbacks.policies.scores import mean_chosen_q
 
 
 class Meeting(pettingzoo.ParallelEnv):
     """Two walkers on a line of cells; each leaves at the end, the second earns twice as much for a step right."""
 
-    metadata = {"name": "meeting", "render_modes": ["rgb_array"], "render_fps": 7}  # noqa: RUF012  # pettingzoo's form
-    action_spaces = {"a": spaces.Discrete(2), "b": spaces.Discrete(3, start=5)}  # noqa: RUF012  # pettingzoo's form
+    metadata = {"name": "meeting", "render_modes": ["rgb_array"], "render_fps": 7}  # noqa: RUF012  # as in PettingZoo
+    action_spaces = {"a": spaces.Discrete(2), "b": spaces.Discrete(3, start=5)}  # noqa: RUF012  # as in PettingZoo
 
     def __init__(self, render_mode: str | None = None, cells: int = 3, limit: int = 30) -> None:
         self.render_mode, self.cells, self.limit = render_mode, cells, limit
@@ -67,36 +67,36 @@ class Meeting(pettingzoo.ParallelEnv):
         return seen, rewards, done, cut, infos
 
     def render(self) -> Any:
-        picture = np.zeros((20, 40, 3), np.uint8)
+        frame = np.zeros((20, 40, 3), np.uint8)
         for row, agent in enumerate(self.possible_agents):
-            picture[row * 10 : row * 10 + 10, 4 * max(self.at[agent], 0) :][:, :4] = 255
-        return picture
+            frame[row * 10 : row * 10 + 10, 4 * max(self.at[agent], 0) :][:, :4] = 255
+        return frame
 
 
-def test_a_team_acts_as_one_and_is_paid_as_one() -> None:
-    env = TeamEnv(Meeting(cells=3))
+def test_joint_action_and_summed_reward() -> None:
+    env = MultiAgentEnv(Meeting(cells=3))
     assert env.action_space == spaces.MultiDiscrete([2, 3], start=[0, 5])
     observation, _ = env.reset(seed=0)
     assert env.observation_space.contains(observation)
     observation, reward, terminated, truncated, info = env.step(np.array([1, 7]))
     assert (reward, terminated, truncated) == (1.0 + 4.0, False, False)
     assert info == {AGENT_REWARDS: {"a": 1.0, "b": 4.0}, "a_at": 1, "b_at": 2}
-    assert env.parallel.taken == [{"a": 1, "b": 7}]
+    assert env.parallel_env.taken == [{"a": 1, "b": 7}]
 
 
-def test_an_agent_that_has_left_sees_zeros_and_acts_no_more() -> None:
-    env = TeamEnv(Meeting(cells=2))
+def test_agent_that_has_left_observes_zeros_and_does_not_act() -> None:
+    env = MultiAgentEnv(Meeting(cells=2))
     env.reset(seed=0)
     env.step(np.array([1, 7]))
-    assert env.parallel.agents == ["a"]
+    assert env.parallel_env.agents == ["a"]
     observation, reward, terminated, truncated, info = env.step(np.array([1, 7]))
     assert observation["b"].tolist() == [0.0, 0.0]
     assert env.observation_space.contains(observation)
     assert (reward, terminated, truncated, info[AGENT_REWARDS]) == (1.0, True, False, {"a": 1.0})
 
 
-def test_a_team_that_is_cut_is_truncated() -> None:
-    env = TeamEnv(Meeting(limit=1))
+def test_truncation_of_all_agents_truncates_the_episode() -> None:
+    env = MultiAgentEnv(Meeting(limit=1))
     env.reset(seed=0)
     assert env.step(np.array([0, 5]))[2:4] == (False, True)
 
@@ -104,39 +104,39 @@ def test_a_team_that_is_cut_is_truncated() -> None:
 class Boxes(Meeting):
     """Acts in boxes of different shapes."""
 
-    action_spaces = {  # noqa: RUF012  # pettingzoo's form
+    action_spaces = {  # noqa: RUF012  # as in PettingZoo
         "a": spaces.Box(-1, 1, (2, 2), np.float32),
         "b": spaces.Box(0, np.inf, (1,), np.float32),
     }
 
     def step(self, actions: dict[str, Any]) -> Any:
         self.taken.append({agent: action.tolist() for agent, action in actions.items()})
-        nobody = dict.fromkeys(self.agents, False)
-        return self._seen(), dict.fromkeys(self.agents, 0.0), nobody, nobody, {agent: {} for agent in self.agents}
+        none = dict.fromkeys(self.agents, False)
+        return self._seen(), dict.fromkeys(self.agents, 0.0), none, none, {agent: {} for agent in self.agents}
 
 
 class Mixed(Meeting):
     """One agent acts in a box, and the other does not."""
 
-    action_spaces = {"a": spaces.Discrete(2), "b": spaces.Box(-1, 1, (2,))}  # noqa: RUF012  # pettingzoo's form
+    action_spaces = {"a": spaces.Discrete(2), "b": spaces.Box(-1, 1, (2,))}  # noqa: RUF012  # as in PettingZoo
 
 
-def test_boxes_are_put_one_after_the_other() -> None:
-    env = TeamEnv(Boxes())
+def test_boxes_are_concatenated() -> None:
+    env = MultiAgentEnv(Boxes())
     assert env.action_space.low.tolist() == [-1.0] * 4 + [0.0]
     assert env.action_space.high.tolist() == [1.0] * 4 + [np.inf]
     env.reset(seed=0)
     env.step(np.array([0.0, 0.25, 0.5, 0.75, 9.0], np.float32))
-    assert env.parallel.taken == [{"a": [[0.0, 0.25], [0.5, 0.75]], "b": [9.0]}]
+    assert env.parallel_env.taken == [{"a": [[0.0, 0.25], [0.5, 0.75]], "b": [9.0]}]
 
 
-def test_what_is_no_team_is_refused_with_what_would_do() -> None:
+def test_unsupported_environments_raise_with_what_is_allowed() -> None:
     from pettingzoo.classic.rps import rps
 
-    with pytest.raises(EnvError, match=r"takes turns \(AEC\).*aec_to_parallel"):
-        env_maker(rps.env, {}).open()
-    with pytest.raises(EnvError, match=r"Discrete\(2\), Box.*allowed are boxes for all agents, or discrete"):
-        env_maker(Mixed, {}).open()
+    with pytest.raises(EnvError, match=r"is turn-based \(AEC\).*aec_to_parallel"):
+        env_factory(rps.env, {}).open()
+    with pytest.raises(EnvError, match=r"Discrete\(2\), Box.*they must be Box for all agents, or discrete"):
+        env_factory(Mixed, {}).open()
     assert not is_parallel(object())
 
 
@@ -151,29 +151,29 @@ def both_go(observations: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("env", [Meeting, Meeting(), lambda render_mode=None: Meeting(render_mode)])
-def test_returns_are_told_by_agent_and_videos_go_by_the_sum(
-    env: Any, reporter: Any, tmp_path: Path, decode: Callable[..., Any]
+def test_returns_are_logged_per_agent_and_videos_selected_by_the_sum(
+    env: Any, errors: KeptErrors, tmp_path: Path, decode: Callable[..., Any]
 ) -> None:
     cfg = config(env, both_go)
-    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
-    evaluation, clips = attempt(recorder, evaluator, ClipPaths(tmp_path, 1, None))
-    assert (reporter.errors, reporter.warnings) == ([], [])
+    episodes, clips = Evaluations(cfg, tmp_path, errors)()
+    assert (errors.errors, errors.warnings) == ([], [])
     # The second walker starts at 0, -1 and -2 and goes to 3, two points a step; the first has three steps to go.
-    assert [episode.total_return for episode in evaluation.episodes] == [3 + 6.0, 3 + 8.0, 3 + 10.0]
-    assert [episode.agent_returns["b"] for episode in evaluation.episodes] == [6.0, 8.0, 10.0]
-    numbers = evaluation.numbers()
+    assert [episode.total_return for episode in episodes] == [3 + 6.0, 3 + 8.0, 3 + 10.0]
+    assert [episode.agent_returns["b"] for episode in episodes] == [6.0, 8.0, 10.0]
+    evaluator = Evaluator(cfg, nn.Module())
+    numbers = Evaluation(episodes, None, evaluator.env.actions).numbers()
     assert (numbers["eval/return_mean_a"], numbers["eval/return_mean_b"]) == (3.0, 8.0)
     assert numbers["eval/info_b_at_last"] == 3.0
-    assert evaluator.fps == 7
+    assert evaluator.env.fps == 7
     assert "seed 2" in clips["video/best"].caption
     assert len(decode(clips["video/best"].path)[1]) == 6
 
 
-def test_a_policy_that_agents_share_is_asked_for_each() -> None:
-    asked = []
+def test_shared_policy_is_called_for_each_agent() -> None:
+    shapes = []
 
     def shared(observations: torch.Tensor) -> torch.Tensor:
-        asked.append(tuple(observations.shape))
+        shapes.append(tuple(observations.shape))
         return torch.tensor([[0.0, 1.0]]).expand(len(observations), 2)
 
     class Same(Meeting):
@@ -181,11 +181,11 @@ def test_a_policy_that_agents_share_is_asked_for_each() -> None:
 
     evaluator = Evaluator(config(Same, shared, shared_policy=True), nn.Module())
     episodes = [each.episode for each in evaluator.play()]
-    assert asked[:2] == [(3, 2), (3, 2)]
+    assert shapes[:2] == [(3, 2), (3, 2)]
     assert episodes[0].actions.tolist() == [[1, 6]] * 3
 
 
-def test_what_the_policy_gives_for_each_agent_is_shown_under_its_name() -> None:
+def test_scores_of_each_agent_are_shown_under_its_name() -> None:
     q_a, q_b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0, 4.0]])
 
     def q_values(observations: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -196,12 +196,12 @@ def test_what_the_policy_gives_for_each_agent_is_shown_under_its_name() -> None:
     episode = evaluator.play()[0].episode
     assert isinstance(episode.scores, Grouped)
     assert [group.values[0].tolist() for group in episode.scores.groups] == [[1.0, 2.0], [3.0, 5.0, 4.0]]
-    bars = bars_of(evaluator.actions, row_of(episode.scores, 0), episode.actions[0])
+    bars = bars_of(evaluator.env.actions, row_of(episode.scores, 0), episode.actions[0])
     assert [(bar.label, bar.value) for bar in bars if bar.is_chosen] == [("a 1", 2.0), ("b 6", 5.0)]
     assert mean_chosen_q([episode], first=[0, 5]) == 3.5
 
 
-def test_gaussians_of_agents_stand_one_after_the_other() -> None:
+def test_gaussians_of_agents_are_concatenated() -> None:
     def policy(observations: dict[str, torch.Tensor]) -> dict[str, Normal]:
         size = len(observations["a"])
         return {"a": Normal(torch.full((size, 2, 2), 0.5), 0.1), "b": Normal(torch.full((size, 1), 2.0), 0.2)}
@@ -212,24 +212,24 @@ def test_gaussians_of_agents_stand_one_after_the_other() -> None:
     assert scores.mean[0].tolist() == [0.5] * 4 + [2.0]
     assert scores.std[0].tolist() == pytest.approx([0.1] * 4 + [0.2])
     assert scores.entropy == pytest.approx([sum(0.5 * np.log(2 * np.pi * np.e * s**2) for s in [0.1] * 4 + [0.2])] * 2)
-    assert isinstance(evaluator.actions, ContinuousActions)
-    assert evaluator.actions.names == ("a[0]", "a[1]", "a[2]", "a[3]", "b")
+    assert isinstance(evaluator.env.actions, ContinuousActions)
+    assert evaluator.env.actions.names == ("a[0]", "a[1]", "a[2]", "a[3]", "b")
 
 
-def test_scores_of_some_agents_only_are_left_out() -> None:
-    assert joined_scores([QValues(np.zeros((1, 2))), None]) is None
-    assert joined_scores([QValues(np.zeros((1, 2))), Probabilities(np.full((1, 2), 0.5))]) is None
+def test_scores_of_different_types_are_not_joined() -> None:
+    assert join_scores([QValues(np.zeros((1, 2))), None]) is None
+    assert join_scores([QValues(np.zeros((1, 2))), Probabilities(np.full((1, 2), 0.5))]) is None
 
 
 @pytest.mark.parametrize(
     ("policy", "fragments"),
     [
-        (lambda _: torch.zeros(3, 2), ["answered a Tensor", "without a, b", "evaluation.shared_policy=True"]),
-        (lambda _: {"a": torch.zeros(3, 2)}, ["with the keys ['a']", "without b"]),
+        (lambda _: torch.zeros(3, 2), ["returned a Tensor", "a, b is missing", "evaluation.shared_policy=True"]),
+        (lambda _: {"a": torch.zeros(3, 2)}, ["with the keys ['a']", "b is missing"]),
         (lambda _: {"a": torch.zeros(3, 2), "b": torch.zeros(3, 7)}, ["Tensor of shape [3, 7]"]),
     ],
 )
-def test_an_answer_that_lacks_an_agent_is_refused_before_anything_is_played(policy: Any, fragments: list[str]) -> None:
+def test_output_without_an_agent_raises_at_the_start(policy: Any, fragments: list[str]) -> None:
     with pytest.raises(PolicyError) as caught:
         Evaluator(config(Meeting, policy), nn.Module())
     assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
@@ -247,7 +247,7 @@ def test_a_real_game_is_played_and_replayed() -> None:
     assert sum(1 for _ in replay(lambda: evaluator.make_env(render=True), episode)) == 4
 
 
-def test_an_import_path_into_pettingzoo_is_followed() -> None:
-    env = env_maker("pettingzoo.classic.rps.rps:parallel_env", {"max_cycles": 4})()
-    assert isinstance(env, TeamEnv)
+def test_import_path_of_a_pettingzoo_environment() -> None:
+    env = env_factory("pettingzoo.classic.rps.rps:parallel_env", {"max_cycles": 4})()
+    assert isinstance(env, MultiAgentEnv)
     assert env.action_space == spaces.MultiDiscrete([3, 3])

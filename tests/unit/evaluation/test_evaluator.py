@@ -15,7 +15,7 @@ from rlwandb_callbacks.core.action_spec import DiscreteActions
 from rlwandb_callbacks.core.episode import Gaussian, Probabilities, QValues
 from rlwandb_callbacks.errors import ConfigError, EnvError, PolicyError
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import undisturbed
+from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv, TinyActorCritic, TinyQ
 
 
@@ -53,9 +53,8 @@ def test_number_of_envs_side_by_side(episodes: int, num_envs: int | None, expect
 
 def test_what_the_env_tells_is_read() -> None:
     evaluator = evaluator_of(Right())
-    assert evaluator.actions == DiscreteActions(("STAY", "RIGHT"))
-    assert evaluator.fps == 12.0
-    assert evaluator_of(Right(), videos={"fps": 5}).fps == 5
+    assert evaluator.env.actions == DiscreteActions(("STAY", "RIGHT"))
+    assert evaluator.env.fps == 12.0
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_the_same_evaluation_twice_is_the_same() -> None:
     module = TinyActorCritic()
     first, second = [], []
     for into in (first, second):
-        with undisturbed(module, seed=3):
+        with preserved_state(module, seed=3):
             played = evaluator_of(module, env=PointEnv, deterministic=False, episodes=3).play()
         into.extend(each.episode.actions for each in played)
     assert np.array_equal(first, second)
@@ -143,13 +142,13 @@ def fails(observations: torch.Tensor) -> torch.Tensor:
         ({"env": "CartPole-v1", "env_kwargs": {"x": 1}}, EnvError, ["env_kwargs {'x': 1}"]),
         ({"policy": "q_netwrok"}, PolicyError, ["'q_netwrok'", "Did you mean 'q_network'?", "the networks q_network"]),
         ({"policy": fails}, PolicyError, ["failed on a batch of 3 observations of Box", "RuntimeError"]),
-        ({"policy": lambda _: "right"}, PolicyError, ["'right' of type str", "to 3 observations", "Discrete(2)"]),
+        ({"policy": lambda _: "right"}, PolicyError, ["'right' of type str", "for 3 observations", "Discrete(2)"]),
         ({"policy": lambda _: torch.zeros(3, 5)}, PolicyError, ["a Tensor of shape [3, 5]", "[B, 2]"]),
         ({"env": PointEnv, "policy": lambda _: torch.zeros(3)}, PolicyError, ["shape [3]", "[B, 1] of actions"]),
         (
             {"policy": lambda _: torch.zeros(3, dtype=torch.int64), "action_logger": "q_value"},
             PolicyError,
-            ["action_logger is 'q_value'", "holds no q-values"],
+            ["action_logger is 'q_value'", "has no q-values"],
         ),
     ],
 )
@@ -213,6 +212,6 @@ def test_global_random_states_inside_are_seeded_and_outside_are_as_before() -> N
     module = Right()
     random.seed(1)
     before = random.getstate()
-    with undisturbed(module, seed=0):
+    with preserved_state(module, seed=0):
         evaluator_of(module, episodes=2).play()
     assert random.getstate() == before

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlwandb_callbacks.evaluation.preserved_state import SMALL_POLICY_ELEMENTS, undisturbed
+from rlwandb_callbacks.evaluation.preserved_state import SMALL_POLICY_ELEMENTS, preserved_state
 
 
 @pytest.fixture
@@ -56,21 +56,21 @@ def fail(module: nn.Module) -> None:
 
 @pytest.mark.parametrize("inside", [lambda module: None, disturb, fail])
 @pytest.mark.parametrize("gradients", [True, False])
-def test_everything_is_put_back_also_after_an_error(
+def test_everything_is_restored_also_after_an_error(
     two_threads: None, inside: Callable[[nn.Module], None], gradients: bool
 ) -> None:
     module = module_in_mixed_modes()
     with torch.set_grad_enabled(gradients):
         before = everything(module)
         try:
-            with undisturbed(module, seed=7):
+            with preserved_state(module, seed=7):
                 inside(module)
         except ZeroDivisionError:
             assert inside is fail
         assert everything(module) == before
 
 
-def test_the_draws_that_follow_are_those_without_the_block() -> None:
+def test_later_random_numbers_are_the_same_as_without_the_block() -> None:
     module = nn.Linear(1, 1)
 
     def draws(observed: bool) -> list[tuple[float, float, float]]:
@@ -79,44 +79,44 @@ def test_the_draws_that_follow_are_those_without_the_block() -> None:
         torch.manual_seed(1)
         first = draw()
         if observed:
-            with undisturbed(module, seed=5):
+            with preserved_state(module, seed=5):
                 draw()
         return [first, draw()]
 
     assert draws(observed=True) == draws(observed=False)
 
 
-def test_inside_all_random_numbers_follow_the_seed() -> None:
+def test_all_random_numbers_in_the_block_depend_on_the_seed() -> None:
     module, drawn = nn.Linear(1, 1), []
     for seed in (3, 3, 4):
         random.seed()
-        with undisturbed(module, seed=seed):
+        with preserved_state(module, seed=seed):
             drawn.append(draw())
     assert drawn[0] == drawn[1]
     assert all(one != other for one, other in zip(drawn[0], drawn[2], strict=True))
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**40])
-def test_seeds_of_any_size_are_taken(seed: int) -> None:
-    with undisturbed(nn.Linear(1, 1), seed=seed):
+def test_seeds_may_have_any_size(seed: int) -> None:
+    with preserved_state(nn.Linear(1, 1), seed=seed):
         draw()
 
 
-def test_inside_the_module_is_in_evaluation_mode_and_makes_no_graph() -> None:
+def test_the_module_is_in_evaluation_mode_without_gradients_in_the_block() -> None:
     module = module_in_mixed_modes()
-    with undisturbed(module, seed=0):
+    with preserved_state(module, seed=0):
         assert not any(submodule.training for submodule in module.modules())
         assert not module(torch.ones(3, 2)).requires_grad
     assert module(torch.ones(3, 2)).requires_grad
 
 
-def test_gradients_and_buffers_stay_as_they_are() -> None:
+def test_gradients_and_buffers_are_not_changed() -> None:
     module = module_in_mixed_modes()
     module(torch.randn(4, 2)).sum().backward()
     gradients = [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
     buffers = [buffer.clone() for buffer in module.buffers()]
     assert gradients
-    with undisturbed(module, seed=0):
+    with preserved_state(module, seed=0):
         module(torch.randn(4, 2))
     kept = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     assert all(torch.equal(one, other) for one, other in zip(gradients, kept, strict=True))
@@ -136,6 +136,6 @@ def test_gradients_and_buffers_stay_as_they_are() -> None:
     ids=["small", "empty", "lazy", "just small", "large", "elsewhere"],
 )
 def test_small_networks_on_the_cpu_run_on_one_thread(two_threads: None, module: nn.Module, threads: int) -> None:
-    with undisturbed(module, seed=0):
+    with preserved_state(module, seed=0):
         assert torch.get_num_threads() == threads
     assert torch.get_num_threads() == 2

@@ -30,13 +30,13 @@ def test_interquartile_mean_by_hand(samples: list[float], expected: float) -> No
 
 
 @pytest.mark.parametrize("count", [4, 8, 12, 40, 400])
-def test_interquartile_mean_is_scipys_trimmed_mean_where_a_quarter_is_whole(count: int) -> None:
+def test_interquartile_mean_equals_trimmed_mean_of_scipy_if_a_quarter_is_an_integer(count: int) -> None:
     samples = np.random.default_rng(count).normal(size=count)
     assert interquartile_mean(samples) == pytest.approx(trim_mean(samples, 0.25))
 
 
 @pytest.mark.parametrize("count", range(1, 12))
-def test_interquartile_mean_knows_no_order_and_moves_with_shift_and_scale(count: int) -> None:
+def test_interquartile_mean_is_invariant_to_order_and_equivariant_to_shift_and_scale(count: int) -> None:
     rng = np.random.default_rng(count)
     samples = rng.normal(size=count)
     middle = float(interquartile_mean(samples))
@@ -45,20 +45,20 @@ def test_interquartile_mean_knows_no_order_and_moves_with_shift_and_scale(count:
     assert samples.min() <= middle <= samples.max()
 
 
-def test_interquartile_mean_averages_the_last_axis_alone() -> None:
+def test_interquartile_mean_averages_only_the_last_axis() -> None:
     samples = np.array([[0.0, 1.0, 3.0, 100.0], [1.0, 1.0, 1.0, 1.0]])
     assert interquartile_mean(samples).tolist() == [2.0, 1.0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 30])
-def test_bootstrap_interval_holds_the_interquartile_mean(count: int) -> None:
+def test_bootstrap_interval_contains_the_interquartile_mean(count: int) -> None:
     for seed in range(10):
         samples = np.random.default_rng(seed).exponential(size=count)
         low, high = bootstrap_interval(samples, draws=500)
         assert low <= interquartile_mean(samples) <= high
 
 
-def test_bootstrap_interval_is_the_same_each_time_and_leaves_global_randomness_alone() -> None:
+def test_bootstrap_interval_is_deterministic_and_does_not_use_the_global_random_state() -> None:
     samples = np.random.default_rng(0).normal(size=30)
     before = np.random.get_state()[1].copy()  # noqa: NPY002  # the global state must not move
     assert bootstrap_interval(samples) == bootstrap_interval(samples)
@@ -80,7 +80,7 @@ def test_bootstrap_interval_of_equal_samples_is_a_point() -> None:
     assert bootstrap_interval(np.full(6, 3.0), draws=50) == (3.0, 3.0)
 
 
-def test_bootstrap_interval_covers_the_share_that_it_promises() -> None:
+def test_bootstrap_interval_has_its_nominal_coverage() -> None:
     # With two samples a resample has the means 0, 5 and 10 with probabilities 1/4, 1/2 and 1/4.
     samples = np.array([0.0, 10.0])
     assert bootstrap_interval(samples, confidence=0.40) == (5.0, 5.0)
@@ -114,7 +114,7 @@ def test_summary_by_hand(make_episode: MakeEpisode) -> None:
     )
 
 
-def test_summary_of_one_episode_is_that_episode(make_episode: MakeEpisode) -> None:
+def test_summary_of_one_episode_is_its_return(make_episode: MakeEpisode) -> None:
     summary = summarize([make_episode([-2.0, -1.0])], gamma=1.0)
     middle = {key: value for key, value in summary.items() if key.startswith("return_") and key != "return_std"}
     assert set(middle.values()) == {-3.0}
@@ -129,23 +129,23 @@ def test_summary_of_one_episode_is_that_episode(make_episode: MakeEpisode) -> No
         ([True, None, False, None], 0.5),
     ],
 )
-def test_success_rate_counts_the_episodes_that_tell(
+def test_success_rate_averages_the_episodes_that_report_success(
     make_episode: MakeEpisode, outcomes: list[bool | None], expected: float
 ) -> None:
     assert summarize([make_episode(success=each) for each in outcomes], gamma=1.0)["success_rate"] == expected
 
 
-def test_success_rate_is_left_out_where_no_episode_tells(make_episode: MakeEpisode) -> None:
+def test_success_rate_is_left_out_if_no_episode_reports_success(make_episode: MakeEpisode) -> None:
     assert "success_rate" not in summarize([make_episode(), make_episode()], gamma=1.0)
 
 
-def test_a_return_that_is_not_a_number_shows_and_does_not_raise(make_episode: MakeEpisode) -> None:
+def test_a_return_that_is_nan_gives_a_nan_mean_and_no_error(make_episode: MakeEpisode) -> None:
     summary = summarize([make_episode([math.nan]), make_episode([1.0])], gamma=1.0)
     assert math.isnan(summary["return_mean"])
     assert summary["length_mean"] == 1.0
 
 
-def test_table_has_one_row_per_episode_in_their_order(make_episode: MakeEpisode) -> None:
+def test_table_has_one_row_per_episode_in_order(make_episode: MakeEpisode) -> None:
     episodes = [
         make_episode([1.0, 2.0, 4.0], seed=30, success=True),
         make_episode([1.0], seed=31, terminated=False, truncated=True, success=False),

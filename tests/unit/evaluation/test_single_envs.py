@@ -8,14 +8,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from episodes import play_in_single_envs
 from gymnasium import spaces
 
 from rlwandb_callbacks.core.episode import Episode, PolicyStep, QValues
-from rlwandb_callbacks.environments.factory import EnvMaker
+from rlwandb_callbacks.environments.factory import EnvFactory
 from rlwandb_callbacks.errors import ReplayDivergedError
 from rlwandb_callbacks.evaluation.episode_recorder import digest
 from rlwandb_callbacks.evaluation.replay import replay
-from rlwandb_callbacks.evaluation.single_envs import play
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
 
 NEVER = 1_000_000
@@ -29,7 +29,7 @@ def episodes_of(
     num_envs: int | None = None,
     max_steps: int = NEVER,
 ) -> list[Episode]:
-    played = play(make_env, act, seeds=seeds, num_envs=num_envs or len(seeds), max_steps=max_steps)
+    played = play_in_single_envs(make_env, act, seeds=seeds, num_envs=num_envs or len(seeds), max_steps=max_steps)
     return [each.episode for each in played]
 
 
@@ -71,7 +71,7 @@ def by_hand(env: gym.Env[Any, Any], act: Callable[[Any], PolicyStep], seed: int,
     ("name", "act", "max_steps"),
     [("CartPole-v1", lean, 500), ("Pendulum-v1", damp, 60), ("LunarLander-v3", fire, 400), ("corridor", go_right, 50)],
 )
-def test_episodes_are_those_of_envs_that_are_stepped_by_hand(
+def test_episodes_equal_those_of_envs_that_are_stepped_by_hand(
     name: str, act: Any, max_steps: int, num_envs: int
 ) -> None:
     def make_env() -> gym.Env[Any, Any]:
@@ -89,14 +89,14 @@ def test_episodes_are_those_of_envs_that_are_stepped_by_hand(
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 3, 9, 10, 64])
-def test_short_episodes_are_not_favoured_whatever_the_number_of_envs(num_envs: int) -> None:
+def test_short_episodes_are_not_overrepresented(num_envs: int) -> None:
     episodes = episodes_of(CorridorEnv, go_right, range(10), num_envs=num_envs)
     assert [episode.seed for episode in episodes] == list(range(10))
     assert [episode.length for episode in episodes] == [2, 3, 4, 5, 6] * 2
     assert [episode.total_return for episode in episodes] == [2.0, 3.0, 4.0, 5.0, 6.0] * 2
 
 
-def test_the_number_of_envs_changes_nothing_about_an_episode() -> None:
+def test_the_number_of_envs_does_not_change_an_episode() -> None:
     all_at_once = episodes_of(PointEnv, damp, range(5))
     for num_envs in (1, 2, 4):
         for one, other in zip(all_at_once, episodes_of(PointEnv, damp, range(5), num_envs=num_envs), strict=True):
@@ -105,7 +105,7 @@ def test_the_number_of_envs_changes_nothing_about_an_episode() -> None:
 
 
 @pytest.mark.parametrize(("num_envs", "calls"), [(1, 2 + 3 + 4 + 5), (2, 3 + 5), (3, 2 + 5), (4, 5)])
-def test_the_policy_is_asked_once_per_step_for_all_envs(num_envs: int, calls: int) -> None:
+def test_the_policy_is_called_once_per_step_for_all_envs(num_envs: int, calls: int) -> None:
     batches = []
 
     def act(observations: Any) -> PolicyStep:
@@ -116,7 +116,7 @@ def test_the_policy_is_asked_once_per_step_for_all_envs(num_envs: int, calls: in
     assert batches == [(num_envs, 2)] * calls
 
 
-def test_each_action_is_taken_for_the_observation_it_was_chosen_for() -> None:
+def test_each_action_is_recorded_with_the_output_for_its_observation() -> None:
     def act(observations: Any) -> PolicyStep:
         positions = observations[:, 0].astype(np.float64)
         scores = QValues(np.stack([positions, -positions], axis=1))
@@ -128,14 +128,14 @@ def test_each_action_is_taken_for_the_observation_it_was_chosen_for() -> None:
         assert episode.scores.values[:, 0] == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_policy_that_gives_no_scores_leaves_none() -> None:
+def test_a_policy_without_scores_gives_an_episode_without_scores() -> None:
     episode = episodes_of(CorridorEnv, go_right, [0])[0]
     assert episode.scores is None
     assert episode.values is None
     assert episode.frames is None
 
 
-def test_how_an_episode_ended_is_told() -> None:
+def test_the_ending_of_an_episode_is_recorded() -> None:
     reached, waited = episodes_of(CorridorEnv, go_right, [0])[0], episodes_of(CorridorEnv, stay, [0])[0]
     assert (reached.terminated, reached.truncated, reached.success, reached.cut_at) == (True, False, True, None)
     assert (waited.terminated, waited.truncated, waited.success, waited.cut_at) == (False, True, False, None)
@@ -143,35 +143,35 @@ def test_how_an_episode_ended_is_told() -> None:
 
 
 @pytest.mark.parametrize("num_envs", [1, 2])
-def test_an_episode_that_is_cut_says_so(num_envs: int) -> None:
+def test_an_episode_beyond_max_steps_is_marked_as_cut(num_envs: int) -> None:
     first, second = episodes_of(PointEnv, damp, [0, 1], num_envs=num_envs, max_steps=4)
     for episode in (first, second):
         assert (episode.length, episode.terminated, episode.truncated, episode.cut_at) == (4, False, True, 4)
         assert episode.ending == "cut at 4 steps"
 
 
-def test_an_episode_that_ends_at_the_limit_by_itself_is_not_cut() -> None:
+def test_an_episode_that_ends_by_itself_at_max_steps_is_not_cut() -> None:
     assert episodes_of(PointEnv, damp, [0], max_steps=10)[0].cut_at is None
     reached = episodes_of(CorridorEnv, go_right, [0], max_steps=2)[0]
     assert (reached.terminated, reached.cut_at) == (True, None)
     assert episodes_of(CorridorEnv, go_right, [1], max_steps=2)[0].cut_at == 2
 
 
-def test_a_time_limit_of_a_wrapper_is_the_envs_own() -> None:
+def test_a_time_limit_of_a_wrapper_is_not_a_cut() -> None:
     episode = episodes_of(lambda: gym.wrappers.TimeLimit(CorridorEnv(), 3), go_right, [4])[0]
     assert (episode.length, episode.truncated, episode.cut_at) == (3, True, None)
 
 
-class Telling(CorridorEnv):
-    """A corridor that says of its outcome what it is told."""
+class WithInfo(CorridorEnv):
+    """A corridor with a given info."""
 
     def __init__(self, info: dict[str, Any]) -> None:
         super().__init__()
-        self._told = info
+        self._info = info
 
     def step(self, action: Any) -> Any:
         *others, _ = super().step(action)
-        return *others, self._told
+        return *others, self._info
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ class Telling(CorridorEnv):
         ({"won": True}, None),
     ],
 )
-def test_success_is_what_the_env_says_of_the_last_step(info: dict[str, Any], success: bool | None) -> None:
-    found = episodes_of(lambda: Telling(info), go_right, [0])[0].success
+def test_success_is_read_from_the_info_of_the_last_step(info: dict[str, Any], success: bool | None) -> None:
+    found = episodes_of(lambda: WithInfo(info), go_right, [0])[0].success
     assert found is success
 
 
@@ -202,8 +202,8 @@ def test_success_is_what_the_env_says_of_the_last_step(info: dict[str, Any], suc
     ],
     ids=["Discrete with start", "MultiDiscrete", "MultiBinary", "matrix"],
 )
-def test_actions_of_any_space_reach_the_env_as_they_are(space: spaces.Space[Any], action: Any) -> None:
-    seen = []
+def test_actions_of_any_space_reach_the_env_unchanged(space: spaces.Space[Any], action: Any) -> None:
+    received = []
 
     class Listening(CorridorEnv):
         def __init__(self) -> None:
@@ -211,13 +211,13 @@ def test_actions_of_any_space_reach_the_env_as_they_are(space: spaces.Space[Any]
             self.action_space = space
 
         def step(self, action: Any) -> Any:
-            seen.append(np.array(action))
+            received.append(np.array(action))
             return super().step(1)
 
     episode = episodes_of(Listening, lambda batch: PolicyStep(np.array([action] * len(batch), space.dtype)), [0, 1])[1]
     assert episode.actions.tolist() == [action] * 3
     assert episode.actions.dtype == space.dtype
-    assert all(np.array_equal(taken, action) and space.contains(taken[()]) for taken in seen)
+    assert all(np.array_equal(taken, action) and space.contains(taken[()]) for taken in received)
 
 
 def test_observations_that_are_dicts_and_tuples_are_batched() -> None:
@@ -278,31 +278,31 @@ def test_envs_are_closed_also_when_the_policy_fails() -> None:
     assert Closing.open == 0
 
 
-def test_episodes_are_recorded_while_playing_one_frame_more_than_steps() -> None:
-    played = play(
-        lambda: CorridorEnv("rgb_array"), go_right, seeds=range(3), num_envs=2, max_steps=NEVER, film_bytes=10**6
+def test_recorded_episodes_have_one_frame_more_than_steps() -> None:
+    played = play_in_single_envs(
+        lambda: CorridorEnv("rgb_array"), go_right, seeds=range(3), num_envs=2, max_steps=NEVER, frames_max_bytes=10**6
     )
     for each in played:
-        assert each.film is not None
+        assert each.frames is not None
         env = CorridorEnv("rgb_array")
         env.reset(seed=each.episode.seed)
         expected = [env.render()]
         for action in each.episode.actions:
             env.step(action)
             expected.append(env.render())
-        assert each.film.steps == tuple(range(each.episode.length + 1))
-        assert np.array_equal(list(each.film), expected)
+        assert each.frames.steps == tuple(range(each.episode.length + 1))
+        assert np.array_equal(list(each.frames), expected)
 
 
-def test_what_is_not_recorded_is_not_rendered() -> None:
-    class Unseen(CorridorEnv):
+def test_envs_are_not_rendered_unless_frames_are_recorded() -> None:
+    class NotRendered(CorridorEnv):
         def render(self) -> Any:
             raise AssertionError
 
-    assert play(Unseen, go_right, seeds=[0], num_envs=1, max_steps=NEVER)[0].film is None
+    assert play_in_single_envs(NotRendered, go_right, seeds=[0], num_envs=1, max_steps=NEVER)[0].frames is None
 
 
-def test_digests_are_one_more_than_steps_and_tell_episodes_apart() -> None:
+def test_there_is_one_digest_more_than_steps_and_episodes_differ_in_them() -> None:
     first, again, other = (episodes_of(PointEnv, damp, [seed])[0].digests for seed in (0, 0, 1))
     assert len(first) == 11
     assert first.dtype == np.uint32
@@ -322,28 +322,33 @@ def test_digests_are_one_more_than_steps_and_tell_episodes_apart() -> None:
         (5, 6),
     ],
 )
-def test_any_difference_shows_in_the_digest(one: Any, other: Any) -> None:
+def test_any_difference_changes_the_digest(one: Any, other: Any) -> None:
     assert digest(one, 1.0) == digest(one, 1.0)
     assert digest(one, 1.0) != digest(other, 1.0)
     assert digest(one, 1.0) != digest(one, 1.0 + 1e-12)
     assert 0 <= digest(one, 1.0) < 2**32
 
 
-def test_the_digest_looks_at_content_and_not_at_order_of_keys_or_memory() -> None:
+def test_the_digest_does_not_depend_on_the_order_of_keys_or_memory() -> None:
     zeros, ones = np.zeros((2, 3)), np.ones((2, 3))
     assert digest({"a": zeros, "b": ones}, 0.0) == digest({"b": ones, "a": zeros}, 0.0)
     array = np.arange(6.0).reshape(2, 3)
     assert digest(array.T, 0.0) == digest(np.ascontiguousarray(array.T), 0.0)
 
 
-def test_global_randomness_is_not_drawn_from() -> None:
+def test_too_few_actions_are_an_error() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        episodes_of(CorridorEnv, lambda _: PolicyStep(np.ones(1, np.int64)), range(2))
+
+
+def test_global_random_state_is_not_changed() -> None:
     random.seed(0)
     state = random.getstate()
     episodes_of(CorridorEnv, go_right, range(3), num_envs=2)
     assert random.getstate() == state
 
 
-def test_an_env_of_its_own_for_each_episode_where_that_is_asked_for() -> None:
+def test_fresh_envs_makes_a_new_env_for_each_episode() -> None:
     made = []
 
     def make() -> CorridorEnv:
@@ -351,42 +356,46 @@ def test_an_env_of_its_own_for_each_episode_where_that_is_asked_for() -> None:
         return made[-1]
 
     Closing.open = 0
-    played = play(make, go_right, seeds=range(5), num_envs=2, max_steps=NEVER, fresh_envs=True)
+    played = play_in_single_envs(make, go_right, seeds=range(5), num_envs=2, max_steps=NEVER, fresh_envs=True)
     assert [each.episode.length for each in played] == [2, 3, 4, 5, 6]
     assert (len(made), Closing.open) == (5, 0)
     assert len({env._length for env in made}) == 5
 
 
-def test_an_env_that_a_reset_does_not_bring_back_is_replayed_if_each_episode_had_its_own() -> None:
+def test_an_env_that_reset_does_not_restore_can_be_replayed_with_fresh_envs() -> None:
     def act(observations: Any) -> PolicyStep:
         return PolicyStep(np.tile(np.array([0.9, -0.4, 0.6, 0.3], np.float32), (len(observations), 1)))
 
     def third(fresh: bool) -> Episode:
-        maker = EnvMaker("BipedalWalker-v3")
-        return play(maker, act, seeds=[0, 1, 2], num_envs=1, max_steps=8, fresh_envs=fresh)[2].episode
+        maker = EnvFactory("BipedalWalker-v3")
+        return play_in_single_envs(maker, act, seeds=[0, 1, 2], num_envs=1, max_steps=8, fresh_envs=fresh)[2].episode
 
     def make() -> gym.Env[Any, Any]:
-        return EnvMaker("BipedalWalker-v3")(render=True)
+        return EnvFactory("BipedalWalker-v3")(render=True)
 
     with pytest.raises(ReplayDivergedError):
         list(replay(make, third(fresh=False)))
     assert sum(1 for _ in replay(make, third(fresh=True))) == 9
 
 
-def test_episodes_bring_the_states_in_which_they_acted_where_that_is_wanted() -> None:
-    played = play(CorridorEnv, go_right, seeds=[0, 1, 2], num_envs=2, max_steps=50, trace_bytes=10**6)
+def test_observations_are_recorded_if_they_have_a_budget() -> None:
+    played = play_in_single_envs(
+        CorridorEnv, go_right, seeds=[0, 1, 2], num_envs=2, max_steps=50, observations_max_bytes=10**6
+    )
     for each, length in zip(played, (2, 3, 4), strict=True):
         episode = each.episode
         assert episode.observation_stride == 1
         assert episode.observations is not None
         assert episode.observations.dtype == np.float32
         assert np.allclose(episode.observations, [[place / length, 1.0] for place in range(length)])
-    (unasked,) = episodes_of(CorridorEnv, go_right, [0])
-    assert unasked.observations is None
+    (without,) = episodes_of(CorridorEnv, go_right, [0])
+    assert without.observations is None
 
 
 def test_large_observations_are_thinned() -> None:
-    played = play(CorridorEnv, stay, seeds=[0, 1], num_envs=2, max_steps=50, trace_bytes=5 * 8)
+    played = play_in_single_envs(
+        CorridorEnv, stay, seeds=[0, 1], num_envs=2, max_steps=50, observations_max_bytes=5 * 8
+    )
     for each in played:
         assert each.episode.observations is not None
         assert each.episode.observations.nbytes <= 5 * 8
@@ -395,7 +404,7 @@ def test_large_observations_are_thinned() -> None:
 
 
 class Paying(CorridorEnv):
-    """Gives its rewards in another form."""
+    """A corridor whose rewards have another type."""
 
     def __init__(self, form: Callable[[float], Any], render_mode: str | None = None) -> None:
         super().__init__(render_mode)
@@ -407,13 +416,13 @@ class Paying(CorridorEnv):
 
 
 @pytest.mark.parametrize("form", [np.array, lambda reward: np.array([reward]), lambda reward: [[reward]], torch.tensor])
-def test_rewards_of_one_element_are_numbers_whatever_their_shape(form: Callable[[float], Any]) -> None:
+def test_rewards_of_one_element_are_numbers_in_any_shape(form: Callable[[float], Any]) -> None:
     (episode,) = episodes_of(lambda: Paying(form), go_right, [1])
     assert episode.rewards.tolist() == [1.0, 1.0, 1.0]
     assert len(list(replay(lambda: Paying(form, "rgb_array"), episode))) == 4
 
 
 @pytest.mark.parametrize("form", [lambda _: None, lambda reward: np.array([reward, reward])])
-def test_a_reward_that_is_no_number_is_named(form: Callable[[float], Any]) -> None:
-    with pytest.raises(TypeError, match=r"gave the reward .* it must be one number"):
+def test_a_reward_that_is_not_a_number_is_an_error(form: Callable[[float], Any]) -> None:
+    with pytest.raises(TypeError, match=r"returned the reward .* it must be a single number"):
         episodes_of(lambda: Paying(form), go_right, [1])

@@ -9,7 +9,7 @@ import pytest
 from rlwandb_callbacks.core.action_spec import ContinuousActions, DiscreteActions, OtherActions
 from rlwandb_callbacks.core.episode import Episode, Probabilities, QValues
 from rlwandb_callbacks.core.values import Histogram, Image, Table
-from rlwandb_callbacks.evaluation.summary import Evaluation, action_histograms, guess_actions
+from rlwandb_callbacks.evaluation.summary import Evaluation, action_histograms, infer_action_spec
 
 MakeEpisode = Callable[..., Episode]
 LEFT_RIGHT = DiscreteActions(("left", "right"))
@@ -35,7 +35,7 @@ def test_q_values_are_read_from_the_first_action_of_the_space(make_episode: Make
     assert Evaluation([episode], 1.0, DiscreteActions(("a", "b"), first=4)).numbers()["q/mean"] == 2.0
 
 
-def test_drawings_hold_table_and_histograms_and_returns_where_asked_for(make_episode: MakeEpisode) -> None:
+def test_distributions_and_figures_have_returns_only_if_requested(make_episode: MakeEpisode) -> None:
     evaluation = Evaluation([make_episode([1.0, 2.0]), make_episode([5.0])], 1.0, LEFT_RIGHT)
     plain = evaluation.distributions(with_returns=False) | evaluation.figures(with_returns=False)
     full = evaluation.distributions(with_returns=True) | evaluation.figures(with_returns=True)
@@ -51,7 +51,7 @@ def test_drawings_hold_table_and_histograms_and_returns_where_asked_for(make_epi
     assert full["eval/return_figure"].caption == "Returns of 2 evaluation episodes"
 
 
-def test_returns_that_are_not_numbers_leave_the_histogram_out(make_episode: MakeEpisode) -> None:
+def test_returns_that_are_nan_have_a_figure_but_no_histogram(make_episode: MakeEpisode) -> None:
     evaluation = Evaluation([make_episode([math.nan])], 1.0, LEFT_RIGHT)
     assert "eval/return_distribution" not in evaluation.distributions(with_returns=True)
     assert list(evaluation.figures(with_returns=True)) == ["eval/return_figure"]
@@ -94,33 +94,33 @@ def test_other_actions_and_no_actions_have_no_histogram(make_episode: MakeEpisod
         ([0, 1], QValues(np.zeros((2, 4))), ("0", "1", "2", "3")),
     ],
 )
-def test_discrete_actions_are_guessed_from_what_was_done_and_scored(
+def test_discrete_actions_are_inferred_from_actions_and_scores(
     make_episode: MakeEpisode, actions: list[int], scores: QValues | None, names: tuple[str, ...]
 ) -> None:
-    guessed = guess_actions(
+    inferred = infer_action_spec(
         [make_episode([0.0], actions=np.zeros(1, int)), make_episode(actions=np.array(actions), scores=scores)]
     )
-    assert guessed == DiscreteActions(names)
+    assert inferred == DiscreteActions(names)
 
 
-def test_floats_are_guessed_to_be_an_unbounded_box(make_episode: MakeEpisode) -> None:
-    guessed = guess_actions([make_episode(actions=np.zeros((2, 3), np.float32))])
-    assert isinstance(guessed, ContinuousActions)
-    assert guessed.low.tolist() == [-math.inf] * 3
-    assert guessed.high.tolist() == [math.inf] * 3
+def test_floats_are_inferred_as_an_unbounded_box(make_episode: MakeEpisode) -> None:
+    inferred = infer_action_spec([make_episode(actions=np.zeros((2, 3), np.float32))])
+    assert isinstance(inferred, ContinuousActions)
+    assert inferred.low.tolist() == [-math.inf] * 3
+    assert inferred.high.tolist() == [math.inf] * 3
 
 
-def test_several_integers_per_step_are_guessed_to_be_something_else(make_episode: MakeEpisode) -> None:
-    assert guess_actions([make_episode(actions=np.zeros((2, 3), int))]) == OtherActions()
+def test_several_integers_per_step_are_inferred_as_other_actions(make_episode: MakeEpisode) -> None:
+    assert infer_action_spec([make_episode(actions=np.zeros((2, 3), int))]) == OtherActions()
 
 
-def test_discrete_actions_that_come_in_a_column_are_read_as_well(make_episode: MakeEpisode) -> None:
+def test_discrete_actions_may_have_a_second_axis(make_episode: MakeEpisode) -> None:
     episode = make_episode(actions=np.array([[0], [1]]), scores=QValues(np.array([[1.0, 9.0], [9.0, 3.0]])))
-    actions = guess_actions([episode])
+    actions = infer_action_spec([episode])
     assert actions == DiscreteActions(("0", "1"))
     assert Evaluation([episode], 1.0, actions).numbers()["q/mean"] == 2.0
 
 
-def test_episodes_without_a_step_have_no_actions_to_guess_from() -> None:
+def test_episodes_without_steps_are_inferred_as_other_actions() -> None:
     empty = Episode(actions=np.zeros(0), rewards=np.zeros(0), terminated=True)
-    assert guess_actions([empty]) == OtherActions()
+    assert infer_action_spec([empty]) == OtherActions()

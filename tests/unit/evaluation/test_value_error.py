@@ -11,7 +11,7 @@ from rlwandb_callbacks.core.action_spec import ContinuousActions, DiscreteAction
 from rlwandb_callbacks.core.episode import Episode, QValues
 from rlwandb_callbacks.core.values import Image
 from rlwandb_callbacks.evaluation.summary import Evaluation
-from rlwandb_callbacks.evaluation.value_error import discounted_returns, seen_enough, value_errors
+from rlwandb_callbacks.evaluation.value_error import discounted_returns, has_known_return, value_errors
 
 MakeEpisode = Callable[..., Episode]
 
@@ -22,12 +22,12 @@ def by_definition(rewards: np.ndarray, gamma: float) -> list[float]:
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 0.97, 1.0])
-def test_returns_are_those_of_the_definition(gamma: float) -> None:
+def test_returns_equal_their_definition(gamma: float) -> None:
     rewards = np.random.default_rng(3).normal(size=40)
     assert discounted_returns(rewards, gamma) == pytest.approx(by_definition(rewards, gamma), abs=1e-12)
 
 
-def test_an_episode_without_a_step_has_no_returns() -> None:
+def test_an_episode_without_steps_has_no_returns() -> None:
     assert discounted_returns(np.zeros(0), 0.9).shape == (0,)
 
 
@@ -41,24 +41,24 @@ def test_bias_of_a_critic_that_is_off_by_a_constant(make_episode: MakeEpisode, o
     assert errors.numbers()["q/judged_share"] == 1.0
 
 
-def test_errors_of_both_signs_cancel_in_the_bias_alone(make_episode: MakeEpisode) -> None:
+def test_errors_of_both_signs_cancel_only_in_the_bias(make_episode: MakeEpisode) -> None:
     errors = value_errors([make_episode([0.0, 0.0], values=np.array([3.0, -1.0]))], gamma=0.9)
     assert (errors.bias, errors.absolute_error) == (1.0, 2.0)
 
 
-def test_steps_and_not_episodes_are_averaged(make_episode: MakeEpisode) -> None:
+def test_steps_have_equal_weights(make_episode: MakeEpisode) -> None:
     episodes = [make_episode([0.0] * 3, values=np.ones(3)), make_episode([0.0], values=np.array([5.0]))]
     assert value_errors(episodes, gamma=0.9).bias == 2.0
 
 
-def test_the_prediction_is_that_of_the_action_taken(make_episode: MakeEpisode) -> None:
+def test_the_prediction_is_the_q_value_of_the_action_taken(make_episode: MakeEpisode) -> None:
     scores = QValues(np.array([[1.0, 100.0], [200.0, 3.0]]))
     episode = make_episode([0.0, 0.0], actions=np.array([5, 6]), scores=scores)
     errors = value_errors([episode], gamma=0.9, first=5)
     assert (errors.predictions.tolist(), errors.quantity) == ([1.0, 3.0], "Q(s, a)")
 
 
-def test_q_values_go_before_state_values(make_episode: MakeEpisode) -> None:
+def test_q_values_take_precedence_over_state_values(make_episode: MakeEpisode) -> None:
     episode = make_episode([0.0, 0.0], values=np.full(2, 50.0), chosen_q=np.array([1.0, 2.0]))
     assert value_errors([episode], gamma=0.9).predictions.tolist() == [1.0, 2.0]
 
@@ -67,7 +67,7 @@ def test_a_policy_without_predictions_has_no_errors(make_episode: MakeEpisode) -
     assert value_errors([make_episode(), make_episode()], gamma=0.9) is None
 
 
-def test_predictions_for_single_agents_are_not_held_against_the_return_of_their_team() -> None:
+def test_predictions_of_several_agents_are_not_compared_with_the_sum_of_their_rewards() -> None:
     team = Episode(
         actions=np.zeros((2, 1), np.int64),
         rewards=np.ones(2),
@@ -83,48 +83,48 @@ def test_predictions_for_single_agents_are_not_held_against_the_return_of_their_
     ("steps", "gamma", "last"),
     [(500, 0.99, 201), (200, 0.99, None), (200, 0.97, 101), (10, 0.0, 9), (10_000, 1.0, None)],
 )
-def test_of_a_cut_episode_the_steps_far_from_the_cut_count(
+def test_only_steps_far_from_the_cut_have_a_known_return(
     make_episode: MakeEpisode, steps: int, gamma: float, last: int | None
 ) -> None:
     cut = make_episode(np.ones(steps), terminated=False, truncated=True)
-    assert np.flatnonzero(seen_enough(cut, gamma)).tolist() == ([] if last is None else list(range(last + 1)))
+    assert np.flatnonzero(has_known_return(cut, gamma)).tolist() == ([] if last is None else list(range(last + 1)))
 
 
-def test_what_was_not_seen_of_a_cut_episode_weighs_at_most_a_twentieth(make_episode: MakeEpisode) -> None:
+def test_the_unknown_part_of_a_cut_episode_weighs_at_most_5_percent(make_episode: MakeEpisode) -> None:
     gamma = 0.99
     endless = 1 / (1 - gamma)
     cut = make_episode(np.ones(500), terminated=False, truncated=True, values=np.full(500, endless))
     errors = value_errors([cut], gamma=gamma)
     assert 0 < (errors.predictions - errors.returns).max() <= 0.05 * endless
-    assert errors.share == 202 / 500
+    assert errors.judged_fraction == 202 / 500
 
 
-def test_an_episode_that_ended_when_it_was_cut_counts_whole(make_episode: MakeEpisode) -> None:
+def test_an_episode_that_terminated_when_it_was_cut_has_known_returns(make_episode: MakeEpisode) -> None:
     both = make_episode(np.ones(10), terminated=True, truncated=True)
-    assert seen_enough(both, 0.99).all()
+    assert has_known_return(both, 0.99).all()
 
 
-def test_without_a_step_that_can_be_judged_there_is_no_number_but_the_share(make_episode: MakeEpisode) -> None:
+def test_without_judged_steps_only_the_judged_share_is_logged(make_episode: MakeEpisode) -> None:
     cut = make_episode(np.ones(10), terminated=False, truncated=True, values=np.zeros(10))
     evaluation = Evaluation([cut], 0.99, DiscreteActions(("a",)))
     assert {key: value for key, value in evaluation.numbers().items() if key.startswith("q/")} == {"q/judged_share": 0}
     assert "q/prediction_vs_return" not in evaluation.figures(with_returns=True)
 
 
-def test_predictions_and_returns_that_are_not_finite_are_counted_out(make_episode: MakeEpisode) -> None:
+def test_predictions_and_returns_that_are_not_finite_are_not_judged(make_episode: MakeEpisode) -> None:
     values = np.array([math.nan, math.inf, -math.inf, 4.0])
-    spoilt = make_episode([0.0, math.nan, 0.0], values=np.zeros(3))  # leaves the last step
-    errors = value_errors([make_episode([0.0] * 4, values=values), spoilt], gamma=0.9)
+    non_finite = make_episode([0.0, math.nan, 0.0], values=np.zeros(3))  # leaves the last step
+    errors = value_errors([make_episode([0.0] * 4, values=values), non_finite], gamma=0.9)
     assert errors.predictions.tolist() == [4.0, 0.0]
-    assert errors.share == 2 / 7
+    assert errors.judged_fraction == 2 / 7
 
 
 def test_episodes_without_a_prediction_count_as_not_judged(make_episode: MakeEpisode) -> None:
     errors = value_errors([make_episode([0.0], values=np.ones(1)), make_episode([0.0] * 3)], gamma=0.9)
-    assert (errors.bias, errors.share) == (1.0, 0.25)
+    assert (errors.bias, errors.judged_fraction) == (1.0, 0.25)
 
 
-def test_predictions_beyond_any_measure_give_numbers_and_a_picture(make_episode: MakeEpisode) -> None:
+def test_huge_predictions_give_numbers_and_a_figure(make_episode: MakeEpisode) -> None:
     episode = make_episode([-1e308, 0.0], values=np.array([1.7e308, -1.7e308]))
     evaluation = Evaluation([episode], 1.0, DiscreteActions(("a",)))
     assert math.isinf(evaluation.numbers()["q/abs_error"])
@@ -132,17 +132,17 @@ def test_predictions_beyond_any_measure_give_numbers_and_a_picture(make_episode:
 
 
 @pytest.mark.parametrize("actions", [DiscreteActions(("l", "r")), ContinuousActions(-np.ones(1), np.ones(1))])
-def test_the_evaluation_has_numbers_and_a_picture(
+def test_the_evaluation_has_numbers_and_a_figure(
     make_episode: MakeEpisode, actions: DiscreteActions | ContinuousActions
 ) -> None:
     evaluation = Evaluation([make_episode([1.0, 2.0], chosen_q=np.array([3.0, 3.0]))], 0.5, actions)
     numbers = evaluation.numbers()
     assert (numbers["q/bias"], numbers["q/abs_error"], numbers["q/mean"]) == (1.0, 1.0, 3.0)
     picture = evaluation.figures(with_returns=False)["q/prediction_vs_return"]
-    assert picture.caption == "Q(s, a) against the return that came, 2 of 2 steps"
+    assert picture.caption == "Q(s, a) against the discounted return, 2 of 2 steps"
 
 
-def test_nothing_is_compared_where_the_discount_factor_is_not_known(make_episode: MakeEpisode) -> None:
+def test_nothing_is_compared_without_a_discount_factor(make_episode: MakeEpisode) -> None:
     evaluation = Evaluation([make_episode(values=np.ones(2))], None, DiscreteActions(("a",)))
     assert not [key for key in evaluation.numbers() if key.startswith("q/")]
     assert "q/prediction_vs_return" not in evaluation.figures(with_returns=True)

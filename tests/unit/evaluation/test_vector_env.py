@@ -8,19 +8,20 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from evaluations import attempt
+from episodes import play_in_single_envs
+from evaluations import Evaluations, KeptErrors
+from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from torch import nn
 
 from rlwandb_callbacks.config import WandbRLConfig, as_config
 from rlwandb_callbacks.core.episode import Episode, PolicyStep
-from rlwandb_callbacks.core.infos import InfoNumbers
+from rlwandb_callbacks.core.infos import InfoSummary
 from rlwandb_callbacks.evaluation.episode_recorder import RecordingOptions
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.single_envs import play
-from rlwandb_callbacks.evaluation.vector_env import autoreset_mode, play_in_vector, reset_each
-from rlwandb_callbacks.evaluation.video_mode import ClipPaths, Recorder
+from rlwandb_callbacks.evaluation.rollout import play
+from rlwandb_callbacks.evaluation.vector_env import VectorEnvBatch, autoreset_mode, reset_each
 from rlwandb_callbacks.testing import CorridorEnv
 
 MODES = list(AutoresetMode)
@@ -41,13 +42,13 @@ def right(observations: torch.Tensor) -> torch.Tensor:
 
 
 def episodes_of(envs: Any, act: Any, seeds: range, max_steps: int = 1000) -> list[Episode]:
-    played = play_in_vector(envs, act, seeds=seeds, options=RecordingOptions(max_steps))
+    played = play(VectorEnvBatch(envs), act, seeds=seeds, options=RecordingOptions(max_steps))
     envs.close()
     return [each.episode for each in played]
 
 
-def alone(make_env: Any, act: Any, seeds: range, max_steps: int = 1000) -> list[Episode]:
-    return [each.episode for each in play(make_env, act, seeds=seeds, num_envs=1, max_steps=max_steps)]
+def in_single_envs(make_env: Any, act: Any, seeds: range, max_steps: int = 1000) -> list[Episode]:
+    return [each.episode for each in play_in_single_envs(make_env, act, seeds=seeds, num_envs=1, max_steps=max_steps)]
 
 
 def assert_equal(ours: list[Episode], expected: list[Episode]) -> None:
@@ -61,8 +62,8 @@ def assert_equal(ours: list[Episode], expected: list[Episode]) -> None:
         assert endings[0] == endings[1]
 
 
-class Telling(CorridorEnv):
-    """Tells where it is."""
+class WithPosition(CorridorEnv):
+    """A corridor whose info has the position."""
 
     def step(self, action: Any) -> Any:
         *others, info = super().step(action)
@@ -71,44 +72,61 @@ class Telling(CorridorEnv):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("num_envs", [1, 3, 7])
-def test_episodes_are_those_of_single_envs_in_every_autoreset_mode(mode: AutoresetMode, num_envs: int) -> None:
+def test_episodes_equal_those_of_single_envs_in_every_autoreset_mode(mode: AutoresetMode, num_envs: int) -> None:
     def make() -> SyncVectorEnv:
-        return SyncVectorEnv([Telling] * num_envs, autoreset_mode=mode)
+        return SyncVectorEnv([WithPosition] * num_envs, autoreset_mode=mode)
 
     for seeds, max_steps in [(range(5), 1000), (range(3, 10), 4)]:
         ours = episodes_of(make(), go_right, seeds, max_steps)
-        assert_equal(ours, alone(Telling, go_right, seeds, max_steps))
+        assert_equal(ours, in_single_envs(WithPosition, go_right, seeds, max_steps))
         assert ours[0].infos["position"].last == ours[0].length
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_real_episodes_are_those_of_single_envs_to_the_last_observation(mode: AutoresetMode) -> None:
+def test_cartpole_episodes_equal_those_of_single_envs_up_to_the_last_observation(mode: AutoresetMode) -> None:
     envs = SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 3, autoreset_mode=mode)
-    assert_equal(episodes_of(envs, lean, range(7)), alone(lambda: gym.make("CartPole-v1"), lean, range(7)))
+    assert_equal(episodes_of(envs, lean, range(7)), in_single_envs(lambda: gym.make("CartPole-v1"), lean, range(7)))
 
 
 @FORKS
-def test_processes_are_asked_as_well() -> None:
+def test_async_vectors_play_the_same_episodes() -> None:
     envs = AsyncVectorEnv([lambda: gym.make("CartPole-v1")] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-    assert_equal(episodes_of(envs, lean, range(3)), alone(lambda: gym.make("CartPole-v1"), lean, range(3)))
+    assert_equal(episodes_of(envs, lean, range(3)), in_single_envs(lambda: gym.make("CartPole-v1"), lean, range(3)))
 
 
 @pytest.mark.parametrize("wrapper", [DictInfoToList, RecordEpisodeStatistics])
-def test_wrapped_vectors_are_read(wrapper: Any) -> None:
-    envs = wrapper(SyncVectorEnv([Telling] * 2))
+def test_infos_of_wrapped_vectors_are_read(wrapper: Any) -> None:
+    envs = wrapper(SyncVectorEnv([WithPosition] * 2))
     assert [e.infos["position"] for e in episodes_of(envs, go_right, range(2))] == [
-        InfoNumbers(1.5, 2.0, 3.0),
-        InfoNumbers(2.0, 3.0, 6.0),
+        InfoSummary(1.5, 2.0, 3.0),
+        InfoSummary(2.0, 3.0, 6.0),
     ]
 
 
+def test_actions_in_dicts_are_recorded_per_env() -> None:
+    class WithDict(CorridorEnv):
+        def __init__(self) -> None:
+            super().__init__()
+            self.action_space = spaces.Dict({"move": self.action_space})
+
+        def step(self, action: Any) -> Any:
+            return super().step(action["move"])
+
+    def act(observations: Any) -> PolicyStep:
+        return PolicyStep({"move": np.ones(len(observations), np.int64)})  # type: ignore[arg-type]  # as such spaces take them
+
+    episodes = episodes_of(SyncVectorEnv([WithDict] * 2), act, range(3))
+    assert [episode.length for episode in episodes] == [2, 3, 4]
+    assert episodes[0].actions.tolist() == [{"move": 1}] * 2
+
+
 @pytest.mark.parametrize("num_envs", [1, 2, 5, 16])
-def test_short_episodes_are_not_favoured(num_envs: int) -> None:
+def test_short_episodes_are_not_overrepresented(num_envs: int) -> None:
     episodes = episodes_of(SyncVectorEnv([CorridorEnv] * num_envs), go_right, range(10))
     assert [episode.length for episode in episodes] == [2, 3, 4, 5, 6] * 2
 
 
-def test_a_vector_that_takes_one_seed_alone_gives_episodes_without_seeds() -> None:
+def test_a_vector_that_takes_only_one_seed_gives_episodes_without_seeds() -> None:
     envs = gym.make_vec("CartPole-v1", num_envs=3, vectorization_mode="vector_entry_point")
     observations, has_seeds = reset_each(envs, range(4, 7))
     assert not has_seeds
@@ -119,7 +137,7 @@ def test_a_vector_that_takes_one_seed_alone_gives_episodes_without_seeds() -> No
     assert all(episode.terminated and episode.total_return == episode.length >= 8 for episode in first)
 
 
-def test_a_vector_that_does_not_tell_its_mode_resets_at_the_next_step() -> None:
+def test_a_vector_without_a_valid_autoreset_mode_resets_at_the_next_step() -> None:
     envs = SyncVectorEnv([CorridorEnv])
     envs.metadata = {"autoreset_mode": "something"}
     assert autoreset_mode(envs) is AutoresetMode.NEXT_STEP
@@ -127,7 +145,7 @@ def test_a_vector_that_does_not_tell_its_mode_resets_at_the_next_step() -> None:
 
 
 class Blind(gym.vector.VectorEnv[Any, Any, Any]):
-    """A vector of its own kind, which draws nothing, or one picture for all."""
+    """A custom vector that renders nothing, or one picture for all environments."""
 
     def __init__(self, picture: Any = None, render_mode: str | None = None) -> None:
         self.inner, self.picture, self.render_mode, self.num_envs = SyncVectorEnv([CorridorEnv] * 2), picture, None, 2
@@ -149,11 +167,11 @@ def config(env: Any, **keywords: Any) -> WandbRLConfig:
     return as_config({"evaluation": {"env": env, "policy": right, "episodes": 5, **keywords}, "return_logger": False})
 
 
-def pictured(cfg: WandbRLConfig, reporter: Any, folder: Path, times: int = 2) -> tuple[list[Episode], dict[str, Any]]:
-    recorder, evaluator = Recorder(cfg, reporter, makes_clips=True), Evaluator(cfg, nn.Module())
-    for _ in range(times):
-        evaluation, clips = attempt(recorder, evaluator, ClipPaths(folder, 1, None))
-    return list(evaluation.episodes), clips
+def last_of(
+    cfg: WandbRLConfig, errors: KeptErrors, folder: Path, times: int = 2
+) -> tuple[list[Episode], dict[str, Any]]:
+    evaluate = Evaluations(cfg, folder, errors)
+    return [evaluate() for _ in range(times)][-1]
 
 
 def corridors(render_mode: str | None = None) -> SyncVectorEnv:
@@ -161,7 +179,7 @@ def corridors(render_mode: str | None = None) -> SyncVectorEnv:
 
 
 class Wide(CorridorEnv):
-    """Gives numbers of another type than its space says, which a batch makes them."""
+    """A corridor with observations of another type than its space, to which a batch converts them."""
 
     def _observation(self) -> Any:
         return super()._observation().astype(np.float64) / 3
@@ -178,12 +196,12 @@ VECTORS = {
 
 @FORKS
 @pytest.mark.parametrize("kind", VECTORS)
-def test_videos_come_from_single_envs_where_there_are_some(
-    kind: str, reporter: Any, tmp_path: Path, decode: Callable[..., Any]
+def test_videos_are_rendered_in_single_envs_if_there_are_some(
+    kind: str, errors: KeptErrors, tmp_path: Path, decode: Callable[..., Any]
 ) -> None:
-    episodes, clips = pictured(config(VECTORS[kind]), reporter, tmp_path)
+    episodes, clips = last_of(config(VECTORS[kind]), errors, tmp_path)
     assert [episode.length for episode in episodes] == [2, 3, 4, 5, 6]
-    assert (reporter.errors, reporter.warnings) == ([], [])
+    assert (errors.errors, errors.warnings) == ([], [])
     for rank, length in [("best", 6), ("median", 4), ("worst", 2)]:
         frames = decode(clips[f"video/{rank}"].path)[1]
         columns = [np.nonzero(frame[100, :, 0] > 128)[0][0] for frame in frames]
@@ -191,11 +209,11 @@ def test_videos_come_from_single_envs_where_there_are_some(
 
 
 def test_a_vector_without_single_envs_is_recorded_while_playing(
-    reporter: Any, tmp_path: Path, decode: Callable[..., Any]
+    errors: KeptErrors, tmp_path: Path, decode: Callable[..., Any]
 ) -> None:
     kwargs = {"id": "CartPole-v1", "num_envs": 2, "vectorization_mode": "vector_entry_point"}
-    episodes, clips = pictured(config("gymnasium:make_vec", env_kwargs=kwargs, episodes=3), reporter, tmp_path)
-    assert (reporter.errors, reporter.warnings) == ([], [])
+    episodes, clips = last_of(config("gymnasium:make_vec", env_kwargs=kwargs, episodes=3), errors, tmp_path)
+    assert (errors.errors, errors.warnings) == ([], [])
     best = max(episodes, key=lambda episode: episode.total_return)
     frames = decode(clips["video/best"].path)[1]
     assert len(frames) == best.length + 1
@@ -203,17 +221,17 @@ def test_a_vector_without_single_envs_is_recorded_while_playing(
 
 
 @pytest.mark.parametrize("picture", [None, np.zeros((8, 8, 3), np.uint8)], ids=["none", "one for all"])
-def test_a_vector_that_cannot_draw_each_env_gives_numbers_and_one_report(
-    picture: Any, reporter: Any, tmp_path: Path
+def test_a_vector_that_cannot_render_each_env_gives_numbers_and_one_error(
+    picture: Any, errors: KeptErrors, tmp_path: Path
 ) -> None:
-    episodes, clips = pictured(config(Blind, env_kwargs={"picture": picture}), reporter, tmp_path, times=3)
+    episodes, clips = last_of(config(Blind, env_kwargs={"picture": picture}), errors, tmp_path, times=3)
     assert [episode.length for episode in episodes] == [2, 3, 4, 5, 6]
     assert clips == {}
-    assert [what for what, _ in reporter.errors] == ["Making videos"]
-    assert "one picture for each of its 2 environments" in str(reporter.errors[0][1])
+    assert [what for what, _ in errors.errors] == ["Making videos"]
+    assert "one frame for each of its 2 environments" in str(errors.errors[0][1])
 
 
-def test_a_vector_of_the_module_is_not_stepped(reporter: Any) -> None:
+def test_a_vector_of_the_module_is_not_stepped(errors: KeptErrors) -> None:
     given = SyncVectorEnv([CorridorEnv] * 2)
     given.reset(seed=3)
     Evaluator(config(given), nn.Module()).play()

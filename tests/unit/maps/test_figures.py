@@ -11,46 +11,46 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from rlwandb_callbacks.core.action_spec import ContinuousActions, DiscreteActions
-from rlwandb_callbacks.maps.coloring import MISSING, by_action, by_number, colors_of, drawing_order
+from rlwandb_callbacks.maps.coloring import MISSING_COLOR, by_action, by_number, drawing_order, rgba_colors
 from rlwandb_callbacks.maps.data_map import DataMap
 from rlwandb_callbacks.maps.figures import figure_named, pictures, policy_on_data
-from rlwandb_callbacks.maps.policy_on_map import Visited, place
+from rlwandb_callbacks.maps.policy_on_map import VisitedStates, place
 from rlwandb_callbacks.media.figures import pixels_of
 
 MakeMap = Callable[..., DataMap]
 
 
 def texts(figure: Figure) -> list[str]:
-    """Everything that is written on a figure."""
+    """Returns all texts on a figure."""
     figure.canvas.draw()
     return [
         text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_visible()
     ]
 
 
-def colours_on(figure: Figure) -> int:
+def colors_on(figure: Figure) -> int:
     return len(np.unique(pixels_of(figure).astype(np.int64) @ [65_536, 256, 1]))
 
 
-def test_a_scale_gives_many_colours_from_dark_to_light() -> None:
-    colors = colors_of(by_number("reward", np.linspace(-3, 5, 100)))
+def test_a_scale_has_many_colors_from_dark_to_light() -> None:
+    colors = rgba_colors(by_number("reward", np.linspace(-3, 5, 100)))
     brightness = colors[:, :3].sum(axis=1)
     assert len(np.unique(colors, axis=0)) > 90
     assert (np.diff(brightness) > 0).mean() > 0.95
 
 
-def test_outliers_do_not_stretch_the_scale_and_are_marked_on_it() -> None:
+def test_outliers_do_not_stretch_the_scale_and_are_marked() -> None:
     coloring = by_number("reward", np.array([*np.linspace(0, 1, 1_000), 1e6, -1e6]))
     assert (coloring.low, coloring.high) == pytest.approx((0, 1), abs=0.1)
     assert coloring.extends == "both"
 
 
-def test_all_values_fit_on_a_scale_without_outliers(rng: np.random.Generator) -> None:
+def test_a_scale_without_outliers_covers_all_values(rng: np.random.Generator) -> None:
     coloring = by_number("reward", rng.uniform(size=1_000))
     assert coloring.extends == "neither"
 
 
-def test_a_rare_reward_has_a_colour_of_its_own_and_is_drawn_last() -> None:
+def test_a_rare_reward_has_its_own_color_and_is_drawn_last() -> None:
     rewards = np.zeros(1_000)
     rewards[[3, 500]] = 1.0
     coloring = by_number("reward", rewards)
@@ -58,26 +58,26 @@ def test_a_rare_reward_has_a_colour_of_its_own_and_is_drawn_last() -> None:
     assert set(drawing_order(coloring)[-2:].tolist()) == {3, 500}
 
 
-def test_values_that_are_not_finite_are_grey() -> None:
+def test_values_that_are_not_finite_are_gray() -> None:
     for values in (np.array([1.0, np.nan, 2.0, np.inf]), np.array([*np.arange(50.0), np.nan])):
-        colors = colors_of(by_number("reward", values))
-        assert np.allclose(colors[~np.isfinite(values), :3], to_rgb(MISSING))
-        assert not np.allclose(colors[np.isfinite(values), :3], to_rgb(MISSING))
+        colors = rgba_colors(by_number("reward", values))
+        assert np.allclose(colors[~np.isfinite(values), :3], to_rgb(MISSING_COLOR))
+        assert not np.allclose(colors[np.isfinite(values), :3], to_rgb(MISSING_COLOR))
     assert by_number("reward", np.full(3, np.nan)).note == "no finite value"
 
 
-def test_numbers_on_both_sides_of_zero_get_colours_that_meet_there() -> None:
+def test_the_scale_of_signed_numbers_is_symmetric() -> None:
     (coloring,) = by_action(np.linspace(-1, 3, 100)[:, None], ContinuousActions(np.full(1, -3.0), np.full(1, 3.0)))
     assert (coloring.low, coloring.high) == (-3, 3)
 
 
-def test_discrete_actions_keep_their_names_and_have_different_colours() -> None:
+def test_discrete_actions_have_names_and_different_colors() -> None:
     (coloring,) = by_action(np.array([4, 3, 4]), DiscreteActions(("left", "right"), first=3))
     assert [(each.name, each.count) for each in coloring.categories] == [("left", 1), ("right", 2)]
-    assert len(np.unique(colors_of(coloring), axis=0)) == 2
+    assert len(np.unique(rgba_colors(coloring), axis=0)) == 2
 
 
-def test_of_many_actions_the_frequent_ones_keep_their_colours() -> None:
+def test_the_most_frequent_of_many_actions_have_their_own_colors() -> None:
     actions = np.concatenate([np.repeat(np.arange(30), 2), np.full(50, 29)])
     (coloring,) = by_action(actions, DiscreteActions(tuple(f"a{i}" for i in range(30))))
     assert len(coloring.categories) == 20
@@ -85,11 +85,11 @@ def test_of_many_actions_the_frequent_ones_keep_their_colours() -> None:
     assert sum(each.count for each in coloring.categories) == len(actions)
     colors = np.array([to_rgb(each.color) for each in coloring.categories])
     between = np.linalg.norm(colors[:, None] - colors[None], axis=2)
-    assert between[~np.eye(20, dtype=bool)].min() > 0.1  # the others are not taken for an action
+    assert between[~np.eye(20, dtype=bool)].min() > 0.1  # the rest is distinguishable from every action
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 6, 9])
-def test_vector_actions_get_a_panel_for_each_of_up_to_six_dimensions(
+def test_vector_actions_have_a_panel_for_each_of_up_to_six_dimensions(
     width: int, make_data_map: MakeMap, rng: np.random.Generator
 ) -> None:
     spec = ContinuousActions(-np.ones(width), np.ones(width))
@@ -100,7 +100,7 @@ def test_vector_actions_get_a_panel_for_each_of_up_to_six_dimensions(
     assert any("3 further dimensions" in text for text in written) == (width == 9)
 
 
-def test_the_overview_says_what_and_how_much_it_shows(make_data_map: MakeMap) -> None:
+def test_the_overview_has_titles_and_the_sample_size(make_data_map: MakeMap) -> None:
     figure = figure_named(make_data_map(total=1_234_567), "overview")
     written = texts(figure)
     assert "planted.npz" in written
@@ -116,7 +116,7 @@ def test_the_overview_says_what_and_how_much_it_shows(make_data_map: MakeMap) ->
     assert {"component 1", "component 2", "reward", "episode return", "left (50%)", "right (50%)"} <= set(written)
 
 
-def test_every_picture_carries_the_sample_size_titles_labels_and_many_colours(
+def test_every_picture_has_the_sample_size_titles_labels_and_many_colors(
     make_data_map: MakeMap, rng: np.random.Generator
 ) -> None:
     names = ("state_by_reward", "state_by_action", "state_by_return", "state_by_time", "state_action_by_reward")
@@ -126,14 +126,14 @@ def test_every_picture_carries_the_sample_size_titles_labels_and_many_colours(
         written = texts(figure)
         assert any("60 of 1,000 transitions" in text for text in written), name
         assert {"component 1", "component 2"} <= set(written), name
-        assert colours_on(figure) > 200, name
+        assert colors_on(figure) > 200, name
     values = pictures(data_map, names[:1])
     assert list(values) == ["dataset/state_by_reward"]
     assert values["dataset/state_by_reward"].pixels.ndim == 3  # type: ignore[union-attr]  # an image
     assert "60 of 1,000 transitions" in values["dataset/state_by_reward"].caption  # type: ignore[union-attr]
 
 
-def test_a_constant_reward_is_said_and_has_no_scale(make_data_map: MakeMap) -> None:
+def test_a_constant_reward_is_in_the_title_and_has_no_scale(make_data_map: MakeMap) -> None:
     figure = figure_named(make_data_map(rewards=np.full(60, 1.0)), "state_by_reward")
     assert "State by reward (always 1)" in texts(figure)
     assert len(figure.axes) == 1
@@ -166,14 +166,14 @@ def test_long_names_and_notes_stay_within_the_picture(name: str, make_data_map: 
     assert max(tops) < min(box.y0 for box in boxes)
 
 
-def test_other_rewards_make_another_picture_and_the_same_the_same(make_data_map: MakeMap) -> None:
+def test_the_picture_depends_only_on_the_data(make_data_map: MakeMap) -> None:
     first, again = (pixels_of(figure_named(make_data_map(), "state_by_reward")) for _ in range(2))
     other = pixels_of(figure_named(make_data_map(rewards=np.linspace(1, 0, 60)), "state_by_reward"))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_points_are_where_the_map_has_them(make_data_map: MakeMap, rng: np.random.Generator) -> None:
+def test_points_are_drawn_at_their_positions(make_data_map: MakeMap, rng: np.random.Generator) -> None:
     states = np.zeros((60, 2))
     states[:30, 0], states[30:, 0] = -5, 5
     states += rng.normal(size=(60, 2)) * 0.1
@@ -186,25 +186,23 @@ def test_points_are_where_the_map_has_them(make_data_map: MakeMap, rng: np.rando
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_few_points_make_a_picture_too(count: int, make_data_map: MakeMap, rng: np.random.Generator) -> None:
+def test_few_points_can_be_drawn(count: int, make_data_map: MakeMap, rng: np.random.Generator) -> None:
     data_map = make_data_map(rng.normal(size=(count, 4)), method="tsne")
     written = texts(figure_named(data_map, "overview"))
     assert any(f"{count} of 1,000 transitions" in text for text in written)
 
 
-def test_what_is_wrong_with_the_data_is_written_on_the_overview(make_data_map: MakeMap) -> None:
-    from dataclasses import replace
-
+def test_warnings_about_the_data_are_on_the_overview(make_data_map: MakeMap) -> None:
     data_map = replace(make_data_map(), warnings=("Episode 0 has 768,000 steps, which is a bug in the file.",))
     assert any("768,000 steps" in text for text in texts(figure_named(data_map, "overview")))
 
 
-def test_the_policy_is_drawn_over_grey_data_by_distance_and_time(
+def test_the_policy_is_drawn_over_gray_data_by_distance_and_time(
     make_data_map: MakeMap, rng: np.random.Generator
 ) -> None:
     states = rng.normal(size=(60, 3))
     data_map = make_data_map(states)
-    visited: Any = Visited(
+    visited: Any = VisitedStates(
         observations=(states[:40] + np.linspace(0, 30, 40)[:, None]).astype(np.float32),
         episodes=np.repeat([0, 1], 20),
         steps=np.tile(np.arange(20), 2),
@@ -212,7 +210,7 @@ def test_the_policy_is_drawn_over_grey_data_by_distance_and_time(
     )
     figure = policy_on_data(place(visited, data_map), data_map)
     written = texts(figure)
-    assert {"Visited states by distance to the data", "Visited states by time in the episode"} <= set(written)
+    assert {"Visited states by distance from the data", "Visited states by time in the episode"} <= set(written)
     assert any("40 states of 2 evaluation episodes on 60 of 1,000 transitions" in text for text in written)
     assert any("ood_ratio" in text for text in written)
     gray = (pixels_of(figure) == np.array([0xCD, 0xD2, 0xD8])).all(axis=2)

@@ -9,17 +9,16 @@ import pytest
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.evaluation.observation_buffer import ObservationBuffer, flat
 from rlwandb_callbacks.maps.data_map import DataMap
-from rlwandb_callbacks.maps.neighbors import nearest
-from rlwandb_callbacks.maps.ood_distance import make_reference
-from rlwandb_callbacks.maps.policy_on_map import MAX_STATES, Visited, place, visited_states
+from rlwandb_callbacks.maps.ood_distance import measure_reference
+from rlwandb_callbacks.maps.policy_on_map import MAX_STATES, VisitedStates, place, visited_states
 
 MakeMap = Callable[..., DataMap]
 
 
-def visits(observations: np.ndarray) -> Visited:
+def visits(observations: np.ndarray) -> VisitedStates:
     count = len(observations)
     flat_rows = np.asarray(observations, np.float32).reshape(count, -1)
-    return Visited(
+    return VisitedStates(
         observations=flat_rows,
         episodes=np.zeros(count, np.int64),
         steps=np.arange(count),
@@ -34,25 +33,22 @@ def walks(episodes: int, steps: int, seed: int) -> np.ndarray:
     return (starts + 0.02 * rng.normal(size=(episodes, steps, 3)).cumsum(axis=1)).reshape(-1, 3)
 
 
-def test_nearest_rows_are_found_exactly() -> None:
+def test_nearest_states_are_found_exactly() -> None:
     rng = np.random.default_rng(0)
-    queries, base = rng.normal(size=(1_100, 4)), rng.normal(size=(70, 4))
-    indices, distances = nearest(queries, base, count=3)
-    all_distances = np.linalg.norm(queries[:, None] - base[None], axis=2)
-    assert np.array_equal(indices, all_distances.argsort(axis=1)[:, :3])
-    assert np.allclose(distances, np.sort(all_distances, axis=1)[:, :3])
+    queries, base = (rng.normal(size=(rows, 4)).astype(np.float32) for rows in (1_100, 70))
+    indices, distances = measure_reference(base, np.arange(70)).nearest(queries, 3)
+    expected = np.linalg.norm(queries[:, None].astype(np.float64) - base[None], axis=2)
+    assert np.array_equal(indices, expected.argsort(axis=1)[:, :3])
+    assert np.allclose(distances, np.sort(expected, axis=1)[:, :3])
 
 
-def test_rows_of_the_own_group_are_passed_over() -> None:
-    rows, groups = np.array([[0.0], [0.1], [5.0]]), np.array([0, 0, 1])
-    indices, distances = nearest(rows, rows, groups=(groups, groups))
-    assert indices[:, 0].tolist() == [2, 2, 1]
-    assert nearest(rows, rows, groups=(groups * 0, groups * 0))[1].tolist() == [[np.inf]] * 3
-    assert distances[:, 0] == pytest.approx([5.0, 4.9, 4.9])
+def test_distances_between_states_are_exact_beside_an_outlier() -> None:
+    rows = np.array([[0.0], [1.0], [3.0], [1e15]], np.float32)
+    assert measure_reference(rows, np.zeros(4, np.int64)).distances[:3].tolist() == [1, 1, 2]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_ratio_is_near_one_for_fresh_episodes_of_the_same_kind(seed: int, make_data_map: MakeMap) -> None:
+def test_the_ratio_is_near_one_for_new_episodes_of_the_same_kind(seed: int, make_data_map: MakeMap) -> None:
     data_map = make_data_map(walks(40, 25, seed=0), per_episode=25)
     assert 0.7 < place(visits(walks(40, 25, seed=seed)), data_map).ratio < 1.4
 
@@ -65,7 +61,7 @@ def test_the_ratio_is_one_for_all_states_of_the_data(per_episode: int, make_data
     assert place(visits(states[::7]), data_map).ratio == pytest.approx(1, abs=0.3)
 
 
-def test_the_ratio_is_far_above_two_far_away_and_grows_with_the_distance(make_data_map: MakeMap) -> None:
+def test_the_ratio_grows_with_the_distance_from_the_data(make_data_map: MakeMap) -> None:
     states = np.random.default_rng(0).normal(size=(300, 3))
     data_map = make_data_map(states)
     ratios = [place(visits(states + shift), data_map).ratio for shift in (0.0, 5.0, 50.0)]
@@ -73,14 +69,14 @@ def test_the_ratio_is_far_above_two_far_away_and_grows_with_the_distance(make_da
     assert 5 < ratios[1] < ratios[2] / 5
 
 
-def test_states_that_repeat_do_not_make_the_measure_zero(make_data_map: MakeMap) -> None:
+def test_the_ratio_is_finite_for_repeated_states(make_data_map: MakeMap) -> None:
     cells = np.eye(16)[np.random.default_rng(0).integers(0, 8, size=400)]
     data_map = make_data_map(cells)
     assert place(visits(cells[:50]), data_map).ratio == pytest.approx(1)
     assert place(visits(np.eye(16)[8:]), data_map).ratio > 10
 
 
-def test_half_of_the_states_repeated_still_gives_one(make_data_map: MakeMap) -> None:
+def test_the_ratio_is_one_if_half_of_the_states_are_duplicates(make_data_map: MakeMap) -> None:
     rng = np.random.default_rng(0)
     half = rng.normal(size=(200, 3))
     states = np.concatenate([half, half, rng.normal(size=(200, 3))])
@@ -89,7 +85,7 @@ def test_half_of_the_states_repeated_still_gives_one(make_data_map: MakeMap) -> 
     assert place(visits(states + 20), data_map).ratio > 5
 
 
-def test_a_column_that_is_constant_in_the_data_counts_when_the_policy_moves_it(make_data_map: MakeMap) -> None:
+def test_a_constant_column_of_the_data_counts_if_the_policy_changes_it(make_data_map: MakeMap) -> None:
     states = np.column_stack([np.random.default_rng(0).normal(size=(300, 2)), np.zeros(300)])
     moved = states + np.array([0, 0, 3.0])
     assert place(visits(moved), make_data_map(states)).ratio > 5
@@ -101,13 +97,13 @@ def test_a_single_state_of_data_gives_finite_numbers(make_data_map: MakeMap) -> 
         assert all(np.isfinite(list(place(visits(np.ones((2, 3)) + shift), data_map).numbers().values())))
 
 
-def test_the_distance_is_in_standard_deviations_per_column(make_data_map: MakeMap) -> None:
+def test_the_unit_of_distances_is_a_standard_deviation_per_column(make_data_map: MakeMap) -> None:
     states = np.random.default_rng(0).normal(size=(400, 2)) * [1e-3, 1e3]
     numbers = place(visits(np.array([[0.1, 0.0]])), make_data_map(states)).numbers()
     assert numbers["dataset/ood_distance"] == pytest.approx(100 / np.sqrt(2), rel=0.1)
 
 
-def test_states_of_the_data_are_placed_on_themselves_and_near_ones_near(make_data_map: MakeMap) -> None:
+def test_states_of_the_data_are_placed_on_themselves_and_close_states_nearby(make_data_map: MakeMap) -> None:
     states = np.random.default_rng(0).normal(size=(80, 4))
     data_map = make_data_map(states)
     assert np.allclose(place(visits(states), data_map).points, data_map.states)
@@ -116,7 +112,7 @@ def test_states_of_the_data_are_placed_on_themselves_and_near_ones_near(make_dat
     assert np.median(np.linalg.norm(near - data_map.states, axis=1)) < 0.2 * width
 
 
-def test_observations_of_another_size_are_refused_in_words(make_data_map: MakeMap) -> None:
+def test_observations_of_another_size_raise(make_data_map: MakeMap) -> None:
     with pytest.raises(ValueError, match="has 5 numbers"):
         place(visits(np.zeros((1, 5))), make_data_map())
 
@@ -133,15 +129,15 @@ def test_observations_of_another_size_are_refused_in_words(make_data_map: MakeMa
         ((2, 3), (3, 2), False),
     ],
 )
-def test_axes_in_another_order_are_refused_in_words(
+def test_axes_in_another_order_raise(
     shape: tuple[int, ...], of_data: tuple[int, ...], fits: bool, make_data_map: MakeMap
 ) -> None:
     rng = np.random.default_rng(0)
     data_map = make_data_map(rng.normal(size=(60, *of_data)))
-    trace = ObservationBuffer(max_bytes=1_000_000)
+    buffer = ObservationBuffer(max_bytes=1_000_000)
     for _ in range(4):
-        trace.append(rng.normal(size=shape))
-    kept, _ = trace.kept(3)
+        buffer.append(rng.normal(size=shape))
+    kept, _ = buffer.kept(3)
     assert kept is not None
     visited = visited_states([episode(kept, 3)])
     assert visited is not None
@@ -154,12 +150,12 @@ def test_axes_in_another_order_are_refused_in_words(
     assert str(of_data) in str(caught.value)
 
 
-def test_own_distances_leave_the_own_episode_out() -> None:
+def test_distances_between_states_exclude_the_same_episode() -> None:
     rows = np.repeat(np.arange(6.0), 10)[:, None] + 0.001 * np.tile(np.arange(10.0), 6)[:, None]
-    apart = make_reference(rows.astype(np.float32), np.repeat(np.arange(6), 10))
-    together = make_reference(rows.astype(np.float32), np.zeros(60, np.int64))
-    assert apart.own_distance == pytest.approx(1, abs=0.02)
-    assert together.own_distance == pytest.approx(0.001, rel=0.1)
+    apart = measure_reference(rows.astype(np.float32), np.repeat(np.arange(6), 10))
+    together = measure_reference(rows.astype(np.float32), np.zeros(60, np.int64))
+    assert apart.mean_distance == pytest.approx(1, abs=0.02)
+    assert together.mean_distance == pytest.approx(0.001, rel=0.1)
 
 
 def episode(observations: np.ndarray | None, steps: int, stride: int = 1) -> Episode:
@@ -172,7 +168,7 @@ def episode(observations: np.ndarray | None, steps: int, stride: int = 1) -> Epi
     )
 
 
-def test_visited_states_know_their_episode_and_step() -> None:
+def test_visited_states_have_the_index_and_step_of_their_episode() -> None:
     found: Any = visited_states(
         [episode(np.zeros((3, 2), np.float32), 5, stride=2), episode(None, 4), episode(np.ones((2, 2), np.float32), 2)]
     )
@@ -181,7 +177,7 @@ def test_visited_states_know_their_episode_and_step() -> None:
     assert found.lengths.tolist() == [5, 5, 5, 2, 2]
 
 
-def test_states_that_are_not_finite_are_left_out_and_many_are_thinned() -> None:
+def test_visited_states_are_finite_and_thinned() -> None:
     rows = np.zeros((3 * MAX_STATES, 1), np.float32)
     rows[:MAX_STATES] = np.nan
     found: Any = visited_states([episode(rows, len(rows))])
@@ -191,18 +187,18 @@ def test_states_that_are_not_finite_are_left_out_and_many_are_thinned() -> None:
     assert visited_states([episode(rows[:5], 5)]) is None
 
 
-def test_episodes_without_observations_or_of_different_sizes_give_none() -> None:
+def test_there_are_no_visited_states_without_observations_of_one_shape() -> None:
     assert visited_states([]) is None
     assert visited_states([episode(None, 3)]) is None
     assert visited_states([episode(np.zeros((1, 2), np.float32), 1), episode(np.zeros((1, 3), np.float32), 1)]) is None
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 8, 9, 100, 1_001])
-def test_a_trace_stays_within_its_budget_and_is_evenly_spaced(steps: int) -> None:
-    trace = ObservationBuffer(max_bytes=8 * 2 * 4)
+def test_an_observation_buffer_is_bounded_and_evenly_spaced(steps: int) -> None:
+    buffer = ObservationBuffer(max_bytes=8 * 2 * 4)
     for step in range(steps + 1):
-        trace.append(np.array([step, -step]))
-    kept, stride = trace.kept(steps)
+        buffer.append(np.array([step, -step]))
+    kept, stride = buffer.kept(steps)
     assert kept is not None
     assert len(kept) <= 8
     assert kept[:, 0].tolist() == list(range(0, steps, stride))
@@ -210,31 +206,31 @@ def test_a_trace_stays_within_its_budget_and_is_evenly_spaced(steps: int) -> Non
     assert episode(kept, steps, stride).length == steps
 
 
-def test_an_observation_larger_than_the_budget_is_kept_once() -> None:
-    trace = ObservationBuffer(max_bytes=1)
+def test_an_observation_larger_than_the_limit_is_kept_once() -> None:
+    buffer = ObservationBuffer(max_bytes=1)
     for _ in range(5):
-        trace.append(np.zeros(10))
-    kept, _ = trace.kept(4)
+        buffer.append(np.zeros(10))
+    kept, _ = buffer.kept(4)
     assert kept is not None
     assert kept.shape == (1, 10)
 
 
-def test_dicts_and_tuples_of_observations_are_one_vector() -> None:
+def test_dicts_and_tuples_of_observations_become_one_vector() -> None:
     nested = {"z": (np.array([[1.0, 2.0]]), 3), "a": {"y": 4.0, "b": 5}}
     assert flat(nested).tolist() == [5, 4, 1, 2, 3]
 
 
-def test_texts_in_observations_are_left_out_as_minari_data_leave_them_out() -> None:
-    trace = ObservationBuffer(max_bytes=1_000)
+def test_texts_in_observations_are_left_out_as_in_minari_data() -> None:
+    buffer = ObservationBuffer(max_bytes=1_000)
     for step in range(3):
-        trace.append({"mission": "go to the red door"[:step], "position": np.array([step, 1.0])})
-    kept, _ = trace.kept(2)
+        buffer.append({"mission": "go to the red door"[:step], "position": np.array([step, 1.0])})
+    kept, _ = buffer.kept(2)
     assert kept is not None
     assert kept.tolist() == [[0, 1], [1, 1]]
 
 
-def test_observations_of_several_shapes_are_no_states_to_place() -> None:
-    trace = ObservationBuffer(max_bytes=1_000)
+def test_observations_of_several_shapes_are_not_kept() -> None:
+    buffer = ObservationBuffer(max_bytes=1_000)
     for length in (1, 2, 3):
-        trace.append(tuple(range(length)))
-    assert trace.kept(2) == (None, 1)
+        buffer.append(tuple(range(length)))
+    assert buffer.kept(2) == (None, 1)

@@ -1,13 +1,7 @@
 from __future__ import annotations
 
-import base64
-import html
-import json
 import multiprocessing
 import pickle
-import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,12 +15,9 @@ from rlwandb_callbacks.config import DatasetConfig, EmbeddingConfig
 from rlwandb_callbacks.core.action_spec import ContinuousActions, OtherActions
 from rlwandb_callbacks.core.values import Html, Image, Scalar, Table
 from rlwandb_callbacks.datasets import open_dataset
-from rlwandb_callbacks.maps.cache import cache_file, load_map, save_map
-from rlwandb_callbacks.maps.data_map import DataMap, arrays_of
-from rlwandb_callbacks.maps.html_page import interactive_page, points_table
-from rlwandb_callbacks.maps.policy_on_map import Visited
-from rlwandb_callbacks.maps.sample_size import fitting_rows
-from rlwandb_callbacks.maps.work import MapMaker, dataset_jobs, draw_policy_on_map
+from rlwandb_callbacks.maps.data_map import DataMap, load_map, save_map, to_arrays
+from rlwandb_callbacks.maps.policy_on_map import VisitedStates
+from rlwandb_callbacks.maps.work import MapMaker, affordable_rows, dataset_jobs, draw_policy_on_map, map_file
 from rlwandb_callbacks.tracking.result import run_all
 
 MakeMap = Callable[..., DataMap]
@@ -50,37 +41,39 @@ def maker(data: dict[str, np.ndarray] | str, folder: Path | None = None, **setti
     )
 
 
-# Keeping maps
+# Files
 
 
 @pytest.mark.parametrize("spec", [None, ContinuousActions(np.array([-1.0]), np.array([np.inf])), OtherActions()])
-def test_a_map_survives_being_kept(spec: Any, make_data_map: MakeMap, tmp_path: Path) -> None:
+def test_a_saved_map_is_loaded_unchanged(spec: Any, make_data_map: MakeMap, tmp_path: Path) -> None:
     data_map = replace(make_data_map(), warnings=("Something is odd.",))
     if spec is not None:
         data_map = replace(data_map, transitions=replace(data_map.transitions, action_spec=spec))
     save_map(tmp_path / "deep" / "map.npz", data_map)
     found: Any = load_map(tmp_path / "deep" / "map.npz")
-    before, after = arrays_of(data_map), arrays_of(found)
+    before, after = to_arrays(data_map), to_arrays(found)
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["map.npz"]
 
 
-@pytest.mark.parametrize("damage", ["absent", "empty", "torn", "text", "other arrays", "pickle"])
-def test_a_damaged_file_is_no_map(damage: str, make_data_map: MakeMap, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "other arrays", "pickle"])
+def test_loading_a_damaged_file_returns_none(damage: str, make_data_map: MakeMap, tmp_path: Path) -> None:
     file = tmp_path / "map.npz"
-    if damage != "absent":
+    if damage != "missing":
         save_map(file, make_data_map())
         content = file.read_bytes()
-        file.write_bytes({"empty": b"", "torn": content[: len(content) // 2], "text": b"hello"}.get(damage, content))
+        file.write_bytes(
+            {"empty": b"", "truncated": content[: len(content) // 2], "text": b"hello"}.get(damage, content)
+        )
     if damage == "other arrays":
-        np.savez(file, words=np.array("{}"))
+        np.savez(file, metadata=np.array("{}"))
     if damage == "pickle":
-        np.savez(file, words=np.array([{"a": 1}], dtype=object), allow_pickle=True)
+        np.savez(file, metadata=np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert load_map(file) is None
 
 
-def test_no_changed_byte_of_a_file_is_an_error(make_data_map: MakeMap, tmp_path: Path) -> None:
+def test_loading_a_file_with_a_changed_byte_never_raises(make_data_map: MakeMap, tmp_path: Path) -> None:
     file = tmp_path / "map.npz"
     save_map(file, make_data_map())
     content = file.read_bytes()
@@ -89,33 +82,33 @@ def test_no_changed_byte_of_a_file_is_an_error(make_data_map: MakeMap, tmp_path:
         load_map(file)  # a map, or None
 
 
-def test_a_folder_that_takes_no_files_is_no_trouble(make_data_map: MakeMap, tmp_path: Path) -> None:
+def test_saving_to_an_unwritable_folder_does_not_raise(make_data_map: MakeMap, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     save_map(tmp_path / "taken" / "map.npz", make_data_map())
 
 
-def test_what_decides_the_map_decides_the_file() -> None:
-    assert cache_file("a", {"seed": 1, "data": "x"}) == cache_file("a", {"data": "x", "seed": 1})
-    assert cache_file("a", {"seed": 1}) != cache_file("a", {"seed": 2})
+def test_the_file_depends_on_the_settings_only() -> None:
+    assert map_file("a", {"seed": 1, "data": "x"}) == map_file("a", {"data": "x", "seed": 1})
+    assert map_file("a", {"seed": 1}) != map_file("a", {"seed": 2})
 
 
-def test_the_second_maker_takes_what_the_first_has_made(tmp_path: Path) -> None:
+def test_a_second_maker_reads_the_map_of_the_first(tmp_path: Path) -> None:
     maker(planted(), tmp_path)()
     (file,) = tmp_path.iterdir()
     kept: Any = load_map(file)
-    save_map(file, replace(kept, states=kept.states + 1_000))  # a mark that no fresh map has
+    save_map(file, replace(kept, states=kept.states + 1_000))  # a mark that no new map has
     assert maker(planted(), tmp_path)().states.min() > 500
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"method": "tsne"}, {"sample_size": 79}])
-def test_other_settings_or_other_data_make_another_map(other: dict[str, Any], tmp_path: Path) -> None:
+def test_other_settings_or_data_make_another_map(other: dict[str, Any], tmp_path: Path) -> None:
     maker(planted(), tmp_path)()
     maker(planted(), tmp_path, **other)()
     maker(planted(seed=1), tmp_path)()
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_damaged_file_of_the_cache_is_made_anew(tmp_path: Path) -> None:
+def test_a_damaged_cache_file_is_replaced(tmp_path: Path) -> None:
     first = maker(planted(), tmp_path)()
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"broken")
@@ -127,7 +120,7 @@ def make_one(folder: str, path: str, answers: Any) -> None:
     answers.put(maker(path, Path(folder))().states.tolist())
 
 
-def test_two_processes_may_make_the_same_map_at_a_time(tmp_path: Path) -> None:
+def test_two_processes_can_make_the_same_map_at_the_same_time(tmp_path: Path) -> None:
     path = str(tmp_path / "data.npz")
     np.savez(path, **planted())
     spawn = multiprocessing.get_context("spawn")
@@ -142,14 +135,14 @@ def test_two_processes_may_make_the_same_map_at_a_time(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_one_maker_makes_one_map_and_remembers_its_failure() -> None:
+def test_a_maker_keeps_its_map_or_its_error() -> None:
     make = maker(planted())
     assert make() is make()
-    hopeless = maker(planted(observations=np.full((80, 3), np.nan, np.float32)))
+    invalid = maker(planted(observations=np.full((80, 3), np.nan, np.float32)))
     errors = []
     for _ in range(2):
         with pytest.raises(ValueError, match="only finite numbers") as caught:
-            hopeless()
+            invalid()
         errors.append(caught.value)
     assert errors[0] is errors[1]
 
@@ -169,17 +162,17 @@ def test_rows_that_are_not_finite_are_dropped_and_counted() -> None:
 @pytest.mark.parametrize(
     ("settings", "rows"),
     [
-        ({"method": "tsne", "engine": "opentsne", "max_seconds": 60.0}, 10_000),
-        ({"method": "tsne", "engine": "sklearn", "max_seconds": 60.0}, 6_750),
-        ({"method": "tsne", "engine": "sklearn", "max_seconds": 600.0}, 10_000),
-        ({"method": "tsne", "engine": "opentsne", "max_seconds": 10.0}, 2_000),
-        ({"method": "tsne", "engine": "opentsne", "max_seconds": 0.1}, 500),
-        ({"method": "pca", "engine": "sklearn", "max_seconds": 60.0}, 10_000),
+        ({"engine": "opentsne", "max_seconds": 60.0}, 10_000),
+        ({"engine": "sklearn", "max_seconds": 60.0}, 6_750),
+        ({"engine": "sklearn", "max_seconds": 600.0}, 10_000),
+        ({"engine": "opentsne", "max_seconds": 10.0}, 2_000),
+        ({"engine": "opentsne", "max_seconds": 0.1}, 500),
+        ({"engine": "pca", "max_seconds": 60.0}, 10_000),
     ],
 )
-def test_the_sample_fits_the_time(settings: dict[str, Any], rows: int) -> None:
-    assert fitting_rows(10**7, **settings) == rows
-    assert fitting_rows(37, **settings) == 37
+def test_the_sample_size_fits_the_time_limit(settings: dict[str, Any], rows: int) -> None:
+    assert affordable_rows(10**7, **settings) == rows
+    assert affordable_rows(37, **settings) == 37
 
 
 def test_the_sample_size_can_be_set() -> None:
@@ -188,132 +181,14 @@ def test_the_sample_size_can_be_set() -> None:
     assert len(maker(planted(), sample_size=10)()) == 10
 
 
-# Tables and pages
+# Jobs
 
 
-def test_the_table_has_a_row_for_each_point(make_data_map: MakeMap) -> None:
-    data_map = make_data_map()
-    table = points_table(data_map, max_rows=100)
-    assert len(table.rows) == 60
-    row = dict(zip(table.columns, table.rows[17], strict=True))
-    assert row == {
-        "x": pytest.approx(data_map.states[17, 0], abs=1e-5),
-        "y": pytest.approx(data_map.states[17, 1], abs=1e-5),
-        "x_state_action": pytest.approx(data_map.state_actions[17, 0], abs=1e-5),
-        "y_state_action": pytest.approx(data_map.state_actions[17, 1], abs=1e-5),
-        "reward": pytest.approx(17 / 59, abs=1e-5),
-        "return": 1.0,
-        "action": 1,
-        "action_name": "right",
-        "episode": 1,
-        "step": 7,
-    }
-
-
-def test_vector_actions_have_columns_and_long_tables_are_thinned(make_data_map: MakeMap) -> None:
-    spec = ContinuousActions(-np.ones(9), np.ones(9))
-    table = points_table(make_data_map(actions=np.zeros((60, 9)), action_spec=spec), max_rows=7)
-    assert [name for name in table.columns if name.startswith("action")] == [f"action_{i}" for i in range(6)]
-    assert [row[table.columns.index("episode")] for row in table.rows] == [0, 0, 1, 2, 3, 4, 5]
-
-
-def page_data(page: Html) -> dict[str, Any]:
-    found = re.search(r"^const data = (\{.*\});$", page.text, re.MULTILINE)
-    assert found is not None
-    return dict(json.loads(found[1]))
-
-
-def test_the_page_holds_the_points_and_needs_no_network(make_data_map: MakeMap) -> None:
-    data_map = replace(make_data_map(), name="</script><b>odd", warnings=("All <b>episodes</b> are odd.",))
-    page = interactive_page(data_map, max_rows=1_000)
-    assert not re.search(r"https?://|src=|@import|import ", page.text)
-    assert page.text.count("</script>") == 1
-    data = page_data(page)
-    assert data["title"] == "</script><b>odd"
-    assert data["warnings"] == ["All <b>episodes</b> are odd."]
-    assert "60 of 1,000 transitions" in data["about"]
-    assert [coloring["label"] for coloring in data["colorings"]] == [
-        "reward",
-        "action",
-        "episode return",
-        "share of the episode",
-    ]
-    raw = base64.b64decode(data["bytes"])
-    places = np.frombuffer(raw, "<u2", 120, data["layouts"][0]["at"]).reshape(60, 2) / 65_535
-    expected = data_map.states / np.ptp(data_map.states, axis=0).max()
-    assert np.allclose(places - places.mean(axis=0), expected - expected.mean(axis=0), atol=1e-4)
-    (reward,) = [column for column in data["columns"] if column["name"] == "reward"]
-    assert np.allclose(np.frombuffer(raw, "<f4", 60, reward["at"]), data_map.transitions.rewards)
-    assert len(raw) < 60 * 100 + 500
-
-
-def test_of_a_large_map_the_page_shows_a_part_and_says_so(make_data_map: MakeMap) -> None:
-    data = page_data(interactive_page(make_data_map(), max_rows=20))
-    assert data["count"] == 20
-    assert data["about"].startswith("20 points of 60 of 1,000 transitions")
-
-
-def chromium(tmp_path: Path, page: Html, *arguments: str) -> subprocess.CompletedProcess[str]:
-    (tmp_path / "page.html").write_text(page.text)
-    command = [
-        "chromium",
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--window-size=900,700",
-        "--enable-logging=stderr",
-        *arguments,
-        (tmp_path / "page.html").as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    return done
-
-
-IN_CHROMIUM = pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="looks at the page in Chromium, which is not installed"
-)
-
-
-@IN_CHROMIUM
-def test_a_browser_draws_the_page_without_errors(
-    make_data_map: MakeMap, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    from PIL import Image as Pictures
-
-    states = np.concatenate([rng.normal(size=(30, 2)), rng.normal(size=(30, 2)) + 30])
-    page = interactive_page(make_data_map(states, rewards=np.repeat([0.0, 1.0], 30)), max_rows=100)
-    shot = tmp_path / "shot.png"
-    chromium(tmp_path, page, f"--screenshot={shot}")
-    pixels = np.asarray(Pictures.open(shot).convert("RGB")).astype(int)[100:660, 20:700]
-    dark = np.argwhere(np.abs(pixels - [68, 1, 84]).sum(axis=2) < 120)
-    light = np.argwhere(np.abs(pixels - [189, 223, 38]).sum(axis=2) < 120)
-    assert min(len(dark), len(light)) > 200
-    assert np.linalg.norm(dark.mean(axis=0) - light.mean(axis=0)) > 200
-
-
-@IN_CHROMIUM
-@pytest.mark.parametrize("warnings", [(), ("All <b>episodes</b> are odd.", "So are the steps.")])
-def test_what_is_wrong_with_the_data_stands_at_the_top_of_the_page(
-    warnings: tuple[str, ...], make_data_map: MakeMap, tmp_path: Path
-) -> None:
-    page = interactive_page(replace(make_data_map(), warnings=warnings), max_rows=100)
-    shown = chromium(tmp_path, page, "--dump-dom").stdout
-    (listed,) = re.findall(r'</header>\s*<ul id="warnings">(.*?)</ul>\s*<div id="main">', shown)
-    texts = [html.unescape(text) for text in re.findall(r'<li class="">(.*?)</li>', listed)]
-    assert texts == list(warnings)
-
-
-# Reports
-
-
-def test_the_jobs_of_a_data_set_pickle_and_gives_numbers_pictures_table_and_page(tmp_path: Path) -> None:
+def test_the_jobs_of_a_data_set_can_be_pickled_and_return_numbers_pictures_table_and_page(tmp_path: Path) -> None:
     jobs = dataset_jobs(maker(planted(), tmp_path), DatasetConfig(pictures=["state_by_reward"]))
-    done = run_all(pickle.loads(pickle.dumps(jobs)))
-    values = done.values
-    assert done.error is None
+    result = run_all(pickle.loads(pickle.dumps(jobs)))
+    values = result.values
+    assert result.error is None
     assert values["dataset/transitions"] == Scalar(80.0)
     assert values["dataset/episodes"] == Scalar(4.0)
     assert isinstance(values["dataset/state_by_reward"], Image)
@@ -322,26 +197,39 @@ def test_the_jobs_of_a_data_set_pickle_and_gives_numbers_pictures_table_and_page
     assert "dataset/overview" not in values
 
 
-def test_the_table_and_the_page_can_be_left_out() -> None:
+def test_the_table_and_the_page_can_be_disabled() -> None:
     values = run_all(dataset_jobs(maker(planted()), DatasetConfig(pictures=[], table_rows=0))).values
     assert not {"dataset/points", "dataset/interactive"} & values.keys()
 
 
-def test_where_there_is_no_map_the_numbers_are_made_all_the_same() -> None:
-    nowhere = planted(observations=np.full((80, 3), np.nan))
-    report = run_all(dataset_jobs(maker(nowhere), DatasetConfig()))
-    assert isinstance(report.error, ValueError)
-    assert report.values["dataset/transitions"] == Scalar(80.0)
-    assert report.values["dataset/length_mean"] == Scalar(20.0)
-    assert report.values["dataset/return_max"].value == pytest.approx(nowhere["rewards"].reshape(4, 20).sum(1).max())
-    assert report.values["dataset/reward_mean"].value == pytest.approx(nowhere["rewards"].mean())
-    assert report.values["dataset/action_distribution"].counts.tolist() == np.bincount(nowhere["actions"]).tolist()
-    assert not {"dataset/overview", "dataset/points", "dataset/interactive"} & report.values.keys()
+def test_without_plotly_only_the_page_is_missing_and_a_warning_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rlwandb_callbacks.maps.html_page.find_spec", lambda name: None)
+    with pytest.warns(UserWarning, match=r'pip install "rlwandb-callbacks\[interactive\]"'):
+        jobs = dataset_jobs(maker(planted()), DatasetConfig(pictures=["state_by_reward"]))
+    result = run_all(jobs)
+    assert result.error is None
+    assert {"dataset/state_by_reward", "dataset/points", "dataset/episodes"} <= result.values.keys()
+    assert "dataset/interactive" not in result.values
+    dataset_jobs(maker(planted()), DatasetConfig(table_rows=0))  # no warning
 
 
-def test_the_job_of_a_policy_pickles_and_measures_how_far_it_is(tmp_path: Path) -> None:
+def test_the_numbers_are_made_without_a_map() -> None:
+    invalid = planted(observations=np.full((80, 3), np.nan))
+    result = run_all(dataset_jobs(maker(invalid), DatasetConfig()))
+    assert isinstance(result.error, ValueError)
+    assert result.values["dataset/transitions"] == Scalar(80.0)
+    assert result.values["dataset/length_mean"] == Scalar(20.0)
+    assert result.values["dataset/return_max"].value == pytest.approx(invalid["rewards"].reshape(4, 20).sum(1).max())
+    assert result.values["dataset/reward_mean"].value == pytest.approx(invalid["rewards"].mean())
+    assert result.values["dataset/action_distribution"].counts.tolist() == np.bincount(invalid["actions"]).tolist()
+    assert not {"dataset/overview", "dataset/points", "dataset/interactive"} & result.values.keys()
+
+
+def test_the_job_of_a_policy_can_be_pickled_and_measures_its_distance(tmp_path: Path) -> None:
     data = planted()
-    far = Visited(
+    far = VisitedStates(
         observations=data["observations"] + 50,
         episodes=np.zeros(80, np.int64),
         steps=np.arange(80),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ LEFT_RIGHT = DiscreteActions(("left", "right"))
 
 
 def style(**changes: Any) -> ClipStyle:
-    return ClipStyle(**{"actions": LEFT_RIGHT, "has_overlay": True, "fps": 12.0, "crf": 23} | changes)
+    return ClipStyle(**{"actions": LEFT_RIGHT, "has_panel": True, "fps": 12.0, "crf": 23} | changes)
 
 
 def clip_of(episode: Episode, stem: Path, frames: np.ndarray | None = None, **changes: Any) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def clip_of(episode: Episode, stem: Path, frames: np.ndarray | None = None, **ch
     return make_clip(
         ArrayFrames(frames, tuple(range(len(frames)))),
         episode,
-        rank="best",
+        label="best",
         text="a caption",
         stem=stem,
         style=style(**changes),
@@ -53,14 +54,14 @@ def clip_of(episode: Episode, stem: Path, frames: np.ndarray | None = None, **ch
         ),
     ],
 )
-def test_a_caption_tells_rank_return_length_ending_seed_and_env_step(
+def test_a_caption_has_label_return_length_ending_seed_and_env_step(
     make_episode: MakeEpisode, fields: dict[str, Any], env_steps: float | None, expected: str
 ) -> None:
     assert caption("best", 8, make_episode(**fields), env_steps) == expected
 
 
 @pytest.mark.parametrize("steps", [1, 2, 15, 16, 40])
-def test_a_clip_has_a_frame_more_than_steps_and_a_sheet_beside_it(
+def test_a_clip_has_one_frame_more_than_steps_and_a_contact_sheet(
     make_episode: MakeEpisode, decode: Decode, tmp_path: Path, steps: int
 ) -> None:
     values = clip_of(make_episode([1.0] * steps), tmp_path / "step_1_best")
@@ -76,14 +77,12 @@ def test_a_clip_has_a_frame_more_than_steps_and_a_sheet_beside_it(
 
 
 @pytest.mark.parametrize(("steps", "cells"), [(1, 2), (7, 8), (15, 16), (40, 16)])
-def test_the_sheet_shows_up_to_16_frames_from_the_first_to_the_last(
+def test_the_contact_sheet_shows_up_to_16_frames_from_the_first_to_the_last(
     make_episode: MakeEpisode, tmp_path: Path, steps: int, cells: int
 ) -> None:
     levels = 100 + np.arange(steps + 1)
     frames = np.broadcast_to(levels[:, None, None, None], (steps + 1, 300, 200, 3)).astype(np.uint8)
-    sheet = clip_of(make_episode([1.0] * steps), tmp_path / "clip", frames, has_overlay=False)[
-        "video/best_sheet"
-    ].pixels
+    sheet = clip_of(make_episode([1.0] * steps), tmp_path / "clip", frames, has_panel=False)["video/best_sheet"].pixels
     gray = (sheet == sheet[..., :1]).all(axis=-1)
     counts = np.bincount(sheet[gray][:, 0], minlength=256)
     shown = [int(level) for level in levels if counts[level] >= 300 * 200]
@@ -91,11 +90,11 @@ def test_the_sheet_shows_up_to_16_frames_from_the_first_to_the_last(
     assert (shown[0], shown[-1]) == (levels[0], levels[-1])
 
 
-def test_the_sheet_holds_small_pictures_the_right_way_round(make_episode: MakeEpisode, tmp_path: Path) -> None:
+def test_the_contact_sheet_shows_small_pictures_upright(make_episode: MakeEpisode, tmp_path: Path) -> None:
     frames = np.zeros((2, 400, 600, 3), np.uint8)
     frames[:, :, 300:] = 200
     frames[:, :100] = 90
-    sheet = clip_of(make_episode([1.0]), tmp_path / "clip", frames, has_overlay=False)["video/best_sheet"].pixels
+    sheet = clip_of(make_episode([1.0]), tmp_path / "clip", frames, has_panel=False)["video/best_sheet"].pixels
     assert 2 * 420 < sheet.shape[1] < 2 * 420 + 40
     assert 280 < sheet.shape[0] < 280 + 40
     for level in (90, 200):
@@ -125,12 +124,10 @@ def test_the_mark_in_the_video_moves_with_the_chosen_action(
             assert nearest == expected, f"row {row} of step {step}"
 
 
-def test_without_an_overlay_the_frames_alone_are_shown(
-    make_episode: MakeEpisode, decode: Decode, tmp_path: Path
-) -> None:
+def test_without_a_panel_the_frames_alone_are_shown(make_episode: MakeEpisode, decode: Decode, tmp_path: Path) -> None:
     frames = np.zeros((3, 100, 141, 3), np.uint8)
     frames[:, :, 70:] = 250
-    values = clip_of(make_episode(scores=QValues(np.ones((2, 2)))), tmp_path / "clip", frames, has_overlay=False)
+    values = clip_of(make_episode(scores=QValues(np.ones((2, 2)))), tmp_path / "clip", frames, has_panel=False)
     _, decoded = decode(values["video/best"].path)
     assert decoded.shape == (3, 300, 424, 3)
     assert decoded[:, :, :200].max() < 12
@@ -144,25 +141,62 @@ def test_an_episode_without_scores_has_a_panel_as_well(
     assert decoded.shape[2] > 320
 
 
-def test_where_no_file_can_be_written_there_is_an_os_error(make_episode: MakeEpisode, tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_os_error(make_episode: MakeEpisode, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         clip_of(make_episode(), tmp_path / "no_such_folder" / "clip")
 
 
-def test_a_contact_sheet_that_finds_no_room_leaves_no_half_file(
+def test_a_contact_sheet_that_does_not_fit_on_the_disk_leaves_no_partial_file(
     make_episode: MakeEpisode, rng: np.random.Generator, tmp_path: Path, little_room: None
 ) -> None:
     frames = rng.integers(0, 256, (4, 100, 141, 3), dtype=np.uint8)
     (tmp_path / "clip.png").write_text("an older one")
     with pytest.raises(OSError, match="File too large"):
-        clip_of(make_episode([1.0] * 3), tmp_path / "clip", frames, has_overlay=False, crf=51)
+        clip_of(make_episode([1.0] * 3), tmp_path / "clip", frames, has_panel=False, crf=51)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "clip.png"]
     assert (tmp_path / "clip.png").read_text() == "an older one"
 
 
-@pytest.mark.parametrize("has_overlay", [True, False])
-def test_pictures_of_different_sizes_are_refused(make_episode: MakeEpisode, tmp_path: Path, has_overlay: bool) -> None:
+@pytest.mark.parametrize("has_panel", [True, False])
+def test_pictures_of_different_sizes_are_an_error(make_episode: MakeEpisode, tmp_path: Path, has_panel: bool) -> None:
     frames: Any = [np.zeros((size, 80, 3), np.uint8) for size in (60, 60, 64)]
     with pytest.raises(RenderError, match="80 × 60 pixels and then one of 80 × 64"):
-        clip_of(make_episode([1.0, 1.0]), tmp_path / "clip", frames, has_overlay=has_overlay)
+        clip_of(make_episode([1.0, 1.0]), tmp_path / "clip", frames, has_panel=has_panel)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_are_read_one_by_one_and_not_held(make_episode: MakeEpisode, tmp_path: Path) -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    class Source:
+        steps = range(41)
+
+        def __iter__(self) -> Generator[np.ndarray]:
+            for level in self.steps:
+                assert sum(reference() is not None for reference in alive) <= 2, "the last two at most"
+                frame = np.full((64, 96, 3), level, np.uint8)
+                alive.append(weakref.ref(frame))
+                yield frame
+                del frame
+
+    episode: Any = make_episode([0.0] * 40)
+    make_clip(Source(), episode, label="best", text="", stem=tmp_path / "clip", style=style())
+    assert len(alive) == 41
+
+
+def test_the_frame_source_is_closed_if_the_video_fails(make_episode: MakeEpisode, tmp_path: Path) -> None:
+    closed = []
+
+    class Source:
+        steps = range(3)
+
+        def __iter__(self) -> Generator[np.ndarray]:
+            try:
+                while True:
+                    yield np.zeros((64, 96, 3), np.uint8)
+            finally:
+                closed.append(True)
+
+    with pytest.raises(OSError, match="No such file") as caught:
+        make_clip(Source(), make_episode(), label="best", text="", stem=tmp_path / "none" / "clip", style=style())
+    assert closed == [True], f"while its traceback is alive: {caught.tb}"

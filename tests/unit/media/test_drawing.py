@@ -10,19 +10,19 @@ from rlwandb_callbacks.media.drawing import (
     BACKGROUND,
     CHOSEN,
     TEXT,
-    centered,
+    center_vertically,
     contact_sheet,
     enlarge,
-    fitted,
+    fit_text,
     font,
     format_number,
     pad_to_even,
     paste,
     sheet_indices,
-    shortened,
     text_block,
     text_width,
     thumbnail,
+    truncate_text,
 )
 
 
@@ -50,7 +50,7 @@ def noise(height: int, width: int) -> np.ndarray:
         (-math.inf, "-inf"),
     ],
 )
-def test_numbers_are_written_by_their_magnitude(value: float, text: str) -> None:
+def test_numbers_are_formatted_by_their_magnitude(value: float, text: str) -> None:
     assert format_number(value) == text
 
 
@@ -58,7 +58,7 @@ def test_numbers_are_written_by_their_magnitude(value: float, text: str) -> None
     ("shape", "factor"),
     [((210, 160), 2), ((400, 600), 1), ((256, 10), 1), ((255, 10), 2), ((64, 64), 4), ((1, 1), 256)],
 )
-def test_small_frames_are_enlarged_by_a_whole_factor(shape: tuple[int, int], factor: int) -> None:
+def test_small_frames_are_enlarged_by_an_integer_factor(shape: tuple[int, int], factor: int) -> None:
     frame = noise(*shape)
     enlarged = enlarge(frame)
     assert enlarged.shape == (shape[0] * factor, shape[1] * factor, 3)
@@ -67,9 +67,9 @@ def test_small_frames_are_enlarged_by_a_whole_factor(shape: tuple[int, int], fac
 
 
 @pytest.mark.parametrize(("height", "above", "whole"), [(11, 3, 11), (12, 4, 12), (4, 0, 4), (1, 0, 4)])
-def test_a_frame_stands_in_the_middle_of_a_higher_canvas(height: int, above: int, whole: int) -> None:
+def test_a_frame_is_centered_on_a_higher_canvas(height: int, above: int, whole: int) -> None:
     frame = noise(4, 6)
-    canvas = centered(frame, height)
+    canvas = center_vertically(frame, height)
     assert canvas.shape == (whole, 6, 3)
     assert np.array_equal(canvas[above : above + 4], frame)
     assert (np.delete(canvas, np.s_[above : above + 4], axis=0) == BACKGROUND).all()
@@ -86,7 +86,7 @@ def test_odd_sizes_get_a_black_row_or_column(shape: tuple[int, int], even: tuple
 
 @pytest.mark.parametrize("cells", [1, 2, 4, 16])
 @pytest.mark.parametrize("count", [1, 2, 3, 15, 16, 17, 31, 500])
-def test_sheet_indices_are_evenly_spread_from_the_first_to_the_last(count: int, cells: int) -> None:
+def test_sheet_indices_are_evenly_spaced_from_the_first_to_the_last(count: int, cells: int) -> None:
     indices = sheet_indices(count, cells)
     assert len(indices) == min(count, cells)
     assert indices[0] == 0
@@ -105,7 +105,7 @@ def test_thumbnails_keep_proportions_and_never_grow(shape: tuple[int, int], expe
     assert thumbnail(noise(*shape)).shape == (*expected, 3)
 
 
-def test_a_contact_sheet_lays_frames_out_in_rows_from_left_to_right() -> None:
+def test_a_contact_sheet_arranges_frames_in_rows_from_left_to_right() -> None:
     height, width = 10, 30
     colors = [(200, 10 * index, 7) for index in range(6)]
     frames = [np.full((height, width, 3), color, np.uint8) for color in colors]
@@ -122,7 +122,7 @@ def test_a_contact_sheet_lays_frames_out_in_rows_from_left_to_right() -> None:
     assert columns[4:] == columns[:2]
     assert [after - before for before, after in pairwise(columns[:4])] == [columns[1] - columns[0]] * 3
     for row, column in corners:
-        assert (sheet[row - 16 : row, column : column + width] != BACKGROUND).any(), "a label stands above each frame"
+        assert (sheet[row - 16 : row, column : column + width] != BACKGROUND).any(), "a label is above each frame"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_contact_sheet_is_no_wider_than_its_frames_need(count: int, cells_acro
     assert cells_down * 50 < height < cells_down * (50 + 40)
 
 
-def test_a_contact_sheet_wants_a_label_per_frame() -> None:
+def test_a_contact_sheet_needs_a_label_per_frame() -> None:
     with pytest.raises(ValueError, match="zip"):
         contact_sheet([np.zeros((2, 2, 3), np.uint8)] * 2, ["only one"])
 
@@ -152,7 +152,7 @@ def test_a_contact_sheet_wants_a_label_per_frame() -> None:
         (0, 5, "right", range(0), range(0)),
     ],
 )
-def test_pasting_cuts_off_what_lies_outside(x: int, y: int, align: str, rows: range, columns: range) -> None:
+def test_pasting_clips_at_the_edges(x: int, y: int, align: str, rows: range, columns: range) -> None:
     canvas = np.zeros((10, 10, 3), np.uint8)
     paste(canvas, np.full((3, 4, 3), 9, np.uint8), x, y, align)
     expected = np.zeros((10, 10), bool)
@@ -160,13 +160,13 @@ def test_pasting_cuts_off_what_lies_outside(x: int, y: int, align: str, rows: ra
     assert np.array_equal(canvas.any(axis=-1), expected)
 
 
-def test_pasting_at_an_edge_keeps_the_part_that_is_inside() -> None:
+def test_pasting_at_an_edge_keeps_the_part_inside() -> None:
     canvas, block = np.zeros((4, 4, 3), np.uint8), noise(3, 3)
     paste(canvas, block, -1, 1)
     assert np.array_equal(canvas[0:3, 0:2], block[:, 1:])
 
 
-def test_text_has_the_colours_it_is_given_and_one_height_per_size() -> None:
+def test_text_has_its_color_and_one_height_per_size() -> None:
     block = text_block("q-values 1.0", 20, CHOSEN)
     assert (block == CHOSEN).all(axis=-1).any()
     assert (block[0, 0] == BACKGROUND).all()
@@ -175,34 +175,34 @@ def test_text_has_the_colours_it_is_given_and_one_height_per_size() -> None:
     assert not np.array_equal(text_block("1", 20), text_block("2", 20))
 
 
-def test_text_that_is_kept_for_later_frames_cannot_be_spoilt() -> None:
+def test_cached_text_is_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
         text_block("step 1", 13)[:] = 0
 
 
-def test_shortened_text_fits_and_says_that_it_was_cut() -> None:
+def test_truncated_text_fits_and_ends_with_an_ellipsis() -> None:
     name = "a_very_long_name_of_an_action"
-    cut = shortened(name, 80, 13)
+    cut = truncate_text(name, 80, 13)
     assert cut.endswith("…")
     assert name.startswith(cut[:-1])
     assert len(cut) > 4
     assert font(13).getlength(cut) <= 80
-    assert shortened("short", 80, 13) == "short"
-    assert shortened(name, 0, 13) == "…"
+    assert truncate_text("short", 80, 13) == "short"
+    assert truncate_text(name, 0, 13) == "…"
 
 
-def test_text_that_is_a_little_too_wide_is_made_smaller_and_only_wider_text_is_cut() -> None:
+def test_text_that_is_slightly_too_wide_is_shrunk_and_wider_text_is_cut() -> None:
     name = "RIGHTFIRE"
     whole, tight = text_width(name, 20), text_width(name, 15)
-    assert fitted(name, whole, 20) == (name, 20)
-    assert fitted(name, whole - 1, 20) == (name, 19)
-    assert fitted(name, tight, 20) == (name, 15)
-    cut, size = fitted(name, tight - 1, 20)
+    assert fit_text(name, whole, 20) == (name, 20)
+    assert fit_text(name, whole - 1, 20) == (name, 19)
+    assert fit_text(name, tight, 20) == (name, 15)
+    cut, size = fit_text(name, tight - 1, 20)
     assert (cut[-1], size) == ("…", 15)
 
 
 @pytest.mark.parametrize("size", range(10, 41))
-def test_what_hangs_below_a_line_of_text_is_in_its_block(size: int) -> None:
+def test_descenders_are_part_of_a_text_block(size: int) -> None:
     ink = (text_block("_", size) != BACKGROUND).any(axis=(1, 2))
     assert ink.any()
     assert np.nonzero(ink)[0][0] > 0.7 * len(ink)

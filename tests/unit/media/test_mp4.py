@@ -1,22 +1,29 @@
-"""Videos are written by a real ffmpeg and decoded again."""
+"""Videos are encoded by ffmpeg and decoded again."""
 
 from __future__ import annotations
 
 import struct
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from episodes import with_panel
 
 from rlwandb_callbacks.core.action_spec import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode, QValues
-from rlwandb_callbacks.media.mp4 import write_video
-from rlwandb_callbacks.media.panel import annotate
+from rlwandb_callbacks.media.mp4 import video_writer
 
 Decode = Callable[[Path], tuple[dict[str, Any], np.ndarray]]
+
+
+def write_video(frames: Iterable[np.ndarray], path: Path, **settings: Any) -> None:
+    with video_writer(path, **settings) as video:
+        for frame in frames:
+            video.write(frame)
+            del frame
 
 
 def gray(level: int, height: int = 64, width: int = 96) -> np.ndarray:
@@ -28,7 +35,7 @@ def noise(height: int = 200, width: int = 300) -> np.ndarray:
 
 
 def boxes(path: Path) -> list[str]:
-    """Names of the outermost parts of an mp4 file, in their order."""
+    """Returns the names of the top-level boxes of an mp4 file, in order."""
     content, position, names = path.read_bytes(), 0, []
     while position < len(content):
         size, name = struct.unpack(">I4s", content[position : position + 8])
@@ -39,10 +46,12 @@ def boxes(path: Path) -> list[str]:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 96), (64, 97), (257, 351)])
 @pytest.mark.parametrize("count", [1, 2, 31])
-def test_a_video_is_what_browsers_play(tmp_path: Path, decode: Decode, height: int, width: int, count: int) -> None:
+def test_a_video_has_the_format_that_browsers_play(
+    tmp_path: Path, decode: Decode, height: int, width: int, count: int
+) -> None:
     path = tmp_path / "clip.mp4"
     frames = [gray(30 + 7 * index, height, width) for index in range(count)]
-    assert write_video(iter(frames), path, fps=25) == count
+    write_video(frames, path, fps=25)
     meta, decoded = decode(path)
     assert meta["codec"] == "h264"
     assert meta["pix_fmt"] == "yuv420p"
@@ -50,24 +59,24 @@ def test_a_video_is_what_browsers_play(tmp_path: Path, decode: Decode, height: i
     assert meta["fps"] == 25
     assert len(decoded) == count
     names = boxes(path)
-    assert names.index("moov") < names.index("mdat"), "the index stands in front"
+    assert names.index("moov") < names.index("mdat"), "the index is in front"
 
 
-def test_frames_come_in_their_order_and_look_as_they_did(tmp_path: Path, decode: Decode) -> None:
+def test_frames_keep_their_order_and_look(tmp_path: Path, decode: Decode) -> None:
     levels = [20, 200, 90, 90, 250, 0]
     write_video([gray(level) for level in levels], tmp_path / "clip.mp4", fps=10)
     _, decoded = decode(tmp_path / "clip.mp4")
     assert decoded.mean(axis=(1, 2, 3)) == pytest.approx(levels, abs=3)
 
 
-def test_text_that_was_orange_is_white_again(
+def test_white_text_is_not_tinted_by_earlier_orange_text(
     tmp_path: Path, decode: Decode, make_episode: Callable[..., Episode]
 ) -> None:
     count = 18
     scores = QValues(np.tile(np.linspace(1, 5, count), (count, 1)))
     episode = make_episode([0.0] * count, actions=np.arange(count), scores=scores)
     actions = DiscreteActions(tuple(f"RIGHTFIRE {index}" for index in range(count)))
-    drawn = list(annotate([np.full((96, 128, 3), 90, np.uint8)] * count, episode, actions))
+    drawn = with_panel([np.full((96, 128, 3), 90, np.uint8)] * count, episode, actions)
     write_video(drawn, tmp_path / "clip.mp4", fps=10)
     _, decoded = decode(tmp_path / "clip.mp4")
     height, width, _ = drawn[0].shape
@@ -77,7 +86,7 @@ def test_text_that_was_orange_is_white_again(
         assert np.mean(redder > 20) < 0.03
 
 
-def test_places_and_colours_are_kept(tmp_path: Path, decode: Decode) -> None:
+def test_positions_and_colors_are_kept(tmp_path: Path, decode: Decode) -> None:
     frame = gray(0)
     frame[:32, :48] = (255, 0, 0)
     frame[32:, 48:] = (0, 0, 255)
@@ -89,7 +98,7 @@ def test_places_and_colours_are_kept(tmp_path: Path, decode: Decode) -> None:
 
 
 @pytest.mark.parametrize("fps", [1, 12.5, 29.97, 120])
-def test_any_frame_rate(tmp_path: Path, decode: Decode, fps: float) -> None:
+def test_frame_rates(tmp_path: Path, decode: Decode, fps: float) -> None:
     write_video([gray(0), gray(255), gray(0)], tmp_path / "clip.mp4", fps=fps)
     meta, decoded = decode(tmp_path / "clip.mp4")
     assert meta["fps"] == pytest.approx(fps, rel=1e-3)
@@ -110,25 +119,25 @@ def test_frames_are_not_held(tmp_path: Path) -> None:
 
     def frames() -> Iterator[np.ndarray]:
         for level in range(40):
-            # The first frame may be held for its size, and one is on its way.
-            assert sum(reference() is not None for reference in alive) <= 2
+            assert sum(reference() is not None for reference in alive) <= 1, "the last one at most"
             frame = gray(level)
             alive.append(weakref.ref(frame))
             yield frame
             del frame
 
-    assert write_video(frames(), tmp_path / "clip.mp4", fps=30) == 40
+    write_video(frames(), tmp_path / "clip.mp4", fps=30)
+    assert len(alive) == 40
 
 
-def test_an_older_video_of_that_name_is_replaced(tmp_path: Path, decode: Decode) -> None:
+def test_an_older_video_of_the_same_name_is_replaced(tmp_path: Path, decode: Decode) -> None:
     path = tmp_path / "clip.mp4"
     for count in (5, 3):
-        write_video([gray(0)] * count, str(path), fps=10)
+        write_video([gray(0)] * count, path, fps=10)
     assert len(decode(path)[1]) == 3
     assert [entry.name for entry in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_no_frames_are_an_error_and_no_file(tmp_path: Path) -> None:
+def test_no_frames_are_an_error_and_leave_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no frames to write"):
         write_video([], tmp_path / "clip.mp4", fps=10)
     assert list(tmp_path.iterdir()) == []
@@ -136,22 +145,24 @@ def test_no_frames_are_an_error_and_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 200])
 @pytest.mark.parametrize("name", ["no_such_folder/clip.mp4", "clip.no_such_format"])
-def test_what_ffmpeg_cannot_write_is_an_os_error_and_no_file(tmp_path: Path, name: str, count: int) -> None:
+def test_an_error_of_ffmpeg_is_an_os_error_and_leaves_no_file(tmp_path: Path, name: str, count: int) -> None:
     with pytest.raises(OSError, match=r"clip") as caught:
         write_video([noise()] * count, tmp_path / name, fps=10)
-    assert "No such file" in str(caught.value) or "Unable to" in str(caught.value), "it says what ffmpeg said"
-    assert "configuration:" not in str(caught.value), "and nothing about ffmpeg itself"
+    assert "No such file" in str(caught.value) or "Unable to" in str(caught.value), (
+        "the message has the output of ffmpeg"
+    )
+    assert "configuration:" not in str(caught.value), "without the build options of ffmpeg"
     assert list(tmp_path.rglob("*")) == []
 
 
 @pytest.mark.parametrize("count", [2, 60])
-def test_a_disk_that_is_full_is_an_os_error_and_no_file(tmp_path: Path, little_room: None, count: int) -> None:
+def test_a_full_disk_is_an_os_error_and_leaves_no_file(tmp_path: Path, little_room: None, count: int) -> None:
     with pytest.raises(OSError, match="clip"):
         write_video([noise(400, 600)] * count, tmp_path / "clip.mp4", fps=10, crf=1)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_frames_is_handed_on_and_leaves_no_file(tmp_path: Path) -> None:
+def test_an_error_of_the_frames_is_raised_and_leaves_no_file(tmp_path: Path) -> None:
     def frames() -> Iterator[np.ndarray]:
         yield gray(0)
         raise ZeroDivisionError
@@ -161,7 +172,7 @@ def test_an_error_of_the_frames_is_handed_on_and_leaves_no_file(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_leaves_the_older_video_as_it_was(tmp_path: Path, decode: Decode) -> None:
+def test_an_error_does_not_change_the_older_video(tmp_path: Path, decode: Decode) -> None:
     path = tmp_path / "clip.mp4"
     write_video([gray(0)] * 4, path, fps=10)
 
@@ -175,7 +186,7 @@ def test_an_error_leaves_the_older_video_as_it_was(tmp_path: Path, decode: Decod
     assert [entry.name for entry in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_a_name_with_blanks_and_other_letters_is_taken(tmp_path: Path, decode: Decode) -> None:
+def test_file_names_may_have_blanks_and_non_ascii_letters(tmp_path: Path, decode: Decode) -> None:
     path = tmp_path / "bester Lauf – Änderung 100%.mp4"
     write_video([gray(0)], path, fps=10)
     assert len(decode(path)[1]) == 1

@@ -1,4 +1,4 @@
-"""What is drawn is read back from the pixels: bars by their color, text by the picture that its letters make."""
+"""The drawn panel is read from its pixels: bars by their color, text by comparison with drawn text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from episodes import with_panel
 
 from rlwandb_callbacks.core.action_spec import (
     ActionSpec,
@@ -19,7 +20,7 @@ from rlwandb_callbacks.core.action_spec import (
 )
 from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, Probabilities, QValues
 from rlwandb_callbacks.media.drawing import BACKGROUND, BAR, CHOSEN, GRID, MUTED, TEXT, TRACK, Color, text_block
-from rlwandb_callbacks.media.panel import Overlay, annotate
+from rlwandb_callbacks.media.panel import Panel
 from rlwandb_callbacks.media.panel_layout import Geometry
 from rlwandb_callbacks.media.panel_rows import MAX_ROWS
 
@@ -28,15 +29,17 @@ HEIGHT = 400
 LEFT_RIGHT = DiscreteActions(("left", "right"))
 
 
-def is_colour(picture: np.ndarray, color: Color) -> np.ndarray:
+def is_color(picture: np.ndarray, color: Color) -> np.ndarray:
     return (picture == color).all(axis=-1)
 
 
-def bar(panel: np.ndarray, row: int, rows: int, color: Color, value_share: float = 0.25) -> tuple[float, float] | None:
-    """Where a row's bar begins and ends, as shares of its track; None where it has none of that color."""
-    at = Geometry(panel.shape[0], rows, value_share)
+def bar(
+    panel: np.ndarray, row: int, rows: int, color: Color, value_fraction: float = 0.25
+) -> tuple[float, float] | None:
+    """Returns both ends of a row's bar as fractions of its track; None if it has no bar of that color."""
+    at = Geometry(panel.shape[0], rows, value_fraction)
     strip = panel[at.row_center(row) - at.bar_half : at.row_center(row) + at.bar_half + 1, at.bar_left : at.bar_right]
-    columns = np.nonzero(is_colour(strip, color).all(axis=0))[0]
+    columns = np.nonzero(is_color(strip, color).all(axis=0))[0]
     if not columns.size:
         return None
     return float(columns.min() / strip.shape[1]), float((columns.max() + 1) / strip.shape[1])
@@ -48,7 +51,7 @@ def length(panel: np.ndarray, row: int, rows: int, color: Color) -> float:
 
 
 def shows(panel: np.ndarray, text: str, size: int, color: Color = TEXT) -> bool:
-    """Tells whether a text stands somewhere on a panel."""
+    """Returns whether a panel has a text."""
     block = text_block(text, size, color)
     height, width = block.shape[:2]
     middle = block[height // 2].ravel()
@@ -61,13 +64,13 @@ def shows(panel: np.ndarray, text: str, size: int, color: Color = TEXT) -> bool:
 
 
 def panel_of(episode: Episode, actions: ActionSpec, step: int = 0) -> np.ndarray:
-    return Overlay(episode, actions, HEIGHT).panel(step)
+    return Panel(episode, actions, HEIGHT).draw(step)
 
 
-def test_the_frame_is_not_covered_and_the_panel_stands_to_its_right(make_episode: MakeEpisode) -> None:
+def test_the_panel_is_to_the_right_of_the_frame_and_does_not_cover_it(make_episode: MakeEpisode) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 90, 70, 3), dtype=np.uint8)
     scores = QValues(np.array([[1.0, 2.0], [2.0, 1.0]]))
-    pictures = list(annotate(frames, make_episode(scores=scores), LEFT_RIGHT))
+    pictures = with_panel(frames, make_episode(scores=scores), LEFT_RIGHT)
     assert len(pictures) == 3
     assert len({picture.shape for picture in pictures}) == 1
     for frame, picture in zip(frames, pictures, strict=True):
@@ -77,20 +80,7 @@ def test_the_frame_is_not_covered_and_the_panel_stands_to_its_right(make_episode
         assert (picture[:, 3 * 70] == BACKGROUND).all()
 
 
-def test_frames_are_taken_one_by_one(make_episode: MakeEpisode) -> None:
-    taken = []
-
-    def frames() -> Any:
-        for index in range(3):
-            taken.append(index)
-            yield np.zeros((300, 10, 3), np.uint8)
-
-    pictures = annotate(frames(), make_episode(), LEFT_RIGHT)
-    next(pictures)
-    assert taken == [0]
-
-
-def test_the_row_of_the_chosen_action_is_marked_and_the_mark_moves_with_it(make_episode: MakeEpisode) -> None:
+def test_the_row_of_the_chosen_action_is_marked(make_episode: MakeEpisode) -> None:
     scores = QValues(np.array([[3.0, 1.0, 2.0]] * 3))
     episode = make_episode([0.0] * 3, actions=np.array([0, 2, 1]), scores=scores)
     actions = DiscreteActions(("noop", "fire", "jump"))
@@ -99,13 +89,13 @@ def test_the_row_of_the_chosen_action_is_marked_and_the_mark_moves_with_it(make_
         assert [bar(panel, row, 3, CHOSEN) is not None for row in range(3)] == [row == chosen for row in range(3)]
         assert [bar(panel, row, 3, BAR) is not None for row in range(3)] == [row != chosen for row in range(3)]
         at = Geometry(HEIGHT, 3, 0.25)
-        marked = [is_colour(panel[at.row_center(row), : 2 * at.margin], CHOSEN).any() for row in range(3)]
-        assert marked == [row == chosen for row in range(3)], "a pointer stands in front of its name"
+        marked = [is_color(panel[at.row_center(row), : 2 * at.margin], CHOSEN).any() for row in range(3)]
+        assert marked == [row == chosen for row in range(3)], "a pointer is in front of its name"
         names = [shows(panel, name, at.row_text_size, CHOSEN) for name in actions.names]
         assert names == [row == chosen for row in range(3)]
 
 
-def test_bars_are_as_long_as_q_values_are_large(make_episode: MakeEpisode) -> None:
+def test_lengths_of_bars_are_proportional_to_q_values(make_episode: MakeEpisode) -> None:
     episode = make_episode([0.0], actions=np.array([1]), scores=QValues(np.array([[1.0, 2.0, 4.0]])))
     panel = panel_of(episode, DiscreteActions(("a", "b", "c")))
     lengths = [length(panel, 0, 3, BAR), length(panel, 1, 3, CHOSEN), length(panel, 2, 3, BAR)]
@@ -129,17 +119,17 @@ def test_negative_q_values_go_left_of_zero_and_positive_ones_right(make_episode:
     assert bar(second, 0, 2, CHOSEN) == pytest.approx((0.25, 0.75), abs=0.02)
     assert bar(second, 1, 2, BAR) == pytest.approx((0.125, 0.25), abs=0.02)
     for panel in (first, second):
-        assert bar(panel, 0, 2, GRID)[0] == pytest.approx(0.25, abs=0.02), "a line stands at zero"
+        assert bar(panel, 0, 2, GRID)[0] == pytest.approx(0.25, abs=0.02), "a line marks zero"
 
 
-def test_q_values_that_are_all_negative_hang_from_zero_at_the_right(make_episode: MakeEpisode) -> None:
+def test_bars_of_negative_q_values_start_at_zero_on_the_right(make_episode: MakeEpisode) -> None:
     episode = make_episode([0.0], actions=np.array([0]), scores=QValues(np.array([[-4.0, -1.0]])))
     panel = panel_of(episode, LEFT_RIGHT)
     assert bar(panel, 0, 2, CHOSEN) == pytest.approx((0.0, 1.0), abs=0.02)
     assert bar(panel, 1, 2, BAR) == pytest.approx((0.75, 1.0), abs=0.02)
 
 
-def test_q_values_that_are_no_numbers_have_no_bar_and_are_written(make_episode: MakeEpisode) -> None:
+def test_q_values_that_are_not_finite_have_no_bar_and_are_written(make_episode: MakeEpisode) -> None:
     scores = QValues(np.array([[math.nan, math.inf, 2.0]]))
     panel = panel_of(make_episode([0.0], actions=np.array([2]), scores=scores), DiscreteActions(("a", "b", "c")))
     assert bar(panel, 0, 3, BAR) is None
@@ -173,12 +163,12 @@ def test_small_probabilities_do_not_fill_the_axis(make_episode: MakeEpisode) -> 
         (None, "actions"),
     ],
 )
-def test_the_title_says_what_the_bars_are(make_episode: MakeEpisode, scores: Any, title: str) -> None:
+def test_the_title_names_the_scores(make_episode: MakeEpisode, scores: Any, title: str) -> None:
     at = Geometry(HEIGHT, 2, 0.25)
     assert shows(panel_of(make_episode(scores=scores), LEFT_RIGHT), title, at.text_size)
 
 
-def test_step_reward_return_and_value_stand_on_the_panel(make_episode: MakeEpisode) -> None:
+def test_step_reward_return_and_value_are_on_the_panel(make_episode: MakeEpisode) -> None:
     episode = make_episode([1.5, -3.0], values=np.array([12.5, 7.25]), scores=QValues(np.ones((2, 2))))
     size = Geometry(HEIGHT, 2, 0.25).text_size
     expected = [
@@ -193,21 +183,21 @@ def test_step_reward_return_and_value_stand_on_the_panel(make_episode: MakeEpiso
 
 
 @pytest.mark.parametrize("reward", [-0.0001201, -0.0018881, 12345.6, -1e-310, -1e300])
-def test_no_reward_runs_over_the_edge_of_the_panel(make_episode: MakeEpisode, reward: float) -> None:
+def test_rewards_fit_on_the_panel(make_episode: MakeEpisode, reward: float) -> None:
     panel = panel_of(make_episode([reward, 0.0]), LEFT_RIGHT, 1)
     at = Geometry(HEIGHT, 2, 0.25)
     line = slice(at.margin + at.line, at.margin + 2 * at.line)
-    assert is_colour(panel[line, at.width // 2 :], TEXT).any()
-    assert is_colour(panel[line, -at.margin // 3 :], BACKGROUND).all()
+    assert is_color(panel[line, at.width // 2 :], TEXT).any()
+    assert is_color(panel[line, -at.margin // 3 :], BACKGROUND).all()
 
 
-def test_q_of_a_continuous_action_stands_on_the_panel(make_episode: MakeEpisode) -> None:
+def test_q_of_a_continuous_action_is_on_the_panel(make_episode: MakeEpisode) -> None:
     episode = make_episode([0.0], actions=np.zeros((1, 1)), chosen_q=np.array([-3.25]))
     panel = panel_of(episode, ContinuousActions(-np.ones(1), np.ones(1)))
     assert shows(panel, "Q(s,a) -3.25", Geometry(HEIGHT, 1, 0.25).text_size)
 
 
-def test_names_and_values_stand_beside_the_bars(make_episode: MakeEpisode) -> None:
+def test_names_and_values_are_beside_the_bars(make_episode: MakeEpisode) -> None:
     episode = make_episode([0.0], actions=np.array([1]), scores=QValues(np.array([[-0.5, 12.25]])))
     panel = panel_of(episode, LEFT_RIGHT)
     size = Geometry(HEIGHT, 2, 0.25).row_text_size
@@ -248,14 +238,14 @@ def test_eighteen_actions_are_all_shown_in_their_order(make_episode: MakeEpisode
     assert bars == pytest.approx([value / 18 for value in range(18, 0, -1)], abs=0.02)
 
 
-def test_actions_that_are_counted_from_another_number_are_found(make_episode: MakeEpisode) -> None:
+def test_actions_may_be_counted_from_another_number_than_zero(make_episode: MakeEpisode) -> None:
     episode = make_episode([0.0], actions=np.array([6]), scores=QValues(np.array([[1.0, 2.0]])))
     panel = panel_of(episode, DiscreteActions(("five", "six"), first=5))
     assert bar(panel, 0, 2, CHOSEN) is None
     assert bar(panel, 1, 2, CHOSEN) is not None
 
 
-def test_without_scores_the_chosen_action_alone_is_filled(make_episode: MakeEpisode) -> None:
+def test_without_scores_only_the_chosen_action_is_filled(make_episode: MakeEpisode) -> None:
     panel = panel_of(make_episode(actions=np.array([1, 0])), LEFT_RIGHT)
     assert bar(panel, 0, 2, CHOSEN) is None
     assert bar(panel, 1, 2, CHOSEN) == pytest.approx((0.0, 1.0), abs=0.01)
@@ -271,16 +261,16 @@ def test_without_scores_the_chosen_action_alone_is_filled(make_episode: MakeEpis
         (np.zeros((2, 3), int), OtherActions(), None),
     ],
 )
-def test_the_last_state_has_no_bars_and_says_how_it_ended(
+def test_the_last_state_has_no_bars_and_names_the_ending(
     make_episode: MakeEpisode, actions: np.ndarray, spec: ActionSpec, scores: Any
 ) -> None:
-    share = 0.35 if isinstance(scores, Gaussian) else 0.25
+    value_fraction = 0.35 if isinstance(scores, Gaussian) else 0.25
     episode = make_episode(actions=actions, scores=scores, values=np.zeros(2))
     panel = panel_of(episode, spec, 2)
-    at = Geometry(HEIGHT, 2, share)
+    at = Geometry(HEIGHT, 2, value_fraction)
     track = panel[at.top :, at.bar_left : at.bar_right]
-    assert not is_colour(track, BAR).any()
-    assert all(bar(panel, row, 2, CHOSEN, share) is None for row in range(2))
+    assert not is_color(track, BAR).any()
+    assert all(bar(panel, row, 2, CHOSEN, value_fraction) is None for row in range(2))
     assert shows(panel, "terminated", at.text_size, CHOSEN)
     assert shows(panel, "step 2", at.text_size)
 
@@ -289,7 +279,9 @@ def gaussian(mean: list[float], std: list[float]) -> Gaussian:
     return Gaussian(np.array([mean]), np.array([std]))
 
 
-def test_a_gaussian_is_mean_and_std_within_the_bounds_and_the_action_is_marked(make_episode: MakeEpisode) -> None:
+def test_a_gaussian_is_drawn_as_mean_and_std_within_the_bounds_and_the_action_is_marked(
+    make_episode: MakeEpisode,
+) -> None:
     actions = np.array([[0.5, -2.0]])
     episode = make_episode([0.0], actions=actions, scores=gaussian([0.0, -1.0], [0.25, 1.0]))
     panel = panel_of(episode, ContinuousActions(np.array([-1.0, -2.0]), np.array([1.0, 2.0])))
@@ -304,7 +296,7 @@ def test_a_gaussian_is_mean_and_std_within_the_bounds_and_the_action_is_marked(m
     assert shows(panel, "a[1]", at.row_text_size)
 
 
-def test_what_lies_outside_the_bounds_stays_on_the_track(make_episode: MakeEpisode) -> None:
+def test_values_outside_the_bounds_are_clipped_to_the_track(make_episode: MakeEpisode) -> None:
     episode = make_episode([0.0], actions=np.array([[5.0]]), scores=gaussian([9.0], [0.5]))
     bounds = ContinuousActions(np.array([-1.0]), np.array([1.0]))
     panel = panel_of(episode, bounds)
@@ -312,7 +304,7 @@ def test_what_lies_outside_the_bounds_stays_on_the_track(make_episode: MakeEpiso
     assert bar(panel, 0, 1, CHOSEN, 0.35)[1] == 1.0
     at = Geometry(HEIGHT, 1, 0.35)
     beyond = panel[at.row_center(0) - at.bar_half : at.row_center(0) + at.bar_half, at.bar_right + 3 :]
-    assert not is_colour(beyond, CHOSEN).any()
+    assert not is_color(beyond, CHOSEN).any()
 
 
 def test_a_continuous_action_without_scores_is_a_mark_on_its_track(make_episode: MakeEpisode) -> None:
@@ -324,25 +316,25 @@ def test_a_continuous_action_without_scores_is_a_mark_on_its_track(make_episode:
     assert bar(panel, 0, 1, TRACK) == (0.0, 1.0)
 
 
-def test_actions_of_several_axes_are_shown_one_by_one(make_episode: MakeEpisode) -> None:
+def test_entries_of_matrix_actions_have_one_row_each(make_episode: MakeEpisode) -> None:
     spec = ContinuousActions(-np.ones(4), np.ones(4))
     actions = np.array([[[-1.0, 0.0], [0.5, 1.0]]])
     panel = panel_of(make_episode([0.0], actions=actions), spec)
     assert [sum(bar(panel, row, 4, CHOSEN)) / 2 for row in range(4)] == pytest.approx([0.0, 0.5, 0.75, 1.0], abs=0.03)
 
 
-def test_more_dimensions_than_rows_show_the_first_ones(make_episode: MakeEpisode) -> None:
+def test_of_too_many_dimensions_the_first_are_shown(make_episode: MakeEpisode) -> None:
     spec = ContinuousActions(-np.ones(30), np.ones(30))
     panel = panel_of(make_episode([0.0], actions=np.linspace(-1, 1, 30)[None]), spec)
     marks = [sum(bar(panel, row, MAX_ROWS, CHOSEN)) / 2 for row in range(MAX_ROWS)]
     assert marks == pytest.approx(np.linspace(0, 1, 30)[:MAX_ROWS].tolist(), abs=0.04)
 
 
-def test_an_action_that_is_neither_number_nor_vector_is_written(make_episode: MakeEpisode) -> None:
+def test_actions_of_other_spaces_are_written(make_episode: MakeEpisode) -> None:
     panel = panel_of(make_episode([0.0], actions=np.array([[2, 0, 1]])), OtherActions())
     at = Geometry(HEIGHT, 1, 0.25)
     assert shows(panel, "[2 0 1]", at.text_size, CHOSEN)
-    assert not is_colour(panel, TRACK).any()
+    assert not is_color(panel, TRACK).any()
 
 
 @pytest.mark.parametrize(
@@ -382,11 +374,11 @@ def test_an_action_that_is_neither_number_nor_vector_is_written(make_episode: Ma
         "action a matrix",
     ],
 )
-def test_whatever_is_shown_the_panel_is_drawn_in_one_size(
+def test_the_size_of_the_panel_does_not_depend_on_the_values(
     make_episode: MakeEpisode, actions: np.ndarray, spec: ActionSpec, scores: Any
 ) -> None:
-    overlay = Overlay(make_episode(actions=actions, scores=scores), spec, HEIGHT)
-    assert {overlay.panel(step).shape for step in range(3)} == {(HEIGHT, 320, 3)}
+    panel = Panel(make_episode(actions=actions, scores=scores), spec, HEIGHT)
+    assert {panel.draw(step).shape for step in range(3)} == {(HEIGHT, 320, 3)}
 
 
 def test_each_choice_has_a_group_of_bars_between_lines(make_episode: MakeEpisode) -> None:
@@ -394,25 +386,25 @@ def test_each_choice_has_a_group_of_bars_between_lines(make_episode: MakeEpisode
     actions = GroupedActions((DiscreteActions(("stay", "go")), DiscreteActions(("5", "6", "7"), first=5)))
     panel = panel_of(make_episode([0.0], actions=np.array([[1, 5]]), scores=Grouped(groups)), actions)
     expected = [(0.25, BAR), (0.75, CHOSEN), (0.5, CHOSEN), (0.4, BAR), (0.1, BAR)]
-    for row, (share, color) in enumerate(expected):
-        assert bar(panel, row, 5, color) == pytest.approx((0.0, share), abs=0.02)
+    for row, (probability, color) in enumerate(expected):
+        assert bar(panel, row, 5, color) == pytest.approx((0.0, probability), abs=0.02)
     at = Geometry(HEIGHT, 5, 0.25)
-    lines = [row for row in range(5) if is_colour(panel[at.row_center(row) - at.pitch // 2, at.margin + 1], GRID)]
+    lines = [row for row in range(5) if is_color(panel[at.row_center(row) - at.pitch // 2, at.margin + 1], GRID)]
     assert lines == [2]
     assert shows(panel, "a[0] go", at.row_text_size, CHOSEN)
     assert shows(panel, "a[1] 7", at.row_text_size)
     assert shows(panel, "action probabilities", at.text_size)
 
 
-def test_lines_between_choices_are_whole_where_rows_are_crowded(make_episode: MakeEpisode) -> None:
+def test_lines_between_choices_are_complete_in_crowded_rows(make_episode: MakeEpisode) -> None:
     choice = DiscreteActions(tuple("01234"))
     scores = Grouped((Probabilities(np.full((1, 5), 0.2)),) * 3)
     episode = make_episode([0.0], actions=np.array([[1, 2, 3]]), scores=scores)
-    panel = Overlay(episode, GroupedActions((choice,) * 3), 300).panel(0)
+    panel = Panel(episode, GroupedActions((choice,) * 3), 300).draw(0)
     at = Geometry(300, 15, 0.25)
     for row in (5, 10):
         line = panel[at.row_center(row) - at.pitch // 2, at.margin : at.width - at.margin]
-        assert is_colour(line, GRID).all()
+        assert is_color(line, GRID).all()
 
 
 def test_q_values_of_all_choices_share_one_axis(make_episode: MakeEpisode) -> None:
@@ -424,18 +416,18 @@ def test_q_values_of_all_choices_share_one_axis(make_episode: MakeEpisode) -> No
     assert shows(panel, "q-values", Geometry(HEIGHT, 4, 0.25).text_size)
 
 
-def test_each_switch_has_a_bar_and_those_that_are_on_are_marked(make_episode: MakeEpisode) -> None:
+def test_each_switch_has_a_bar_and_is_marked_if_it_is_on(make_episode: MakeEpisode) -> None:
     groups = tuple(Probabilities(np.array([[1 - on, on]])) for on in (0.9, 0.2, 0.6))
     episode = make_episode([0.0], actions=np.array([[1, 0, 1]]), scores=Grouped(groups))
     panel = panel_of(episode, BinaryActions(("jump", "fire", "duck")))
-    for row, (share, color) in enumerate([(0.9, CHOSEN), (0.2, BAR), (0.6, CHOSEN)]):
-        assert bar(panel, row, 3, color) == pytest.approx((0.0, share), abs=0.02)
+    for row, (probability, color) in enumerate([(0.9, CHOSEN), (0.2, BAR), (0.6, CHOSEN)]):
+        assert bar(panel, row, 3, color) == pytest.approx((0.0, probability), abs=0.02)
     at = Geometry(HEIGHT, 3, 0.25)
     assert shows(panel, "probability of on", at.text_size)
     assert [shows(panel, name, at.row_text_size, CHOSEN) for name in ("jump", "fire", "duck")] == [True, False, True]
 
 
-def test_parts_of_a_dict_are_written_below_each_other(make_episode: MakeEpisode) -> None:
+def test_each_part_of_a_dict_is_written_on_its_own_line(make_episode: MakeEpisode) -> None:
     actions = np.empty(1, dtype=object)
     actions[0] = {"steer": np.array([0.5]), "gear": 2}
     panel = panel_of(make_episode([0.0], actions=actions), OtherActions())
@@ -453,17 +445,17 @@ ATARI = DiscreteActions(
 
 
 def sizes_of(panel: np.ndarray, text: str, color: Color = TEXT) -> list[int]:
-    """The sizes in which a text stands on a panel."""
+    """Returns the sizes of a text on a panel."""
     return [size for size in range(8, 22) if shows(panel, text, size, color)]
 
 
 @pytest.mark.parametrize(("shape", "factor"), [((96, 128), 3), ((210, 160), 2), ((87, 64), 3)])
-def test_many_rows_beside_a_small_frame_are_read_and_the_frame_stands_in_the_middle(
+def test_many_rows_beside_a_small_frame_are_legible_and_the_frame_is_centered(
     shape: tuple[int, int], factor: int, make_episode: MakeEpisode
 ) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, *shape, 3), dtype=np.uint8)
     scores = QValues(np.array([np.arange(18.0), np.arange(18.0)[::-1]]))
-    pictures = list(annotate(frames, make_episode(actions=np.array([17, 0]), scores=scores), ATARI))
+    pictures = with_panel(frames, make_episode(actions=np.array([17, 0]), scores=scores), ATARI)
     assert len({picture.shape for picture in pictures}) == 1
     height, width = factor * shape[0], factor * shape[1]
     above = (pictures[0].shape[0] - height) // 2
@@ -479,17 +471,17 @@ def test_many_rows_beside_a_small_frame_are_read_and_the_frame_stands_in_the_mid
 
 
 @pytest.mark.parametrize("height", [256, 420])
-def test_names_of_pong_are_whole_and_of_one_size(height: int, make_episode: MakeEpisode) -> None:
+def test_names_of_pong_are_complete_and_of_one_size(height: int, make_episode: MakeEpisode) -> None:
     names = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
     episode = make_episode([0.0], actions=np.array([0]), scores=QValues(np.ones((1, 6))))
-    panel = Overlay(episode, DiscreteActions(names), height).panel(0)
+    panel = Panel(episode, DiscreteActions(names), height).draw(0)
     size = Geometry(height, 6, 0.25).row_text_size
     assert all(shows(panel, name, size, TEXT if index else CHOSEN) for index, name in enumerate(names))
 
 
-def test_tight_rows_do_not_cut_what_hangs_below_a_name(make_episode: MakeEpisode) -> None:
+def test_descenders_of_names_are_complete_in_crowded_rows(make_episode: MakeEpisode) -> None:
     names = tuple(f"lift_{letter}" for letter in "abcdefghijklmnopqr")
-    panel = Overlay(make_episode([0.0], actions=np.array([0])), DiscreteActions(names), 300).panel(0)
+    panel = Panel(make_episode([0.0], actions=np.array([0])), DiscreteActions(names), 300).draw(0)
     assert all(sizes_of(panel, name) for name in names[1:])
 
 
@@ -501,14 +493,14 @@ def test_zero_has_no_sign(make_episode: MakeEpisode) -> None:
 
 
 @pytest.mark.parametrize(("height", "dimensions"), [(256, 3), (288, 6), (400, 4), (480, 17)])
-def test_bounds_stand_below_the_bars(height: int, dimensions: int, make_episode: MakeEpisode) -> None:
+def test_bounds_are_below_the_bars(height: int, dimensions: int, make_episode: MakeEpisode) -> None:
     bounds = ContinuousActions(np.full(dimensions, -0.4), np.full(dimensions, 0.4))
-    panel = Overlay(make_episode([0.0], actions=np.zeros((1, dimensions))), bounds, height).panel(0)
+    panel = Panel(make_episode([0.0], actions=np.zeros((1, dimensions))), bounds, height).draw(0)
     assert sizes_of(panel, "-0.400", MUTED)
     assert sizes_of(panel, "0.400", MUTED)
 
 
-def test_where_rows_are_tight_bounds_that_differ_are_left_out(make_episode: MakeEpisode) -> None:
+def test_bounds_that_differ_are_left_out_in_crowded_rows(make_episode: MakeEpisode) -> None:
     highs = np.arange(1.0, 18.0)
     panel = panel_of(make_episode([0.0], actions=np.zeros((1, 17))), ContinuousActions(-highs, highs))
-    assert not is_colour(panel, MUTED).any()
+    assert not is_color(panel, MUTED).any()

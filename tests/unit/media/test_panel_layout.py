@@ -36,7 +36,7 @@ def test_axis_of_q_values_by_hand(values: list[float], expected: tuple[float, fl
     assert axis_of_q_values(np.array(values)) == pytest.approx(expected)
 
 
-def test_axis_of_q_values_holds_all_of_them_and_zero_unless_that_hides_their_differences() -> None:
+def test_axis_of_q_values_includes_all_values_and_zero_unless_that_hides_their_differences() -> None:
     rng = np.random.default_rng(0)
     for _ in range(300):
         values = rng.normal(rng.normal() * 10, rng.exponential(), size=rng.integers(1, 8))
@@ -57,7 +57,7 @@ def test_axis_of_actions_is_their_bounds(make_episode: MakeEpisode) -> None:
     assert (lows.tolist(), highs.tolist()) == ([-1.0, -2.0], [1.0, 2.0])
 
 
-def test_an_unbounded_side_goes_as_far_as_the_episode(make_episode: MakeEpisode) -> None:
+def test_an_unbounded_side_ends_at_the_range_of_the_episode(make_episode: MakeEpisode) -> None:
     episode = make_episode(actions=np.array([[-3.0, 0.5], [5.0, 0.25]]))
     lows, highs = axis_of_actions(box([-math.inf, 0.0], [math.inf, math.inf]), episode)
     assert (lows.tolist(), highs.tolist()) == ([-3.0, 0.0], [5.0, 0.5])
@@ -81,7 +81,7 @@ def test_an_unbounded_axis_has_room_for_two_standard_deviations(make_episode: Ma
     ],
     ids=["constant action", "action nan", "std inf", "std nan", "mean nan"],
 )
-def test_an_unbounded_axis_is_finite_and_ascending_whatever_the_policy_gave(
+def test_an_unbounded_axis_is_finite_and_ascending_for_any_policy(
     make_episode: MakeEpisode, changed: dict[str, Any]
 ) -> None:
     episode = make_episode(**{"actions": np.array([[0.0], [1.0]]), **changed})
@@ -102,25 +102,25 @@ def test_everything_fits_on_the_panel_and_rows_do_not_touch(height: int, rows: i
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 6, 9, 12, 18])
-@pytest.mark.parametrize("least", [256, 257, 288, 400, 420, 480, 720])
-def test_a_panel_is_as_high_as_its_rows_need_to_be_read(least: int, rows: int) -> None:
-    height = legible_height(least, rows)
-    assert Geometry(height, rows, 0.25).row_text_size >= (13 if least < 280 else 14 if least < 300 else 15)
-    assert (height - least) % 2 == 0
-    assert height >= least
-    assert (height == least) == (rows <= 9 or least >= 480 or (rows, least) in {(12, 400), (12, 420)})
+@pytest.mark.parametrize("min_height", [256, 257, 288, 400, 420, 480, 720])
+def test_a_panel_is_high_enough_for_legible_rows(min_height: int, rows: int) -> None:
+    height = legible_height(min_height, rows)
+    assert Geometry(height, rows, 0.25).row_text_size >= (13 if min_height < 280 else 14 if min_height < 300 else 15)
+    assert (height - min_height) % 2 == 0
+    assert height >= min_height
+    assert (height == min_height) == (rows <= 9 or min_height >= 480 or (rows, min_height) in {(12, 400), (12, 420)})
 
 
-def test_wide_labels_get_room_until_bars_have_a_quarter_of_the_panel() -> None:
+def test_labels_widen_until_bars_have_a_quarter_of_the_panel() -> None:
     at = Geometry(420, 6, 0.25)
-    assert at.with_room_for_labels(at.label_width) == at
+    assert at.with_room_for_labels(at.label_width).bar_left == at.bar_left
     wider = at.with_room_for_labels(at.label_width + 20)
     assert wider.label_width == at.label_width + 20
     widest = at.with_room_for_labels(1_000)
     assert widest.bar_right - widest.bar_left == pytest.approx(widest.width / 4, abs=1)
 
 
-def test_x_goes_from_the_left_to_the_right_end_and_stops_there() -> None:
+def test_x_is_clipped_to_the_ends_of_the_axis() -> None:
     at = Geometry(256, 2, 0.25)
     assert at.x(-1.0, -1.0, 3.0) == at.x(-50.0, -1.0, 3.0) == at.x(math.nan, -1.0, 3.0) == at.bar_left
     assert at.x(3.0, -1.0, 3.0) == at.x(1e300, -1.0, 3.0) == at.bar_right

@@ -13,7 +13,7 @@ from rlwandb_callbacks.core.action_spec import (
     OtherActions,
 )
 from rlwandb_callbacks.core.episode import Grouped, Probabilities, QValues
-from rlwandb_callbacks.media.panel_rows import MAX_ROWS, bars_of, labels_of, row_count, shares, written
+from rlwandb_callbacks.media.panel_rows import MAX_ROWS, action_lines, allocate_rows, bars_of, label_groups, row_count
 
 MOVE = DiscreteActions(("stay", "go"))
 GEAR = DiscreteActions(("3", "4", "5"), first=3)
@@ -30,10 +30,10 @@ def test_each_option_of_each_choice_has_a_row() -> None:
     assert [row.value for row in rows] == [1.0, 2.0, 0.5, -1.0, 4.0]
     assert [row.is_chosen for row in rows] == [True, False, False, False, True]
     assert [row.begins_group for row in rows] == [False, False, True, False, False]
-    assert row_count(GroupedActions((MOVE, GEAR)), scores) == 5
+    assert row_count(label_groups(GroupedActions((MOVE, GEAR)), scores)) == 5
 
 
-def test_a_single_choice_has_no_number() -> None:
+def test_labels_of_a_single_choice_have_no_index() -> None:
     assert [row.label for row in bars_of(MOVE, None, np.array(1))] == ["stay", "go"]
     assert [row.label for row in bars_of(GroupedActions((GEAR,)), None, np.array([4]))] == ["3", "4", "5"]
 
@@ -42,7 +42,7 @@ def test_a_switch_is_shown_by_the_probability_of_on() -> None:
     scores = Grouped((Probabilities(np.array([0.9, 0.1])), Probabilities(np.array([0.25, 0.75]))))
     rows = bars_of(BinaryActions(("jump", "fire")), scores, np.array([1, 0]))
     assert [(row.label, row.value, row.is_chosen) for row in rows] == [("jump", 0.1, True), ("fire", 0.75, False)]
-    assert row_count(BinaryActions(("jump", "fire")), scores) == 2
+    assert row_count(label_groups(BinaryActions(("jump", "fire")), scores)) == 2
 
 
 def test_a_switch_with_q_values_is_shown_by_both() -> None:
@@ -50,14 +50,14 @@ def test_a_switch_with_q_values_is_shown_by_both() -> None:
     rows = bars_of(BinaryActions(("jump", "fire")), scores, np.array([[1], [0]]))
     assert [row.label for row in rows] == ["jump 0", "jump 1", "fire 0", "fire 1"]
     assert [row.is_chosen for row in rows] == [False, True, True, False]
-    assert row_count(BinaryActions(("jump", "fire")), scores) == 4
+    assert row_count(label_groups(BinaryActions(("jump", "fire")), scores)) == 4
 
 
 def test_of_many_options_the_chosen_one_and_the_best_of_each_choice_are_shown() -> None:
     values = np.arange(12.0)
     scores = Grouped(tuple(QValues(values) for _ in range(3)))
     rows = bars_of(choices(12, 12, 12), scores, np.array([0, 11, 5]))
-    assert len(rows) == MAX_ROWS == row_count(choices(12, 12, 12), scores)
+    assert len(rows) == MAX_ROWS == row_count(label_groups(choices(12, 12, 12), scores))
     shown = [row.label for row in rows]
     assert shown[:6] == [f"a[0] {option}" for option in (0, 7, 8, 9, 10, 11)]
     assert shown[6:12] == [f"a[1] {option}" for option in (6, 7, 8, 9, 10, 11)]
@@ -73,7 +73,7 @@ def test_of_many_choices_the_chosen_options_of_the_first_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "room", "expected"),
+    ("sizes", "available", "expected"),
     [
         ([2, 2], 18, [2, 2]),
         ([2, 20, 4], 18, [2, 12, 4]),
@@ -83,8 +83,8 @@ def test_of_many_choices_the_chosen_options_of_the_first_are_shown() -> None:
         ([], 5, []),
     ],
 )
-def test_rows_are_shared_evenly(sizes: list[int], room: int, expected: list[int]) -> None:
-    assert shares(sizes, room) == expected
+def test_rows_are_allocated_evenly(sizes: list[int], available: int, expected: list[int]) -> None:
+    assert allocate_rows(sizes, available) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,27 +99,27 @@ def test_rows_are_shared_evenly(sizes: list[int], room: int, expected: list[int]
     ],
 )
 def test_there_are_at_most_18_rows(actions: Any, expected: int) -> None:
-    assert row_count(actions, None) == expected
+    assert row_count(label_groups(actions, None)) == expected
 
 
 @pytest.mark.parametrize(
     ("actions", "labels"),
     [
-        (MOVE, ["stay", "go"]),
-        (GroupedActions((MOVE, GEAR)), ["a[0] stay", "a[0] go", "a[1] 3", "a[1] 4", "a[1] 5"]),
-        (choices(40), [str(i) for i in range(40)]),
-        (BinaryActions(("jump", "fire")), ["jump", "fire"]),
-        (ContinuousActions(-np.ones(2), np.ones(2)), ["a[0]", "a[1]"]),
-        (ContinuousActions(-np.ones(2), np.ones(2), ("hip", "knee")), ["hip", "knee"]),
+        (MOVE, [["stay", "go"]]),
+        (GroupedActions((MOVE, GEAR)), [["a[0] stay", "a[0] go"], ["a[1] 3", "a[1] 4", "a[1] 5"]]),
+        (choices(40), [[str(i) for i in range(40)]]),
+        (BinaryActions(("jump", "fire")), [["jump"], ["fire"]]),
+        (ContinuousActions(-np.ones(2), np.ones(2)), [["a[0]"], ["a[1]"]]),
+        (ContinuousActions(-np.ones(2), np.ones(2), ("hip", "knee")), [["hip"], ["knee"]]),
         (OtherActions(), []),
     ],
 )
-def test_all_labels_are_known_beforehand(actions: Any, labels: list[str]) -> None:
-    assert labels_of(actions, None) == labels
+def test_labels_by_choice(actions: Any, labels: list[list[str]]) -> None:
+    assert label_groups(actions, None) == labels
 
 
-def test_other_actions_are_written_part_by_part() -> None:
-    assert written(np.array([2, 0, 1])) == ["[2 0 1]"]
-    assert written((1, np.array([0.25, 0.5]))) == ["1", "[0.25 0.5 ]"]
-    assert written({"a": (1, 2), "b": {"c": 3}}) == ["a: 1  2", "b: c: 3"]
-    assert len(written({str(i): i for i in range(40)})) == MAX_ROWS
+def test_other_actions_have_one_line_per_part() -> None:
+    assert action_lines(np.array([2, 0, 1])) == ["[2 0 1]"]
+    assert action_lines((1, np.array([0.25, 0.5]))) == ["1", "[0.25 0.5 ]"]
+    assert action_lines({"a": (1, 2), "b": {"c": 3}}) == ["a: 1  2", "b: c: 3"]
+    assert len(action_lines({str(i): i for i in range(40)})) == MAX_ROWS

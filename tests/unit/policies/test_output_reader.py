@@ -35,19 +35,19 @@ PROBS = [[0.2, 0.7, 0.1], [0.5, 0.2, 0.3]]
 
 
 def read(
-    answer: Any,
+    output: Any,
     space: spaces.Space[Any] = THREE,
     *,
-    wants: bool | str = True,
-    means: str = "unknown",
+    action_logger: bool | str = True,
+    meaning: str = "unknown",
     deterministic: bool = True,
     batch_size: int = 2,
 ) -> PolicyStep:
-    return OutputReader(space, wants, means, deterministic).read(answer, batch_size)
+    return OutputReader(space, action_logger, meaning, deterministic).read(output, batch_size)
 
 
 @pytest.mark.parametrize(
-    ("means", "wants", "kind"),
+    ("meaning", "action_logger", "kind"),
     [
         ("q_values", True, QValues),
         ("q_values", False, QValues),
@@ -61,34 +61,32 @@ def read(
         ("logits", "action_probability", Probabilities),
     ],
 )
-def test_a_bare_tensor_is_read_as_what_it_means_and_acted_on_greedily(
-    means: str, wants: bool | str, kind: type
-) -> None:
-    step = read(Q, means=means, wants=wants)
+def test_bare_tensor_is_read_by_its_meaning_and_maximized(meaning: str, action_logger: bool | str, kind: type) -> None:
+    step = read(Q, meaning=meaning, action_logger=action_logger)
     assert step.actions.tolist() == [1, 0]
     assert type(step.scores) is kind
 
 
-def test_q_values_are_kept_as_they_are() -> None:
-    assert read(Q, means="q_values").scores.values.tolist() == Q.tolist()
+def test_q_values_are_not_changed() -> None:
+    assert read(Q, meaning="q_values").scores.values.tolist() == Q.tolist()
 
 
 def test_logits_become_probabilities() -> None:
-    scores = read(LOGITS, means="logits").scores
+    scores = read(LOGITS, meaning="logits").scores
     assert scores.values == pytest.approx(np.array(PROBS))
     assert scores.source == ""
 
 
-def test_q_values_are_shown_as_a_softmax_where_probabilities_are_wanted_and_say_so() -> None:
-    for answer in (LOGITS, {"q_values": LOGITS}):
-        step = read(answer, means="q_values", wants="action_probability")
+def test_q_values_become_a_marked_softmax_if_probabilities_are_requested() -> None:
+    for output in (LOGITS, {"q_values": LOGITS}):
+        step = read(output, meaning="q_values", action_logger="action_probability")
         assert step.scores.values == pytest.approx(np.array(PROBS))
         assert step.scores.source == "softmax of q-values"
         assert step.actions.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("output", "kind"),
     [
         ({"q_values": Q}, QValues),
         ({"action_value": Q}, QValues),
@@ -128,8 +126,8 @@ def test_q_values_are_shown_as_a_softmax_where_probabilities_are_wanted_and_say_
         "with gradient",
     ],
 )
-def test_each_kind_of_answer_to_discrete_actions(answer: Any, kind: type) -> None:
-    step = read(answer, means="logits")
+def test_outputs_for_discrete_actions(output: Any, kind: type) -> None:
+    step = read(output, meaning="logits")
     assert step.actions.tolist() == [1, 0]
     assert type(step.scores) is kind
     assert step.scores.values.dtype == np.float64
@@ -137,17 +135,17 @@ def test_each_kind_of_answer_to_discrete_actions(answer: Any, kind: type) -> Non
         assert step.scores.values.sum(axis=-1) == pytest.approx([1.0, 1.0])
 
 
-def test_a_tensordict_is_read_as_a_mapping() -> None:
+def test_tensordict_is_read_as_a_mapping() -> None:
     tensordict = pytest.importorskip("tensordict")
-    answer = tensordict.TensorDict({"action_value": Q, "state_value": torch.tensor([[4.0], [5.0]])}, batch_size=[2])
-    step = read(answer)
+    output = tensordict.TensorDict({"action_value": Q, "state_value": torch.tensor([[4.0], [5.0]])}, batch_size=[2])
+    step = read(output)
     assert step.actions.tolist() == [1, 0]
     assert step.scores.values.tolist() == Q.tolist()
     assert step.values.tolist() == [4.0, 5.0]
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("output", "expected"),
     [
         (torch.tensor([2, 0]), [2, 0]),
         (torch.tensor([[2], [0]]), [2, 0]),
@@ -175,17 +173,17 @@ def test_a_tensordict_is_read_as_a_mapping() -> None:
         "PolicyStep",
     ],
 )
-def test_actions_are_taken_as_they_are(answer: Any, expected: list[int]) -> None:
-    assert read(answer).actions.tolist() == expected
+def test_actions_are_not_changed(output: Any, expected: list[int]) -> None:
+    assert read(output).actions.tolist() == expected
 
 
-def test_indices_are_no_scores() -> None:
+def test_integer_actions_have_no_scores() -> None:
     assert read(torch.tensor([2, 0])).scores is None
     assert read({"action": torch.tensor([2, 0])}).scores is None
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("output", "expected"),
     [
         (Q, [6, 5]),
         ({"q_values": Q}, [6, 5]),
@@ -196,39 +194,39 @@ def test_indices_are_no_scores() -> None:
     ],
     ids=["tensor", "q_values", "logits", "Categorical", "one-hot", "indices"],
 )
-def test_actions_are_counted_from_the_start_of_the_space(answer: Any, expected: list[int]) -> None:
-    assert read(answer, FROM_FIVE, means="q_values").actions.tolist() == expected
+def test_actions_include_the_start_of_the_space(output: Any, expected: list[int]) -> None:
+    assert read(output, FROM_FIVE, meaning="q_values").actions.tolist() == expected
 
 
-def test_a_space_of_one_action_is_read() -> None:
+def test_space_with_one_action() -> None:
     one = spaces.Discrete(1)
     assert read(torch.tensor([[3.0], [4.0]]), one).actions.tolist() == [0, 0]
     assert read(torch.tensor([[0], [0]]), one).actions.tolist() == [0, 0]
 
 
-def test_sampling_follows_the_probabilities_and_the_seed() -> None:
-    answer = Categorical(probs=torch.tensor([[0.2, 0.8, 0.0]]).repeat(4000, 1))
+def test_samples_follow_the_probabilities_and_the_seed() -> None:
+    output = Categorical(probs=torch.tensor([[0.2, 0.8, 0.0]]).repeat(4000, 1))
     torch.manual_seed(0)
-    first = read(answer, FROM_FIVE, deterministic=False, batch_size=4000).actions
+    first = read(output, FROM_FIVE, deterministic=False, batch_size=4000).actions
     torch.manual_seed(0)
-    second = read(answer, FROM_FIVE, deterministic=False, batch_size=4000).actions
+    second = read(output, FROM_FIVE, deterministic=False, batch_size=4000).actions
     assert np.array_equal(first, second)
     assert set(first.tolist()) == {5, 6}
     assert (first == 6).mean() == pytest.approx(0.8, abs=0.03)
 
 
-def test_q_values_are_acted_on_greedily_even_where_distributions_are_sampled() -> None:
-    answer = {"q_values": Q.repeat(50, 1)}
-    assert read(answer, deterministic=False, batch_size=100).actions.tolist() == [1, 0] * 50
+def test_q_values_are_maximized_even_if_distributions_are_sampled() -> None:
+    output = {"q_values": Q.repeat(50, 1)}
+    assert read(output, deterministic=False, batch_size=100).actions.tolist() == [1, 0] * 50
 
 
 def test_masked_actions_have_probability_zero() -> None:
-    scores = read(torch.tensor([[0.0, -math.inf, 0.0], [-math.inf, -math.inf, 1.0]]), means="logits").scores
+    scores = read(torch.tensor([[0.0, -math.inf, 0.0], [-math.inf, -math.inf, 1.0]]), meaning="logits").scores
     assert scores.values.tolist() == [[0.5, 0.0, 0.5], [0.0, 0.0, 1.0]]
 
 
 @pytest.mark.parametrize(
-    ("answer", "wants", "kind", "first_row"),
+    ("output", "action_logger", "kind", "first_row"),
     [
         ({"q_values": Q, "logits": LOGITS}, True, QValues, [1.0, 3.0, 2.0]),
         ({"q_values": Q, "logits": LOGITS}, "q_value", QValues, [1.0, 3.0, 2.0]),
@@ -237,22 +235,22 @@ def test_masked_actions_have_probability_zero() -> None:
         ({"q_values": None, "logits": LOGITS}, True, Probabilities, PROBS[0]),
     ],
 )
-def test_of_q_values_and_probabilities_the_wanted_ones_are_shown(
-    answer: Any, wants: bool | str, kind: type, first_row: list[float]
+def test_requested_scores_are_shown_if_a_mapping_has_both(
+    output: Any, action_logger: bool | str, kind: type, first_row: list[float]
 ) -> None:
-    scores = read(answer, wants=wants).scores
+    scores = read(output, action_logger=action_logger).scores
     assert type(scores) is kind
     assert scores.values[0] == pytest.approx(first_row)
 
 
 @pytest.mark.parametrize("key", ["value", "state_value", "values"])
 @pytest.mark.parametrize("shape", [(2,), (2, 1)])
-def test_state_values_come_along(key: str, shape: tuple[int, ...]) -> None:
+def test_state_values_are_read(key: str, shape: tuple[int, ...]) -> None:
     step = read({"logits": LOGITS, key: torch.tensor([4.0, 5.0]).reshape(shape)})
     assert step.values.tolist() == [4.0, 5.0]
 
 
-def test_state_values_of_another_number_are_left_out() -> None:
+def test_state_values_of_another_shape_are_ignored() -> None:
     assert read({"logits": LOGITS, "value": torch.zeros(2, 3)}).values is None
     assert read({"logits": LOGITS}).values is None
 
@@ -260,60 +258,60 @@ def test_state_values_of_another_number_are_left_out() -> None:
 @pytest.mark.parametrize("key", ["state_action_value", "chosen_action_value", "q_value", "action_value"])
 @pytest.mark.parametrize("shape", [(2,), (2, 1)])
 @pytest.mark.parametrize("policy", [{"action": torch.zeros(2, 2)}, {"loc": torch.zeros(2, 2), "scale": torch.ones(2)}])
-def test_a_continuous_critic_gives_q_of_the_action(key: str, shape: tuple[int, ...], policy: dict[str, Any]) -> None:
+def test_q_of_a_continuous_action_is_read(key: str, shape: tuple[int, ...], policy: dict[str, Any]) -> None:
     policy = policy | ({"scale": torch.ones(2, 2)} if "scale" in policy else {})
     step = read({**policy, key: torch.tensor([4.0, 5.0]).reshape(shape)}, PLANE)
     assert step.chosen_q.tolist() == [4.0, 5.0]
     assert isinstance(step.scores, Gaussian) == ("loc" in policy)
 
 
-def test_q_of_the_mean_is_no_q_of_an_action_that_is_drawn_here() -> None:
+def test_q_of_the_mean_is_ignored_for_a_sampled_action() -> None:
     gaussian = {"loc": torch.zeros(2, 2), "scale": torch.ones(2, 2), "state_action_value": torch.ones(2)}
     assert read(gaussian, PLANE, deterministic=False).chosen_q is None
     drawn_there = {**gaussian, "action": torch.ones(2, 2)}
     assert read(drawn_there, PLANE, deterministic=False).chosen_q.tolist() == [1.0, 1.0]
 
 
-def test_q_of_the_action_taken_is_kept_where_probabilities_are_shown() -> None:
-    assert read(Q, means="q_values", wants="action_probability").chosen_q.tolist() == [3.0, -1.0]
+def test_q_of_the_chosen_action_is_kept_if_probabilities_are_shown() -> None:
+    assert read(Q, meaning="q_values", action_logger="action_probability").chosen_q.tolist() == [3.0, -1.0]
     both = {"probs": torch.tensor(PROBS), "q_values": Q, "action": torch.tensor([2, 0])}
-    assert read(both, wants="action_probability").chosen_q.tolist() == [2.0, -1.0]
+    assert read(both, action_logger="action_probability").chosen_q.tolist() == [2.0, -1.0]
     assert read({**both, "action": torch.tensor([7, 5])}, FROM_FIVE).chosen_q.tolist() == [2.0, -1.0]
 
 
 @pytest.mark.parametrize("q_values", [torch.zeros(2, 4), torch.zeros(3)])
-def test_q_of_another_number_is_left_out(q_values: torch.Tensor) -> None:
+def test_q_of_another_shape_is_ignored(q_values: torch.Tensor) -> None:
     assert read({"action": torch.zeros(2, 2), "q_value": q_values}, PLANE).chosen_q is None
 
 
 @pytest.mark.parametrize(
-    ("answer", "space", "told"),
+    ("output", "space", "message_part"),
     [
-        (torch.tensor([6, 2]), FROM_FIVE, r"2 is no action of Discrete\(3, start=5\).* from 5 to 7, .*add the start"),
-        (Q.argmax(dim=1), FROM_FIVE, "1 is no action of .* than their argmax"),
+        (torch.tensor([6, 2]), FROM_FIVE, r"2 is not in Discrete\(3, start=5\).* from 5 to 7, .*add the start"),
+        (Q.argmax(dim=1), FROM_FIVE, "1 is not in .* instead of their argmax"),
         (
             {"action": torch.tensor([9, 0]), "q_values": Q},
             THREE,
-            r"9 is no action of Discrete\(3\).* from 0 to 2\. What",
+            r"9 is not in Discrete\(3\).* from 0 to 2\. Allowed",
         ),
-        (torch.tensor([0, -1]), THREE, "-1 is no action"),
-        (PolicyStep(np.array([0, 3])), THREE, "3 is no action"),
+        (torch.tensor([0, -1]), THREE, "-1 is not in"),
+        (PolicyStep(np.array([0, 3])), THREE, "3 is not in"),
         (
             torch.tensor([[0, 5], [1, 2]]),
             spaces.MultiDiscrete([2, 3], start=[0, 5]),
-            r"\[1 2\] is no .* 1, from 5 to 7",
+            r"\[1 2\] is not in .* 1, from 5 to 7",
         ),
-        (torch.tensor([[0, 1], [2, 0]]), spaces.MultiBinary(2), r"\[2 0\] is no action of MultiBinary\(2\)"),
-        ({"gear": torch.tensor([1, 0])}, spaces.Dict(gear=spaces.Discrete(2, start=1)), "0 is no action of Discrete"),
-        ((torch.tensor([2, 0]),), spaces.Tuple([spaces.Discrete(2)]), "2 is no action of Discrete"),
+        (torch.tensor([[0, 1], [2, 0]]), spaces.MultiBinary(2), r"\[2 0\] is not in MultiBinary\(2\)"),
+        ({"gear": torch.tensor([1, 0])}, spaces.Dict(gear=spaces.Discrete(2, start=1)), "0 is not in Discrete"),
+        ((torch.tensor([2, 0]),), spaces.Tuple([spaces.Discrete(2)]), "2 is not in Discrete"),
     ],
 )
-def test_an_action_that_the_space_does_not_have_is_refused(answer: Any, space: spaces.Space[Any], told: str) -> None:
-    with pytest.raises(PolicyError, match=told):
-        read(answer, space)
+def test_action_outside_the_space_raises(output: Any, space: spaces.Space[Any], message_part: str) -> None:
+    with pytest.raises(PolicyError, match=message_part):
+        read(output, space)
 
 
-def test_a_policy_step_is_handed_on() -> None:
+def test_policy_step_is_returned_unchanged() -> None:
     step = PolicyStep(np.array([1, 0]), QValues(Q.numpy().astype(np.float64)), np.zeros(2))
     assert read(step) is step
 
@@ -322,7 +320,7 @@ TANH = TanhTransform()
 
 
 @pytest.mark.parametrize(
-    ("answer", "actions", "std"),
+    ("output", "actions", "std"),
     [
         (torch.tensor([[0.5, -1.0], [0.0, 1.5]]), [[0.5, -1.0], [0.0, 1.5]], None),
         (np.array([[0.5, -1.0], [0.0, 1.5]]), [[0.5, -1.0], [0.0, 1.5]], None),
@@ -356,8 +354,8 @@ TANH = TanhTransform()
         "tuple of actions",
     ],
 )
-def test_each_kind_of_answer_to_continuous_actions(answer: Any, actions: list[Any], std: float | None) -> None:
-    step = read(answer, PLANE)
+def test_outputs_for_continuous_actions(output: Any, actions: list[Any], std: float | None) -> None:
+    step = read(output, PLANE)
     assert step.actions.tolist() == actions
     assert step.actions.dtype == np.float32
     if std is None:
@@ -368,7 +366,7 @@ def test_each_kind_of_answer_to_continuous_actions(answer: Any, actions: list[An
         assert (step.scores.std == std).all()
 
 
-def test_a_gaussian_is_shown_unclipped() -> None:
+def test_mean_of_a_gaussian_is_not_clipped() -> None:
     assert read(Normal(torch.full((2, 2), 5.0), 1.0), PLANE).scores.mean.tolist() == [[5.0, 5.0], [5.0, 5.0]]
 
 
@@ -381,7 +379,7 @@ def test_a_gaussian_is_shown_unclipped() -> None:
     ],
     ids=["of independent", "independent of", "plain"],
 )
-def test_a_squashed_gaussian_is_summed_up_by_its_samples(squashed: Any) -> None:
+def test_moments_of_a_squashed_gaussian_are_those_of_its_samples(squashed: Any) -> None:
     step = read(squashed, PLANE, batch_size=1)
     expected = np.tanh([[0.5, -1.0]])
     assert step.actions == pytest.approx(expected, abs=1e-3)
@@ -389,7 +387,7 @@ def test_a_squashed_gaussian_is_summed_up_by_its_samples(squashed: Any) -> None:
     assert step.scores.std == pytest.approx(1e-3 * (1 - expected**2), rel=0.4)
 
 
-def test_a_beta_policy_is_summed_up_by_its_moments() -> None:
+def test_moments_of_a_beta_distribution() -> None:
     beta = Beta(torch.full((2, 2), 3.0), torch.full((2, 2), 2.0))
     step = read(beta, spaces.Box(0.0, 1.0, (2,)))
     assert step.actions == pytest.approx(np.full((2, 2), 2 / 3))
@@ -406,7 +404,7 @@ def test_a_beta_policy_is_summed_up_by_its_moments() -> None:
         (MultivariateNormal(torch.zeros(2, 2), torch.tensor([[1.0, 0.8], [0.8, 1.0]])), 2.327052),
     ],
 )
-def test_the_entropy_is_the_one_that_the_distribution_tells(distribution: Any, expected: float) -> None:
+def test_entropy_is_that_of_the_distribution(distribution: Any, expected: float) -> None:
     assert entropy(read(distribution, PLANE).scores) == pytest.approx([expected, expected], abs=1e-6)
 
 
@@ -417,13 +415,13 @@ def test_the_entropy_is_the_one_that_the_distribution_tells(distribution: Any, e
         MixtureSameFamily(Categorical(torch.ones(2, 3)), Independent(Normal(torch.zeros(2, 3, 2), 1.0), 1)),
     ],
 )
-def test_without_it_the_entropy_is_that_of_a_gaussian_of_the_same_moments(distribution: Any) -> None:
+def test_missing_entropy_is_that_of_a_gaussian_with_the_same_moments(distribution: Any) -> None:
     scores = read(distribution, PLANE).scores
     expected = Normal(torch.zeros(2, 2), torch.as_tensor(scores.std)).entropy().sum(dim=1)
     assert entropy(scores) == pytest.approx(expected.numpy())
 
 
-def test_a_distribution_that_knows_how_to_be_deterministic_is_asked() -> None:
+def test_deterministic_sample_of_a_distribution_is_used() -> None:
     class Known(Normal):
         @property
         def mode(self) -> torch.Tensor:
@@ -437,21 +435,21 @@ def test_a_distribution_that_knows_how_to_be_deterministic_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "output",
     [Normal(torch.zeros(2000, 2), 0.5), {"loc": torch.zeros(2000, 2), "scale": torch.full((2000, 2), 0.5)}],
     ids=["Normal", "loc and scale"],
 )
-def test_a_gaussian_is_sampled_where_that_is_asked_for(answer: Any) -> None:
+def test_gaussian_is_sampled_if_not_deterministic(output: Any) -> None:
     torch.manual_seed(0)
-    first = read(answer, PLANE, deterministic=False, batch_size=2000).actions
+    first = read(output, PLANE, deterministic=False, batch_size=2000).actions
     torch.manual_seed(0)
-    assert np.array_equal(first, read(answer, PLANE, deterministic=False, batch_size=2000).actions)
+    assert np.array_equal(first, read(output, PLANE, deterministic=False, batch_size=2000).actions)
     assert first.mean() == pytest.approx(0.0, abs=0.03)
     assert first.std() == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize(
-    ("space", "answer", "expected"),
+    ("space", "output", "expected"),
     [
         (spaces.MultiDiscrete([3, 4]), torch.tensor([[2, 3], [0, 1]]), [[2, 3], [0, 1]]),
         (spaces.MultiDiscrete([3, 4]), {"action": torch.tensor([[2, 3], [0, 1]])}, [[2, 3], [0, 1]]),
@@ -472,10 +470,10 @@ def test_a_gaussian_is_sampled_where_that_is_asked_for(answer: Any) -> None:
     ],
     ids=["MultiDiscrete", "mapping", "distribution", "MultiBinary", "Bernoulli", "matrix", "scalar", "integer box"],
 )
-def test_other_spaces_take_actions_of_their_shape_and_type(
-    space: spaces.Space[Any], answer: Any, expected: list[Any]
+def test_actions_have_the_shape_and_dtype_of_the_space(
+    space: spaces.Space[Any], output: Any, expected: list[Any]
 ) -> None:
-    step = read(answer, space)
+    step = read(output, space)
     assert step.actions.tolist() == expected
     assert step.actions.dtype == space.dtype
     assert not isinstance(step.scores, QValues | Probabilities)
@@ -484,7 +482,7 @@ def test_other_spaces_take_actions_of_their_shape_and_type(
 
 
 @pytest.mark.parametrize(
-    ("answer", "space", "described"),
+    ("output", "space", "description"),
     [
         (None, THREE, "None of type NoneType"),
         ("left", THREE, "'left' of type str"),
@@ -516,31 +514,33 @@ def test_other_spaces_take_actions_of_their_shape_and_type(
         (torch.zeros(2, 3), spaces.MultiDiscrete([2, 2]), "a Tensor of shape [2, 3]"),
     ],
 )
-def test_what_cannot_be_read_is_named_with_what_would_do(answer: Any, space: spaces.Space[Any], described: str) -> None:
+def test_unreadable_output_is_described_with_the_allowed_ones(
+    output: Any, space: spaces.Space[Any], description: str
+) -> None:
     with pytest.raises(PolicyError) as caught:
-        read(answer, space)
+        read(output, space)
     message = str(caught.value)
-    wish = (
+    allowed = (
         "[B, 3] of q-values or logits or [B] of actions (integers from 0 to 2)"
         if space is THREE
         else "[B, 2] of actions"
     )
-    for fragment in ("The policy answered", described, "to 2 observations", str(space), wish, "PolicyStep"):
+    for fragment in ("The policy returned", description, "for 2 observations", str(space), allowed, "PolicyStep"):
         assert fragment in message
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "output",
     [Categorical(logits=LOGITS), {"logits": LOGITS}, torch.tensor([1, 0]), PolicyStep(np.array([1, 0]))],
     ids=["Categorical", "logits", "indices", "PolicyStep"],
 )
-def test_q_values_that_are_asked_for_and_not_there_are_an_error_with_the_remedy(answer: Any) -> None:
-    with pytest.raises(PolicyError, match=r"holds no q-values\. Set action_logger to 'action_probability'"):
-        read(answer, wants="q_value")
+def test_missing_q_values_raise_with_the_remedy(output: Any) -> None:
+    with pytest.raises(PolicyError, match=r"has no q-values\. Set action_logger to 'action_probability'"):
+        read(output, action_logger="q_value")
 
 
 def test_continuous_actions_need_no_q_values() -> None:
-    assert read(torch.zeros(2, 2), PLANE, wants="q_value").scores is None
+    assert read(torch.zeros(2, 2), PLANE, action_logger="q_value").scores is None
 
 
 @pytest.mark.parametrize(
@@ -558,7 +558,7 @@ def test_softmax_by_hand(logits: list[float], expected: list[float]) -> None:
     assert softmax(np.array([logits, logits]))[1] == pytest.approx(expected)
 
 
-def test_numpy_copies_share_no_memory_with_the_policy() -> None:
+def test_numpy_copies_do_not_share_memory() -> None:
     tensor, array = torch.zeros(2), np.zeros(2)
     for source in (tensor, array):
         to_numpy(source)[0] = 5.0
@@ -566,7 +566,7 @@ def test_numpy_copies_share_no_memory_with_the_policy() -> None:
     assert to_numpy(torch.ones(1, dtype=torch.bfloat16)).dtype == np.float32
 
 
-def test_a_squashed_gaussian_is_acted_on_by_its_squashed_mode() -> None:
+def test_mode_of_a_squashed_gaussian_is_the_squashed_mode() -> None:
     base = Normal(torch.tensor([[2.0, -0.3]]), 1.5)
     for squashed in (
         TransformedDistribution(Independent(base, 1), [TANH]),
@@ -575,21 +575,21 @@ def test_a_squashed_gaussian_is_acted_on_by_its_squashed_mode() -> None:
         assert read(squashed, PLANE, batch_size=1).actions == pytest.approx(np.tanh([[2.0, -0.3]]), abs=1e-6)
 
 
-SEVERAL = spaces.MultiDiscrete([2, 3], start=[0, 5])
+MULTI_DISCRETE = spaces.MultiDiscrete([2, 3], start=[0, 5])
 FIRST = torch.tensor([[0.25, 0.75], [0.9, 0.1]])
 SECOND = torch.tensor([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3]])
 PADDED = torch.stack([torch.cat([FIRST, torch.zeros(2, 1)], 1), SECOND], dim=1)
 
 
 class Wrapped:
-    """As some agents wrap the distributions of torch."""
+    """Wrapper around distributions, as in Stable-Baselines3."""
 
     def __init__(self, distribution: Any) -> None:
         self.distribution = distribution
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "output",
     [
         torch.cat([FIRST, SECOND], dim=1).log(),
         torch.cat([FIRST, SECOND], dim=1).log().numpy(),
@@ -627,29 +627,29 @@ class Wrapped:
         "tuple of distributions with a value",
     ],
 )
-def test_each_kind_of_answer_to_several_choices(answer: Any) -> None:
-    step = read(answer, SEVERAL)
+def test_outputs_for_multi_discrete_actions(output: Any) -> None:
+    step = read(output, MULTI_DISCRETE)
     assert step.actions.tolist() == [[1, 6], [0, 5]]
-    assert step.actions.dtype == SEVERAL.dtype
+    assert step.actions.dtype == MULTI_DISCRETE.dtype
     assert isinstance(step.scores, Grouped)
     for group, expected in zip(step.scores.groups, (FIRST, SECOND), strict=True):
         assert isinstance(group, Probabilities)
         assert group.values == pytest.approx(expected.numpy(), abs=1e-6)
 
 
-def test_several_choices_are_drawn_one_by_one() -> None:
-    answer = [Categorical(FIRST[:1].repeat(4000, 1)), Categorical(SECOND[:1].repeat(4000, 1))]
-    actions = read(answer, SEVERAL, deterministic=False, batch_size=4000).actions
+def test_dimensions_are_sampled_independently() -> None:
+    output = [Categorical(FIRST[:1].repeat(4000, 1)), Categorical(SECOND[:1].repeat(4000, 1))]
+    actions = read(output, MULTI_DISCRETE, deterministic=False, batch_size=4000).actions
     assert actions[:, 0].mean() == pytest.approx(0.75, abs=0.03)
     assert [(actions[:, 1] == 5 + i).mean() for i in range(3)] == pytest.approx([0.2, 0.7, 0.1], abs=0.03)
 
 
 @pytest.mark.parametrize(
-    ("wants", "kind"), [(True, QValues), ("q_value", QValues), ("action_probability", Probabilities)]
+    ("action_logger", "kind"), [(True, QValues), ("q_value", QValues), ("action_probability", Probabilities)]
 )
-def test_q_values_of_several_choices_are_shown_for_each(wants: bool | str, kind: type) -> None:
-    for answer in (torch.cat([FIRST, SECOND], dim=1), [FIRST, SECOND], {"q_values": [FIRST, SECOND]}):
-        step = read(answer, SEVERAL, means="q_values", wants=wants, deterministic=False)
+def test_q_values_are_shown_per_dimension(action_logger: bool | str, kind: type) -> None:
+    for output in (torch.cat([FIRST, SECOND], dim=1), [FIRST, SECOND], {"q_values": [FIRST, SECOND]}):
+        step = read(output, MULTI_DISCRETE, meaning="q_values", action_logger=action_logger, deterministic=False)
         assert step.actions.tolist() == [[1, 6], [0, 5]]
         assert [type(group) for group in step.scores.groups] == [kind, kind]
     if kind is QValues:
@@ -658,13 +658,13 @@ def test_q_values_of_several_choices_are_shown_for_each(wants: bool | str, kind:
         assert step.scores.groups[0].source == "softmax of q-values"
 
 
-def test_q_values_that_are_asked_for_of_several_choices_and_not_there_are_an_error() -> None:
-    with pytest.raises(PolicyError, match="holds no q-values"):
-        read([Categorical(FIRST), Categorical(SECOND)], SEVERAL, wants="q_value")
+def test_missing_q_values_of_a_multi_discrete_action_raise() -> None:
+    with pytest.raises(PolicyError, match="has no q-values"):
+        read([Categorical(FIRST), Categorical(SECOND)], MULTI_DISCRETE, action_logger="q_value")
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "output",
     [
         torch.tensor([[1, 6], [0, 5]]),
         {"action": torch.tensor([[1.0, 6.0], [0.0, 5.0]])},
@@ -673,28 +673,28 @@ def test_q_values_that_are_asked_for_of_several_choices_and_not_there_are_an_err
     ],
     ids=["integers", "floats", "one-hot of each", "tuple"],
 )
-def test_actions_of_several_choices_are_taken_as_they_are(answer: Any) -> None:
-    step = read(answer, SEVERAL)
+def test_multi_discrete_actions_are_not_changed(output: Any) -> None:
+    step = read(output, MULTI_DISCRETE)
     assert step.actions.tolist() == [[1, 6], [0, 5]]
     assert step.scores is None
 
 
-def test_choices_in_a_grid_are_read_in_their_order() -> None:
+def test_dimensions_of_a_matrix_keep_their_order() -> None:
     grid = spaces.MultiDiscrete(np.array([[2, 2], [2, 2]]))
     logits = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]]])
-    for answer in (logits, logits.reshape(1, 8)):
-        step = read(answer, grid, batch_size=1)
+    for output in (logits, logits.reshape(1, 8)):
+        step = read(output, grid, batch_size=1)
         assert step.actions.tolist() == [[[0, 1], [1, 0]]]
         assert len(step.scores.groups) == 4
 
 
-SWITCHES = spaces.MultiBinary(3)
+MULTI_BINARY = spaces.MultiBinary(3)
 ON = torch.tensor([[0.9, 0.1, 0.6], [0.2, 0.5, 0.7]])
 ON_LOGITS = torch.logit(ON)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "output",
     [
         ON_LOGITS,
         {"logits": ON_LOGITS},
@@ -722,8 +722,8 @@ ON_LOGITS = torch.logit(ON)
         "tuple",
     ],
 )
-def test_each_kind_of_answer_to_switches(answer: Any) -> None:
-    step = read(answer, SWITCHES)
+def test_outputs_for_multi_binary_actions(output: Any) -> None:
+    step = read(output, MULTI_BINARY)
     assert step.actions.tolist() == [[1, 0, 1], [0, 0, 1]]
     assert step.actions.dtype == np.int8
     for i, group in enumerate(step.scores.groups):
@@ -731,59 +731,61 @@ def test_each_kind_of_answer_to_switches(answer: Any) -> None:
         assert group.values.sum(axis=1) == pytest.approx([1.0, 1.0])
 
 
-def test_switches_are_drawn_one_by_one() -> None:
-    actions = read(Bernoulli(ON[:1].repeat(4000, 1)), SWITCHES, deterministic=False, batch_size=4000).actions
+def test_bits_are_sampled_independently() -> None:
+    actions = read(Bernoulli(ON[:1].repeat(4000, 1)), MULTI_BINARY, deterministic=False, batch_size=4000).actions
     assert actions.mean(axis=0) == pytest.approx([0.9, 0.1, 0.6], abs=0.03)
 
 
-def test_switches_that_were_set_are_taken_as_they_are() -> None:
+def test_multi_binary_actions_are_not_changed() -> None:
     expected = [[1, 0, 1], [0, 0, 1]]
-    for given in (torch.tensor(expected), torch.tensor(expected).bool(), {"action": torch.tensor(expected).float()}):
-        step = read(given, SWITCHES)
+    for output in (torch.tensor(expected), torch.tensor(expected).bool(), {"action": torch.tensor(expected).float()}):
+        step = read(output, MULTI_BINARY)
         assert step.actions.tolist() == expected
         assert step.scores is None
 
 
 @pytest.mark.parametrize(
-    ("answer", "space", "wish"),
+    ("output", "space", "allowed"),
     [
         (
             torch.zeros(2, 4),
-            SEVERAL,
+            MULTI_DISCRETE,
             r"\[B, 2\] of actions \(integers\) or \[B, 5\] of logits.*a list of one tensor or",
         ),
-        ([Categorical(FIRST)], SEVERAL, r"a list of one tensor or Distribution for each choice"),
-        ([FIRST, FIRST], SEVERAL, r"a list of one tensor or Distribution for each choice"),
-        (Categorical(ON), SWITCHES, r"\[B, 3\] of actions \(integers\) or \[B, 3\] of logits"),
+        ([Categorical(FIRST)], MULTI_DISCRETE, r"a list of one tensor or Distribution for each dimension"),
+        ([FIRST, FIRST], MULTI_DISCRETE, r"a list of one tensor or Distribution for each dimension"),
+        (Categorical(ON), MULTI_BINARY, r"\[B, 3\] of actions \(integers\) or \[B, 3\] of logits"),
         (torch.full((2, 3), 0.5), spaces.MultiDiscrete([2, 3, 2]), r"\[B, 7\] of logits"),
         (torch.zeros(2, 2), spaces.Dict({"a": spaces.Discrete(2)}), r"\{'action': actions\}, with a batch of actions"),
         ({"action": {"b": torch.zeros(2)}}, spaces.Dict({"a": spaces.Discrete(2)}), r"for each part of the space"),
         (
             PolicyStep(np.zeros((2, 2)), Grouped((QValues(np.zeros((2, 2))), QValues(np.zeros((2, 2)))))),
-            SEVERAL,
+            MULTI_DISCRETE,
             r"a PolicyStep with 2 actions",
         ),
     ],
 )
-def test_what_cannot_be_read_of_several_choices_is_named_with_what_would_do(answer: Any, space: Any, wish: str) -> None:
-    with pytest.raises(PolicyError, match=wish):
-        read(answer, space)
+def test_unreadable_multi_discrete_output_is_described_with_the_allowed_ones(
+    output: Any, space: Any, allowed: str
+) -> None:
+    with pytest.raises(PolicyError, match=allowed):
+        read(output, space)
 
 
-def test_a_policy_step_of_several_choices_is_handed_on() -> None:
+def test_policy_step_of_a_multi_discrete_action_is_returned_unchanged() -> None:
     scores = Grouped((QValues(np.zeros((2, 2))), QValues(np.zeros((2, 3)))))
     step = PolicyStep(np.array([[0, 5], [1, 7]]), scores)
-    assert read(step, SEVERAL) is step
+    assert read(step, MULTI_DISCRETE) is step
 
 
 BOTH = spaces.Dict({"steer": spaces.Box(-1.0, 1.0, (2,)), "gear": spaces.Discrete(3, start=1)})
 PAIR = spaces.Tuple([spaces.Discrete(3), spaces.Box(-1.0, 1.0, (1,))])
 
 
-def test_actions_in_dicts_and_tuples_keep_their_form() -> None:
+def test_dict_and_tuple_actions_keep_their_structure() -> None:
     steer, gear = torch.tensor([[0.5, 9.0], [0.0, -1.0]]), torch.tensor([1, 3])
-    for answer in ({"action": {"steer": steer, "gear": gear}}, {"steer": steer, "gear": gear}):
-        actions = read(answer, BOTH).actions
+    for output in ({"action": {"steer": steer, "gear": gear}}, {"steer": steer, "gear": gear}):
+        actions = read(output, BOTH).actions
         assert actions["steer"].tolist() == [[0.5, 1.0], [0.0, -1.0]]
         assert actions["steer"].dtype == np.float32
         assert actions["gear"].tolist() == [1, 3]

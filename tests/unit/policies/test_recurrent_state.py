@@ -1,4 +1,4 @@
-"""Policies with memory: in real episodes whose right actions depend on what was seen and counted since their start."""
+"""Recurrent policies in episodes whose correct actions depend on the first observation and the step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode, Gaussian, PolicyStep, QValues
 from rlwandb_callbacks.errors import PolicyError
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import undisturbed
-from rlwandb_callbacks.policies.adapters.recurrent_state import StateParameter, merged, split_answer, with_rows_begun
+from rlwandb_callbacks.evaluation.preserved_state import preserved_state
+from rlwandb_callbacks.policies.adapters.recurrent_state import StateParameter, insert_state, insert_step, split_state
 
 
 class CueEnv(gym.Env[Any, Any]):
-    """Shows a cue at the start and never again; right is ``(cue + steps so far) % 3``. The seed decides the length."""
+    """Environment that rewards ``(cue + step) % 3``; the first observation has the cue, the seed sets the length."""
 
     def __init__(self) -> None:
         self.observation_space = spaces.Box(0.0, 3.0, (2,), np.float32)
@@ -39,11 +39,11 @@ class CueEnv(gym.Env[Any, Any]):
         return np.zeros(2, np.float32), float(is_right), self.steps >= self.length, False, {}
 
 
-Carried = namedtuple("Carried", ["h", "c"])  # noqa: PYI024  # the form that users write
+Carried = namedtuple("Carried", ["h", "c"])  # noqa: PYI024  # users write this form
 
 
-class Remembering(nn.Module):
-    """Plays CueEnv right; its state has the given form, and a fresh one begins to count at 30, not at zero."""
+class CountingPolicy(nn.Module):
+    """Optimal policy for CueEnv with a state of a given structure, whose initial count is 30 instead of zero."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Remembering(nn.Module):
                 return Carried(cue[:, None], count[:, None])
             case "numpy":
                 return [cue.numpy(), count.numpy()]
-            case _:  # as nn.LSTM with as many layers as there are lanes, and as many features
+            case _:  # as nn.LSTM, with two layers and two features, as many as environments
                 return tuple(part[None, :, None].expand(2, -1, 2).clone() for part in (cue, count))
 
     def unpacked(self, state: Any) -> Any:
@@ -85,7 +85,7 @@ class Remembering(nn.Module):
             case "numpy":
                 return tuple(map(torch.as_tensor, state))
             case _:
-                assert all((part == part[:1, :, :1]).all() for part in state), "layers are not mixed with rows"
+                assert all((part == part[:1, :, :1]).all() for part in state), "layers and rows are not mixed"
                 return tuple(part[0, :, 0] for part in state)
 
 
@@ -93,28 +93,28 @@ def played(policy: Any, *, num_envs: int, episodes: int = 9, module: nn.Module |
     settings = {"env": CueEnv, "policy": policy, "episodes": episodes, "num_envs": num_envs, "seed": 3}
     cfg = WandbRLConfig(action_logger="q_value", evaluation=EvaluationConfig(**settings))
     module = module or (policy if isinstance(policy, nn.Module) else nn.Module())
-    with undisturbed(module, seed=0):
+    with preserved_state(module, seed=0):
         return [each.episode for each in Evaluator(cfg, module).play()]
 
 
 @pytest.mark.parametrize("form", ["one tensor", "mapping", "named", "numpy", "as an LSTM", "tuple"])
 @pytest.mark.parametrize("num_envs", [1, 2, 4, 9])
-def test_each_episode_has_a_memory_of_its_own(form: str, num_envs: int) -> None:
-    episodes = played(Remembering(form), num_envs=num_envs)
+def test_each_episode_has_its_own_state(form: str, num_envs: int) -> None:
+    episodes = played(CountingPolicy(form), num_envs=num_envs)
     assert [episode.length for episode in episodes] == [2 + seed * 7 % 5 for seed in range(3, 12)]
     assert [episode.total_return for episode in episodes] == [episode.length for episode in episodes]
 
 
-def test_a_policy_is_asked_twice_only_where_an_episode_begins_while_others_go_on() -> None:
-    together, apart = Remembering("tuple"), Remembering("tuple")
+def test_policy_is_called_twice_only_if_an_episode_starts_while_others_continue() -> None:
+    together, apart = CountingPolicy("tuple"), CountingPolicy("tuple")
     played(together, num_envs=9)
     played(apart, num_envs=1)
-    assert together.fresh_states == 1 + 1, "by the rehearsal and at the start"
+    assert together.fresh_states == 1 + 1, "in the dry run and at the start"
     assert apart.fresh_states == 1 + 9
 
 
 class Recurrent(nn.Module):
-    """A real LSTM of two layers."""
+    """An LSTM with two layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,18 +126,20 @@ class Recurrent(nn.Module):
         return self.head(features[0]), hidden
 
 
-def test_an_lstm_plays_side_by_side_as_it_does_alone() -> None:
+def test_lstm_gives_the_same_scores_in_one_and_in_several_environments() -> None:
     torch.manual_seed(0)
     network = Recurrent()
     alone, together = played(network, num_envs=1), played(network, num_envs=2)
     for one, other in zip(alone, together, strict=True):
         assert one.actions.tolist() == other.actions.tolist()
         assert one.scores.values == pytest.approx(other.scores.values, abs=1e-6)
-    assert not np.allclose(alone[0].scores.values[1], alone[0].scores.values[2], atol=1e-5), "the state does something"
+    assert not np.allclose(alone[0].scores.values[1], alone[0].scores.values[2], atol=1e-5), (
+        "the scores depend on the state"
+    )
 
 
-def test_a_mapping_may_hold_its_state_for_any_second_parameter() -> None:
-    network = Remembering("one tensor")
+def test_state_of_a_mapping_is_passed_to_any_second_parameter() -> None:
+    network = CountingPolicy("one tensor")
 
     def policy(observations: torch.Tensor, before: Any = None, /) -> Any:
         return network(observations, before)
@@ -145,46 +147,54 @@ def test_a_mapping_may_hold_its_state_for_any_second_parameter() -> None:
     assert played(policy, num_envs=3)[0].total_return == 2 + 21 % 5
 
 
-def test_a_second_entry_is_no_state_for_a_policy_that_takes_none() -> None:
-    seen = []
+def test_second_tuple_entry_is_not_a_state_without_a_state_parameter() -> None:
+    actions_seen = []
 
     def policy(observations: torch.Tensor, action: Any = None) -> Any:
-        seen.append(action)
+        actions_seen.append(action)
         return torch.zeros(len(observations), 3), torch.zeros(len(observations))
 
     played(policy, num_envs=3)
-    assert set(seen) == {None}
+    assert set(actions_seen) == {None}
 
 
-def test_a_state_that_is_not_taken_back_is_an_error_at_the_start() -> None:
+def test_state_without_a_parameter_raises_at_the_start() -> None:
     def policy(observations: torch.Tensor) -> Any:
         return {"q_values": torch.zeros(len(observations), 3), "state": torch.zeros(len(observations), 1)}
 
-    with pytest.raises(PolicyError, match=r"answered `state`, but takes observations only.*`state=None`"):
+    with pytest.raises(PolicyError, match=r"returned `state`, but takes observations only.*`state=None`"):
         played(policy, num_envs=1)
 
 
 @pytest.mark.parametrize(
-    ("grow", "described"),
+    ("grow", "description"),
     [
-        (lambda state, count: 0 if state is None else state + 1, "0 for 3 observations"),
+        (
+            lambda state, count: 0 if state is None else state + 1,
+            "1 for 3 observations after several steps, and 0 for 1 after",
+        ),
         (lambda state, count: torch.zeros(4, 2), "a Tensor of shape [4, 2]"),
-        (lambda state, count: torch.zeros(count, 1 if state is None else state.shape[1] + 1), "[3, 2] at a later one"),
+        (
+            lambda state, count: torch.zeros(count, 1 if state is None else state.shape[1] + 1),
+            "[3, 2] for 3 observations",
+        ),
         (lambda state, count: torch.zeros(2 * count, count), "a Tensor of shape [6, 3]"),
     ],
     ids=["a number", "no rows", "growing", "two axes of rows"],
 )
-def test_a_state_without_rows_is_an_error_at_the_start_unless_episodes_are_alone(grow: Any, described: str) -> None:
+def test_state_without_batch_axis_raises_at_the_start_unless_there_is_one_environment(
+    grow: Any, description: str
+) -> None:
     def policy(observations: torch.Tensor, state: Any = None) -> Any:
         return {"q_values": torch.zeros(len(observations), 3), "state": grow(state, len(observations))}
 
     with pytest.raises(PolicyError, match=r"set evaluation\.num_envs to 1 or") as caught:
         played(policy, num_envs=2)
-    assert described in str(caught.value)
+    assert description in str(caught.value)
     assert len(played(policy, num_envs=1)) == 9
 
 
-def test_a_policy_that_fails_on_its_own_state_is_an_error_at_the_start() -> None:
+def test_policy_that_fails_on_its_own_state_raises_at_the_start() -> None:
     def policy(observations: torch.Tensor, state: Any = None) -> Any:
         if state is not None:
             raise RuntimeError("expected a tuple (h, c)")
@@ -213,49 +223,49 @@ def test_a_policy_that_fails_on_its_own_state_is_an_error_at_the_start() -> None
         (max, None),
     ],
 )
-def test_signatures_say_how_a_state_is_taken(policy: Any, expected: StateParameter | None) -> None:
+def test_state_parameter_is_found_in_the_signature(policy: Any, expected: StateParameter | None) -> None:
     assert StateParameter.of(policy) == expected
 
 
-def test_a_compiled_network_takes_its_state_as_before() -> None:
+def test_compiled_network_has_the_same_state_parameter() -> None:
     assert StateParameter.of(torch.compile(Recurrent(), backend="eager")) == StateParameter("hidden", is_named=True)
 
 
-def test_a_state_that_must_be_given_is_none_at_first() -> None:
+def test_required_state_is_none_at_the_first_step() -> None:
     assert StateParameter("h", is_named=True, is_required=True).call(lambda x, h: (x, h), 1, None) == (1, None)
 
 
-def test_of_a_longer_tuple_the_last_entry_is_the_state() -> None:
+def test_last_entry_of_a_tuple_is_the_state() -> None:
     parameter = StateParameter("state", is_named=True)
-    assert split_answer(("action", "value", "state"), parameter) == (("action", "value"), "state")
-    assert split_answer(("logits", None), parameter) == ("logits", None)
-    assert split_answer(("logits", "value"), None) == (("logits", "value"), None)
+    assert split_state(("action", "value", "state"), parameter) == (("action", "value"), "state")
+    assert split_state(("logits", None), parameter) == ("logits", None)
+    assert split_state(("logits", "value"), None) == (("logits", "value"), None)
 
 
-def test_a_state_may_be_a_tensordict() -> None:
+def test_state_in_a_tensordict() -> None:
     tensordict = pytest.importorskip("tensordict")
-    fresh, carried, doubled = (
+    fresh, carried = (
         tensordict.TensorDict({"h": torch.full((rows, 2), value)}, batch_size=[rows])
-        for rows, value in ((2, 0.0), (2, 1.0), (4, 0.0))
+        for rows, value in ((1, 0.0), (2, 1.0))
     )
-    state = merged(np.array([False, True]), fresh, carried, doubled)
+    state = insert_state(np.array([False, True]), fresh, carried)
     assert state["h"].tolist() == [[1.0, 1.0], [0.0, 0.0]]
     assert carried["h"].tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
-def test_steps_are_put_together_row_by_row() -> None:
-    begins = np.array([True, False])
-    scores = [QValues(np.full((2, 2), value)) for value in (0.0, 1.0)]
-    step = with_rows_begun(
-        begins,
-        PolicyStep(np.array([[5], [5]]), scores[0], np.zeros(2)),
+def test_rows_of_another_step_are_inserted() -> None:
+    starts = np.array([True, False])
+    scores = [QValues(np.full((rows, 2), value)) for rows, value in ((1, 0.0), (2, 1.0))]
+    step = insert_step(
+        starts,
+        PolicyStep(np.array([[5]]), scores[0], np.zeros(1)),
         PolicyStep(np.array([[6], [6]]), scores[1], np.ones(2)),
     )
     assert step.actions.tolist() == [[5], [6]]
     assert step.scores.values.tolist() == [[0.0, 0.0], [1.0, 1.0]]
     assert step.values.tolist() == [0.0, 1.0]
-    gaussians = [Gaussian(np.full((2, 1), value), np.ones((2, 1))) for value in (0.0, 1.0)]
-    actions = [{"a": np.full(2, value), "b": (np.full(2, value),)} for value in (0, 1)]
-    step = with_rows_begun(begins, *(PolicyStep(a, g) for a, g in zip(actions, gaussians, strict=True)))
+    gaussians = [Gaussian(np.full((rows, 1), value), np.ones((rows, 1))) for rows, value in ((1, 0.0), (2, 1.0))]
+    actions = [{"a": np.full(rows, value), "b": (np.full(rows, value),)} for rows, value in ((1, 0), (2, 1))]
+    step = insert_step(starts, *(PolicyStep(a, g) for a, g in zip(actions, gaussians, strict=True)))
     assert step.scores.mean.tolist() == [[0.0], [1.0]]
     assert step.actions["a"].tolist() == step.actions["b"][0].tolist() == [0, 1]

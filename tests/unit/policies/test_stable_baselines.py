@@ -1,4 +1,4 @@
-"""Models of Stable-Baselines3, as its users make them, untrained."""
+"""Untrained models of Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.episode import Gaussian, Grouped, PolicyStep, Probabilities, QValues
 from rlwandb_callbacks.errors import PolicyError
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import undisturbed
-from rlwandb_callbacks.policies.adapters import adapter_for, can_be_asked
+from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 from rlwandb_callbacks.policies.adapters.stable_baselines import StableBaselinesPolicy
 from rlwandb_callbacks.policies.output_reader import OutputReader
-from rlwandb_callbacks.policies.player import resolve_policy
+from rlwandb_callbacks.policies.resolve import is_policy, resolve_policy
+from rlwandb_callbacks.policies.runner import adapter_for
 
 FLAT = spaces.Box(-np.inf, np.inf, (4,), np.float32)
 CARTPOLE = spaces.Discrete(2)
 
 
-class Still(gym.Env[Any, Any]):
-    """Has the given spaces, and does nothing."""
+class StaticEnv(gym.Env[Any, Any]):
+    """Environment with arbitrary spaces in which nothing happens."""
 
     def __init__(self, actions: spaces.Space[Any], observations: spaces.Space[Any] = FLAT) -> None:
         self.observation_space, self.action_space = observations, actions
@@ -59,27 +59,32 @@ def dqn(env: Any, policy: str = "MlpPolicy", **options: Any) -> Any:
     return sb3.DQN(policy, env, buffer_size=10, **{**small(), **options})
 
 
-def asked(
-    policy: Any, space: spaces.Space[Any], observations: Any, *, wants: bool | str = True, deterministic: bool = True
+def act(
+    policy: Any,
+    space: spaces.Space[Any],
+    observations: Any,
+    *,
+    action_logger: bool | str = True,
+    deterministic: bool = True,
 ) -> PolicyStep:
-    adapter = adapter_for(policy, nn.Module(), OutputReader(space, wants, "unknown", deterministic))
+    adapter = adapter_for(policy, nn.Module(), OutputReader(space, action_logger, "unknown", deterministic))
     assert isinstance(adapter, StableBaselinesPolicy)
     with torch.no_grad():
         return adapter.act(observations, np.ones(len(observations), dtype=bool))
 
 
 @pytest.mark.parametrize("part", [lambda model: model, lambda model: model.policy, lambda model: model.predict])
-def test_of_dqn_the_q_values_are_those_of_its_network(part: Any) -> None:
+def test_q_values_of_dqn_are_those_of_its_network(part: Any) -> None:
     model, observations = dqn("CartPole-v1"), batch()
-    step = asked(part(model), CARTPOLE, observations)
+    step = act(part(model), CARTPOLE, observations)
     assert isinstance(step.scores, QValues)
     assert step.scores.values == pytest.approx(model.q_net(torch.as_tensor(observations)).detach().numpy())
     assert step.actions.tolist() == model.predict(observations, deterministic=True)[0].tolist()
 
 
-def test_of_ppo_the_probabilities_and_values_are_those_of_its_policy() -> None:
+def test_probabilities_and_values_of_ppo_are_those_of_its_policy() -> None:
     model, observations = ppo("CartPole-v1"), batch()
-    step = asked(model, CARTPOLE, observations)
+    step = act(model, CARTPOLE, observations)
     tensors = torch.as_tensor(observations)
     assert isinstance(step.scores, Probabilities)
     expected = model.policy.get_distribution(tensors).distribution.probs.detach().numpy()
@@ -88,125 +93,129 @@ def test_of_ppo_the_probabilities_and_values_are_those_of_its_policy() -> None:
     assert step.actions.tolist() == expected.argmax(-1).tolist()
 
 
-def test_deterministic_is_handed_to_predict() -> None:
+def test_deterministic_is_passed_to_predict() -> None:
     model, observations = ppo("CartPole-v1"), batch()
-    drawn = {tuple(asked(model, CARTPOLE, observations, deterministic=False).actions) for _ in range(20)}
-    fixed = {tuple(asked(model, CARTPOLE, observations).actions) for _ in range(20)}
-    assert len(drawn) > 1
+    samples = {tuple(act(model, CARTPOLE, observations, deterministic=False).actions) for _ in range(20)}
+    fixed = {tuple(act(model, CARTPOLE, observations).actions) for _ in range(20)}
+    assert len(samples) > 1
     assert len(fixed) == 1
 
 
-def test_a_gaussian_policy_is_shown_as_it_is() -> None:
+def test_gaussian_policy_is_not_changed() -> None:
     space = spaces.Box(-2.0, 2.0, (3,), np.float32)
-    model, observations = ppo(Still(space)), batch()
-    step = asked(model, space, observations)
-    own = model.policy.get_distribution(torch.as_tensor(observations)).distribution
+    model, observations = ppo(StaticEnv(space)), batch()
+    step = act(model, space, observations)
+    expected = model.policy.get_distribution(torch.as_tensor(observations)).distribution
     assert isinstance(step.scores, Gaussian)
-    assert step.scores.mean == pytest.approx(own.mean.detach().numpy())
-    assert step.scores.std == pytest.approx(own.stddev.detach().numpy())
+    assert step.scores.mean == pytest.approx(expected.mean.detach().numpy())
+    assert step.scores.std == pytest.approx(expected.stddev.detach().numpy())
     assert step.actions == pytest.approx(model.predict(observations, deterministic=True)[0])
 
 
 @pytest.mark.parametrize("use_sde", [False, True])
-def test_a_squashed_gaussian_is_shown_in_units_of_the_action(use_sde: bool) -> None:
+def test_squashed_gaussian_has_action_units(use_sde: bool) -> None:
     space = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32))
-    model, observations = sb3.SAC("MlpPolicy", Still(space), buffer_size=10, use_sde=use_sde, **small()), batch()
-    step = asked(model, space, observations)
-    drawn = np.stack([model.predict(observations)[0] for _ in range(300)])
+    model, observations = sb3.SAC("MlpPolicy", StaticEnv(space), buffer_size=10, use_sde=use_sde, **small()), batch()
+    step = act(model, space, observations)
+    samples = np.stack([model.predict(observations)[0] for _ in range(300)])
     assert step.actions == pytest.approx(model.predict(observations, deterministic=True)[0])
     assert isinstance(step.scores, Gaussian)
     spread = np.array([4.0, 10.0])
     assert (np.abs(step.scores.mean - model.predict(observations, deterministic=True)[0]) < 0.3 * spread).all()
-    assert (step.scores.mean[:, 1] > 2).all(), "scaled to the bounds, not to -1 … 1"
-    if not use_sde:  # there the noise is held between draws
-        assert (np.abs(step.scores.std - drawn.std(axis=0)) < 0.1 * spread).all()
+    assert (step.scores.mean[:, 1] > 2).all(), "the bounds are not -1 and 1"
+    if not use_sde:  # SDE holds the noise between samples
+        assert (np.abs(step.scores.std - samples.std(axis=0)) < 0.1 * spread).all()
 
 
-def test_of_a_deterministic_actor_the_actions_are_shown() -> None:
+def test_deterministic_actor_has_no_scores() -> None:
     space = spaces.Box(-2.0, 2.0, (1,), np.float32)
-    model, observations = sb3.TD3("MlpPolicy", Still(space), buffer_size=10, **small()), batch()
-    step = asked(model, space, observations)
+    model, observations = sb3.TD3("MlpPolicy", StaticEnv(space), buffer_size=10, **small()), batch()
+    step = act(model, space, observations)
     assert step.scores is None
     assert step.actions == pytest.approx(model.predict(observations, deterministic=True)[0])
 
 
-@pytest.mark.parametrize("space", [spaces.MultiDiscrete([3, 4]), spaces.MultiBinary(3)], ids=["several", "switches"])
-def test_actions_of_several_choices_have_probabilities_each(space: Any) -> None:
-    model, observations = ppo(Still(space)), batch()
-    step = asked(model, space, observations)
-    own = model.policy.get_distribution(torch.as_tensor(observations)).distribution
+@pytest.mark.parametrize(
+    "space", [spaces.MultiDiscrete([3, 4]), spaces.MultiBinary(3)], ids=["MultiDiscrete", "MultiBinary"]
+)
+def test_probabilities_per_dimension(space: Any) -> None:
+    model, observations = ppo(StaticEnv(space)), batch()
+    step = act(model, space, observations)
+    expected = model.policy.get_distribution(torch.as_tensor(observations)).distribution
     assert isinstance(step.scores, Grouped)
     assert step.actions.tolist() == model.predict(observations, deterministic=True)[0].tolist()
     assert step.actions.dtype == space.dtype
     for i, group in enumerate(step.scores.groups):
         if isinstance(space, spaces.MultiDiscrete):
-            assert group.values == pytest.approx(own[i].probs.detach().numpy())
+            assert group.values == pytest.approx(expected[i].probs.detach().numpy())
         else:
-            assert group.values[:, 1] == pytest.approx(own.probs[:, i].detach().numpy())
+            assert group.values[:, 1] == pytest.approx(expected.probs[:, i].detach().numpy())
 
 
 class MaskedDistribution:
-    """Holds its parts under the name that the masked distributions of sb3-contrib have for them."""
+    """Distribution with the attribute names of sb3-contrib's masked distributions."""
 
     def __init__(self, plain: Any) -> None:
         self.distributions, self.get_actions = plain.distribution, plain.get_actions
 
 
-def test_masked_choices_have_probabilities_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probabilities_per_dimension_of_masked_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
     space = spaces.MultiDiscrete([2, 3])
-    model, observations = ppo(Still(space)), batch()
-    plain = asked(model, space, observations)
-    ask = model.policy.get_distribution
-    monkeypatch.setattr(model.policy, "get_distribution", lambda seen: MaskedDistribution(ask(seen)))
-    masked = asked(model, space, observations)
+    model, observations = ppo(StaticEnv(space)), batch()
+    plain = act(model, space, observations)
+    get_distribution = model.policy.get_distribution
+    monkeypatch.setattr(
+        model.policy, "get_distribution", lambda observations: MaskedDistribution(get_distribution(observations))
+    )
+    masked = act(model, space, observations)
     assert isinstance(masked.scores, Grouped)
     assert isinstance(plain.scores, Grouped)
     for one, other in zip(masked.scores.groups, plain.scores.groups, strict=True):
         assert one.values == pytest.approx(other.values)
 
 
-def test_pictures_are_transposed_and_scaled_as_the_model_has_them() -> None:
+def test_images_are_preprocessed_as_by_the_model() -> None:
     space = spaces.Box(0, 255, (36, 36, 3), np.uint8)
-    model, observations = dqn(Still(CARTPOLE, space), "CnnPolicy", policy_kwargs={}), batch(space, 2)
-    step = asked(model, CARTPOLE, observations)
+    model, observations = dqn(StaticEnv(CARTPOLE, space), "CnnPolicy", policy_kwargs={}), batch(space, 2)
+    step = act(model, CARTPOLE, observations)
     tensors = torch.as_tensor(observations.transpose(0, 3, 1, 2).copy())
     assert step.scores.values == pytest.approx(model.q_net(tensors).detach().numpy())
 
 
-def test_observations_are_normalised_by_the_frozen_statistics_of_the_model() -> None:
+def test_observations_are_normalized_with_the_frozen_statistics_of_the_model() -> None:
     envs = VecNormalize(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
     envs.reset()
     for _ in range(50):
         envs.step(np.array([1]))
     model, observations = ppo(envs), batch()
     before = (envs.obs_rms.mean.copy(), envs.obs_rms.count)
-    step = asked(model, CARTPOLE, observations)
+    step = act(model, CARTPOLE, observations)
     normalized = (observations - envs.obs_rms.mean) / np.sqrt(envs.obs_rms.var + envs.epsilon)
     tensors = torch.as_tensor(np.clip(normalized, -envs.clip_obs, envs.clip_obs).astype(np.float32))
     expected = model.policy.get_distribution(tensors).distribution.probs.detach().numpy()
     assert step.scores.values == pytest.approx(expected, abs=1e-6)
-    assert not np.allclose(expected, asked(model.policy, CARTPOLE, observations).scores.values)
+    assert not np.allclose(expected, act(model.policy, CARTPOLE, observations).scores.values)
     assert np.array_equal(before[0], envs.obs_rms.mean)
     assert before[1] == envs.obs_rms.count
 
 
-def test_the_mode_of_the_networks_is_as_before() -> None:
+def test_mode_of_the_networks_is_restored() -> None:
     model = ppo("CartPole-v1")
     model.policy.train()
     model.policy.mlp_extractor.eval()
     modes = [part.training for part in model.policy.modules()]
-    asked(model, CARTPOLE, batch())
+    act(model, CARTPOLE, batch())
     assert [part.training for part in model.policy.modules()] == modes
     assert len(set(modes)) == 2
 
 
-def test_q_values_that_are_asked_for_and_not_there_are_an_error() -> None:
-    with pytest.raises(PolicyError, match="holds no q-values"):
-        asked(ppo("CartPole-v1"), CARTPOLE, batch(), wants="q_value")
+def test_missing_q_values_raise() -> None:
+    with pytest.raises(PolicyError, match="has no q-values"):
+        act(ppo("CartPole-v1"), CARTPOLE, batch(), action_logger="q_value")
 
 
 class Recurrent:
-    """Predicts as the recurrent models of sb3-contrib do: action 1 from the third step of an episode on."""
+    """Model with the interface of sb3-contrib's recurrent ones; takes action 1 from the third step of an episode on."""
 
     observation_space, action_space = FLAT, CARTPOLE
 
@@ -219,17 +228,17 @@ class Recurrent:
 
 def played(module: nn.Module, policy: Any, **settings: Any) -> list[list[int]]:
     cfg = WandbRLConfig(evaluation=EvaluationConfig(env="CartPole-v1", policy=policy, **settings))
-    with undisturbed(module, seed=0):
+    with preserved_state(module, seed=0):
         return [each.episode.actions.tolist() for each in Evaluator(cfg, module).play()]
 
 
-def test_a_recurrent_model_begins_each_episode_anew() -> None:
+def test_recurrent_model_resets_its_state_in_each_episode() -> None:
     for actions in played(nn.Module(), Recurrent(), episodes=6, num_envs=2):
         assert actions == [0, 0, *[1] * (len(actions) - 2)]
 
 
 class RecurrentWithScores(Recurrent):
-    """Has the distribution behind its actions too, as sb3-contrib's policies have it; it counts in an LSTM's state."""
+    """Recurrent model with a distribution that depends on the number of steps in its state."""
 
     device = "cpu"
 
@@ -242,9 +251,9 @@ class RecurrentWithScores(Recurrent):
         return SimpleNamespace(distribution=torch.distributions.Categorical(logits=logits)), None
 
 
-def test_a_recurrent_model_is_shown_in_the_state_that_it_acted_in() -> None:
+def test_scores_of_a_recurrent_model_use_the_state_before_the_action() -> None:
     cfg = WandbRLConfig(evaluation=EvaluationConfig(env="CartPole-v1", policy=RecurrentWithScores(), num_envs=2))
-    with undisturbed(nn.Module(), seed=0):
+    with preserved_state(nn.Module(), seed=0):
         episodes = [each.episode for each in Evaluator(cfg, nn.Module()).play()]
     for episode in episodes:
         assert isinstance(episode.scores, Probabilities)
@@ -253,21 +262,21 @@ def test_a_recurrent_model_is_shown_in_the_state_that_it_acted_in() -> None:
 
 
 @pytest.mark.parametrize("path", ["model", "model.policy", "model.predict"])
-def test_a_model_that_a_module_holds_is_played_by_its_path(path: str) -> None:
+def test_model_on_a_module_is_found_by_its_path(path: str) -> None:
     module = nn.Module()
     module.model = dqn("CartPole-v1")
-    assert can_be_asked(resolve_policy(module, path))
+    assert is_policy(resolve_policy(module, path))
     state = torch.get_rng_state()
     assert len(played(module, path, episodes=3, num_envs=2)) == 3
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_observations_of_another_shape_are_an_error_at_the_start() -> None:
+def test_observations_of_another_shape_raise_at_the_start() -> None:
     with pytest.raises(PolicyError, match=r"failed on a batch of 3 .*please use \(3,\) or"):
         played(nn.Module(), ppo("Pendulum-v1"), episodes=1)
 
 
-def test_what_predicts_otherwise_is_no_such_model() -> None:
+def test_object_with_another_predict_is_not_a_model() -> None:
     class Other:
         observation_space = action_space = None
 
@@ -276,6 +285,6 @@ def test_what_predicts_otherwise_is_no_such_model() -> None:
 
     assert not StableBaselinesPolicy.fits(Other())
     assert not StableBaselinesPolicy.fits(nn.Linear(1, 1))
-    assert not can_be_asked(Other())
+    assert not is_policy(Other())
     with pytest.raises(PolicyError, match=r"of type Other, which can neither be called .* nor predicts"):
         played(nn.Module(), Other(), episodes=1)

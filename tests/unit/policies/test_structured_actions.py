@@ -1,4 +1,4 @@
-"""Environments whose actions are several choices, switches, dicts or tuples, played, counted, drawn and replayed."""
+"""MultiDiscrete, MultiBinary, Dict and Tuple actions: played, counted, drawn and replayed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from episodes import with_panel
 from gymnasium import spaces
 from torch import nn
 
@@ -18,16 +19,15 @@ from rlwandb_callbacks.core.episode import Grouped
 from rlwandb_callbacks.core.values import Histogram
 from rlwandb_callbacks.errors import PolicyError
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import undisturbed
+from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 from rlwandb_callbacks.evaluation.replay import replay
-from rlwandb_callbacks.evaluation.summary import Evaluation, guess_actions
-from rlwandb_callbacks.media.panel import annotate
+from rlwandb_callbacks.evaluation.summary import Evaluation, infer_action_spec
 
 
-class Taking(gym.Env[Any, Any]):
-    """Takes actions of a space, checks them, and shows in its observation and reward what it took."""
+class AnyActionEnv(gym.Env[Any, Any]):
+    """Environment that checks its actions and returns their sum in observation and reward."""
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # gymnasium's own form
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # as in Gymnasium
 
     def __init__(self, space: spaces.Space[Any], render_mode: str | None = None) -> None:
         self.observation_space = spaces.Box(-100, 100, (3,), np.float32)
@@ -51,20 +51,22 @@ class Taking(gym.Env[Any, Any]):
 def play(space: spaces.Space[Any], policy: Any, *, replays: bool = True, **settings: Any) -> tuple[Evaluation, Any]:
     cfg = WandbRLConfig(
         action_logger=True,
-        evaluation=EvaluationConfig(env=partial(Taking, space), policy=policy, episodes=5, num_envs=2, **settings),
+        evaluation=EvaluationConfig(
+            env=partial(AnyActionEnv, space), policy=policy, episodes=5, num_envs=2, **settings
+        ),
     )
-    with undisturbed(nn.Module(), seed=0):
+    with preserved_state(nn.Module(), seed=0):
         evaluator = Evaluator(cfg, nn.Module())
-        evaluation = Evaluation([each.episode for each in evaluator.play()], 1.0, evaluator.actions)
+        evaluation = Evaluation([each.episode for each in evaluator.play()], 1.0, evaluator.env.actions)
     episode = evaluation.episodes[1]
     frames = list(replay(partial(evaluator.make_env, render=True), episode)) if replays else []
-    return evaluation, list(annotate(frames, episode, evaluator.actions))
+    return evaluation, with_panel(frames, episode, evaluator.env.actions) if frames else []
 
 
-def test_several_choices_are_played_counted_and_drawn() -> None:
+def test_multi_discrete_actions_are_played_counted_and_drawn() -> None:
     space = spaces.MultiDiscrete([2, 3], start=[0, 5])
     logits = torch.tensor([0.0, 2.0, 1.0, 1.0, 3.0])
-    evaluation, pictures = play(space, lambda observations: logits.repeat(len(observations), 1))
+    evaluation, frames = play(space, lambda observations: logits.repeat(len(observations), 1))
     assert {tuple(action) for episode in evaluation.episodes for action in episode.actions} == {(1, 7)}
     assert isinstance(evaluation.episodes[0].scores, Grouped)
     parts = [torch.distributions.Categorical(logits=part).entropy() for part in logits.split([2, 3])]
@@ -75,11 +77,11 @@ def test_several_choices_are_played_counted_and_drawn() -> None:
     assert counted["policy/action_histogram_0"].counts.tolist() == [0, steps]
     assert counted["policy/action_histogram_1"].counts.tolist() == [0, 0, steps]
     assert counted["policy/action_histogram_1"].edges.tolist() == [4.5, 5.5, 6.5, 7.5]
-    assert len(pictures) == evaluation.episodes[1].length + 1
-    assert len({picture.shape for picture in pictures}) == 1
+    assert len(frames) == evaluation.episodes[1].length + 1
+    assert len({frame.shape for frame in frames}) == 1
 
 
-def test_q_values_of_several_choices_are_averaged_over_the_actions_taken() -> None:
+def test_q_values_are_averaged_over_dimensions_and_steps() -> None:
     q_values = {"q_values": [torch.tensor([[1.0, 4.0]]), torch.tensor([[2.0, 8.0, 3.0]])]}
 
     def policy(observations: torch.Tensor) -> Any:
@@ -90,9 +92,9 @@ def test_q_values_of_several_choices_are_averaged_over_the_actions_taken() -> No
     assert "policy/entropy" not in evaluation.numbers()
 
 
-def test_switches_are_played_counted_and_drawn() -> None:
+def test_multi_binary_actions_are_played_counted_and_drawn() -> None:
     on = torch.tensor([0.9, 0.2])
-    evaluation, pictures = play(
+    evaluation, frames = play(
         spaces.MultiBinary(2), lambda observations: torch.distributions.Bernoulli(on.repeat(len(observations), 1))
     )
     steps = sum(episode.length for episode in evaluation.episodes)
@@ -101,21 +103,21 @@ def test_switches_are_played_counted_and_drawn() -> None:
     assert counted["policy/action_histogram_1"].counts.tolist() == [steps, 0]
     expected = -sum(p * math.log(p) + (1 - p) * math.log(1 - p) for p in (0.9, 0.2))
     assert evaluation.numbers()["policy/entropy"] == pytest.approx(expected, abs=1e-6)
-    assert len(pictures) == evaluation.episodes[1].length + 1
+    assert len(frames) == evaluation.episodes[1].length + 1
 
 
-def test_a_single_choice_in_an_array_has_one_histogram() -> None:
+def test_multi_discrete_action_with_one_dimension_has_one_histogram() -> None:
     evaluation, _ = play(spaces.MultiDiscrete([3]), lambda observations: torch.zeros(len(observations), 1).long())
     assert "policy/action_histogram" in evaluation.distributions(with_returns=False)
 
 
-def test_an_unbounded_box_is_played_as_it_is() -> None:
+def test_actions_of_an_unbounded_box_are_not_clipped() -> None:
     space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    evaluation, pictures = play(
+    evaluation, frames = play(
         space, lambda observations: torch.distributions.Normal(torch.full((len(observations), 2), 7e3), 1.0)
     )
     assert (evaluation.episodes[0].actions == 7e3).all()
-    assert len({picture.shape for picture in pictures}) == 1
+    assert len({frame.shape for frame in frames}) == 1
 
 
 BOTH = spaces.Dict({"steer": spaces.Box(-1.0, 1.0, (2,), np.float32), "gear": spaces.Discrete(3)})
@@ -137,8 +139,8 @@ def pair(observations: torch.Tensor) -> Any:
 
 
 @pytest.mark.parametrize(("space", "policy"), [(BOTH, both), (BOTH, both_in_rows), (PAIR, pair)])
-def test_dicts_and_tuples_are_played_replayed_and_written(space: spaces.Space[Any], policy: Any) -> None:
-    evaluation, pictures = play(space, policy)
+def test_dict_and_tuple_actions_are_played_replayed_and_drawn(space: spaces.Space[Any], policy: Any) -> None:
+    evaluation, frames = play(space, policy)
     for seed, episode in enumerate(evaluation.episodes):
         assert episode.actions.shape == (2 + seed % 3,)
         assert all(space.contains(action) for action in episode.actions)
@@ -146,11 +148,11 @@ def test_dicts_and_tuples_are_played_replayed_and_written(space: spaces.Space[An
         assert int(first["gear"] if isinstance(first, dict) else first[0]) == seed % 3
     assert "policy/action_histogram" not in evaluation.distributions(with_returns=True)
     assert evaluation.numbers()["eval/return_mean"] > 0
-    assert len(pictures) == evaluation.episodes[1].length + 1
-    assert len({picture.shape for picture in pictures}) == 1
+    assert len(frames) == evaluation.episodes[1].length + 1
+    assert len({frame.shape for frame in frames}) == 1
 
 
-def test_actions_that_lack_a_part_are_an_error_at_the_start() -> None:
+def test_action_with_a_missing_part_raises_at_the_start() -> None:
     def policy(observations: torch.Tensor) -> Any:
         return {"action": {"steer": torch.zeros(len(observations), 2)}}
 
@@ -158,9 +160,9 @@ def test_actions_that_lack_a_part_are_an_error_at_the_start() -> None:
         play(BOTH, policy)
 
 
-def test_choices_of_given_episodes_are_guessed_from_their_scores() -> None:
+def test_action_dimensions_of_given_episodes_are_guessed_from_scores() -> None:
     evaluation, _ = play(
         spaces.MultiDiscrete([2, 3]), lambda observations: torch.zeros(len(observations), 5), replays=False
     )
-    guessed = guess_actions(evaluation.episodes)
-    assert [len(choice.names) for choice in guessed.groups] == [2, 3]
+    guessed = infer_action_spec(evaluation.episodes)
+    assert [len(dimension.names) for dimension in guessed.groups] == [2, 3]

@@ -1,4 +1,4 @@
-"""Actors of TorchRL, as its users build them, untrained."""
+"""Untrained actors of TorchRL."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.episode import Gaussian, PolicyStep, Probabilities, QValues
 from rlwandb_callbacks.errors import PolicyError
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import undisturbed
-from rlwandb_callbacks.policies.adapters import adapter_for
+from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 from rlwandb_callbacks.policies.adapters.torchrl import TorchRLPolicy
 from rlwandb_callbacks.policies.output_reader import OutputReader
+from rlwandb_callbacks.policies.runner import adapter_for
 
 LEFT_RIGHT = spaces.Discrete(2)
 PLANE = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -53,46 +53,46 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def asked(
+def act(
     actor: Any,
     space: spaces.Space[Any] = LEFT_RIGHT,
     observations: Any = OBSERVATIONS,
     *,
-    wants: bool | str = True,
+    action_logger: bool | str = True,
     deterministic: bool = True,
 ) -> PolicyStep:
-    adapter = adapter_for(actor, nn.Module(), OutputReader(space, wants, "unknown", deterministic))
+    adapter = adapter_for(actor, nn.Module(), OutputReader(space, action_logger, "unknown", deterministic))
     assert isinstance(adapter, TorchRLPolicy)
     with torch.no_grad():
         return adapter.act(observations, np.ones(5, dtype=bool))
 
 
-def own_choice(actor: Any) -> torch.Tensor:
+def greedy_action(actor: Any) -> torch.Tensor:
     with set_interaction_type(InteractionType.DETERMINISTIC), torch.no_grad():
         return actor(BATCH.clone())["action"]
 
 
 @pytest.mark.parametrize("action_space", ["one_hot", "categorical"])
-def test_a_q_value_actor_gives_the_q_values_of_its_network_and_its_own_actions(action_space: str) -> None:
+def test_q_values_and_actions_are_those_of_a_q_value_actor(action_space: str) -> None:
     network = nn.Linear(4, 2)
     actor = QValueActor(network, in_keys=["observation"], action_space=action_space)
-    step = asked(actor)
+    step = act(actor)
     assert isinstance(step.scores, QValues)
     assert step.scores.values == pytest.approx(network(BATCH["observation"]).detach().numpy())
-    own = own_choice(actor)
-    assert step.actions.tolist() == (own.argmax(-1) if action_space == "one_hot" else own).tolist()
+    expected = greedy_action(actor)
+    assert step.actions.tolist() == (expected.argmax(-1) if action_space == "one_hot" else expected).tolist()
     assert len(set(step.actions.tolist())) == 2
 
 
-def test_q_values_of_another_name_are_found() -> None:
+def test_q_values_are_found_under_another_key() -> None:
     network = nn.Linear(4, 2)
     body = TensorDictModule(network, in_keys=["observation"], out_keys=["worth"])
     head = QValueModule(action_value_key="worth", out_keys=["action", "worth", "best"], action_space="one_hot")
-    step = asked(TensorDictSequential(body, head))
+    step = act(TensorDictSequential(body, head))
     assert step.scores.values == pytest.approx(network(BATCH["observation"]).detach().numpy())
 
 
-def test_a_distributional_q_network_is_shown_by_its_means() -> None:
+def test_q_values_of_a_distributional_network_are_its_means() -> None:
     class Atoms(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -106,23 +106,23 @@ def test_a_distributional_q_network_is_shown_by_its_means() -> None:
         network, in_keys=["observation"], spec=OneHot(2), support=support, make_log_softmax=False
     )
     expected = torch.einsum("bka,k->ba", network(BATCH["observation"]).exp(), support).detach().numpy()
-    step = asked(actor)
+    step = act(actor)
     assert step.scores.values == pytest.approx(expected, abs=1e-6)
-    assert step.actions.tolist() == own_choice(actor).argmax(-1).tolist() == expected.argmax(-1).tolist()
+    assert step.actions.tolist() == greedy_action(actor).argmax(-1).tolist() == expected.argmax(-1).tolist()
 
 
 @pytest.mark.parametrize("distribution", [OneHotCategorical, torch.distributions.Categorical])
-def test_a_probabilistic_actor_gives_probabilities_and_its_own_mode(distribution: Any) -> None:
+def test_probabilities_and_mode_are_those_of_a_probabilistic_actor(distribution: Any) -> None:
     network = nn.Linear(4, 2)
     body = TensorDictModule(network, in_keys=["observation"], out_keys=["logits"])
     actor = ProbabilisticActor(body, in_keys=["logits"], distribution_class=distribution)
     expected = network(BATCH["observation"]).softmax(-1).detach().numpy()
-    step = asked(actor)
+    step = act(actor)
     assert isinstance(step.scores, Probabilities)
     assert step.scores.values == pytest.approx(expected)
     assert step.actions.tolist() == expected.argmax(-1).tolist()
-    drawn = np.stack([asked(actor, deterministic=False).actions for _ in range(400)])
-    assert drawn.mean(axis=0) == pytest.approx(expected[:, 1], abs=0.12)
+    samples = np.stack([act(actor, deterministic=False).actions for _ in range(400)])
+    assert samples.mean(axis=0) == pytest.approx(expected[:, 1], abs=0.12)
 
 
 def gaussian_actor() -> Any:
@@ -131,97 +131,97 @@ def gaussian_actor() -> Any:
     return ProbabilisticActor(body, in_keys=["loc", "scale"], distribution_class=TanhNormal, return_log_prob=True)
 
 
-def test_a_squashed_gaussian_is_shown_in_units_of_the_action() -> None:
+def test_squashed_gaussian_has_action_units() -> None:
     actor = gaussian_actor()
-    step = asked(actor, PLANE)
-    assert step.actions == pytest.approx(own_choice(actor).numpy(), abs=1e-6)
+    step = act(actor, PLANE)
+    assert step.actions == pytest.approx(greedy_action(actor).numpy(), abs=1e-6)
     assert isinstance(step.scores, Gaussian)
     with torch.no_grad():
         samples = actor.get_dist(BATCH.clone()).sample((4000,))
     assert step.scores.mean == pytest.approx(samples.mean(0).numpy(), abs=0.3)
     assert step.scores.std == pytest.approx(samples.std(0).numpy(), abs=0.3)
-    assert (step.scores.std < 1).all(), "the loc and scale before squashing are others"
+    assert (step.scores.std < 1).all(), "loc and scale before squashing differ"
 
 
-def test_a_squashed_gaussian_is_drawn_from_where_that_is_asked_for() -> None:
+def test_squashed_gaussian_is_sampled_if_not_deterministic() -> None:
     actor = gaussian_actor()
-    drawn = [asked(actor, PLANE, deterministic=False).actions for _ in range(2)]
-    assert not np.allclose(*drawn)
+    samples = [act(actor, PLANE, deterministic=False).actions for _ in range(2)]
+    assert not np.allclose(*samples)
 
 
-def test_a_deterministic_actor_gives_actions() -> None:
+def test_actions_are_those_of_a_deterministic_actor() -> None:
     actor = Actor(nn.Linear(4, 2), in_keys=["observation"])
-    step = asked(actor, PLANE)
-    assert step.actions == pytest.approx(own_choice(actor).clamp(-1, 1).numpy())
+    step = act(actor, PLANE)
+    assert step.actions == pytest.approx(greedy_action(actor).clamp(-1, 1).numpy())
     assert step.scores is None
 
 
-def test_exploration_is_left_out_of_a_deterministic_evaluation() -> None:
+def test_deterministic_evaluation_does_not_explore() -> None:
     actor = QValueActor(nn.Linear(4, 2), in_keys=["observation"], spec=OneHot(2))
     exploring = TensorDictSequential(actor, EGreedyModule(OneHot(2), eps_init=1.0, eps_end=1.0))
-    own = own_choice(actor).argmax(-1).tolist()
-    assert [asked(exploring).actions.tolist() for _ in range(3)] == [own] * 3
-    assert len({tuple(asked(exploring, deterministic=False).actions) for _ in range(9)}) > 1
+    expected = greedy_action(actor).argmax(-1).tolist()
+    assert [act(exploring).actions.tolist() for _ in range(3)] == [expected] * 3
+    assert len({tuple(act(exploring, deterministic=False).actions) for _ in range(9)}) > 1
 
 
-def test_the_value_of_an_actor_with_a_critic_comes_along() -> None:
+def test_value_of_an_actor_critic_is_read() -> None:
     common = TensorDictModule(nn.Linear(4, 3), in_keys=["observation"], out_keys=["hidden"])
     body = TensorDictModule(nn.Linear(3, 2), in_keys=["hidden"], out_keys=["logits"])
     policy = ProbabilisticActor(body, in_keys=["logits"], distribution_class=OneHotCategorical)
     both = ActorValueOperator(common, policy, ValueOperator(nn.Linear(3, 1), in_keys=["hidden"]))
-    step = asked(both)
+    step = act(both)
     with torch.no_grad():
         written = both(BATCH.clone())
     assert step.values == pytest.approx(written["state_value"][:, 0].numpy())
     assert step.scores.values == pytest.approx(written["logits"].softmax(-1).numpy())
 
 
-def test_q_values_that_are_asked_for_and_not_there_are_an_error() -> None:
+def test_missing_q_values_raise() -> None:
     body = TensorDictModule(nn.Linear(4, 2), in_keys=["observation"], out_keys=["logits"])
     actor = ProbabilisticActor(body, in_keys=["logits"], distribution_class=OneHotCategorical)
-    with pytest.raises(PolicyError, match="holds no q-values"):
-        asked(actor, wants="q_value")
+    with pytest.raises(PolicyError, match="has no q-values"):
+        act(actor, action_logger="q_value")
 
 
-def test_dicts_of_observations_become_entries_by_their_names() -> None:
+def test_dict_observations_become_entries_of_the_same_names() -> None:
     network = nn.Bilinear(2, 3, 2)
     actor = QValueActor(
         TensorDictModule(network, in_keys=["goal", ("robot", "pose")], out_keys=["action_value"]),
         action_space="categorical",
     )
     goal, pose = OBSERVATIONS[:, :2], OBSERVATIONS[:, 1:]
-    step = asked(actor, observations={"goal": goal, "robot": {"pose": pose}})
+    step = act(actor, observations={"goal": goal, "robot": {"pose": pose}})
     expected = network(torch.as_tensor(goal), torch.as_tensor(pose)).detach().numpy()
     assert step.scores.values == pytest.approx(expected)
 
 
-def test_a_tuple_of_observations_fills_the_entries_in_their_order() -> None:
+def test_tuple_observations_fill_the_entries_in_order() -> None:
     network = nn.Bilinear(2, 3, 2)
     actor = QValueActor(
         TensorDictModule(network, in_keys=["first", "second"], out_keys=["action_value"]), action_space="categorical"
     )
     parts = OBSERVATIONS[:, :2], OBSERVATIONS[:, 1:]
     expected = network(*map(torch.as_tensor, parts)).detach().numpy()
-    assert asked(actor, observations=parts).scores.values == pytest.approx(expected)
-    with pytest.raises(PolicyError, match=r"reads the entries \['first', 'second'\], and the environment gives 1"):
-        asked(actor)
+    assert act(actor, observations=parts).scores.values == pytest.approx(expected)
+    with pytest.raises(PolicyError, match=r"reads the entries \['first', 'second'\], but the number of .* is 1\."):
+        act(actor)
 
 
-def test_networks_outside_the_module_are_asked_in_evaluation_mode_and_left_in_their_own() -> None:
+def test_networks_outside_the_module_run_in_evaluation_mode_and_are_restored() -> None:
     network = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.9))
     actor = QValueActor(network, in_keys=["observation"], action_space="categorical")
     network[0].eval()
-    assert asked(actor).scores.values == pytest.approx(network[0](BATCH["observation"]).detach().numpy())
+    assert act(actor).scores.values == pytest.approx(network[0](BATCH["observation"]).detach().numpy())
     assert (actor.training, network[0].training, network[1].training) == (True, False, True)
 
 
-def test_numbers_come_in_the_type_of_the_actor() -> None:
+def test_observations_have_the_dtype_of_the_actor() -> None:
     actor = QValueActor(nn.Linear(4, 2).double(), in_keys=["observation"], action_space="categorical")
-    assert asked(actor).scores.values.shape == (5, 2)
+    assert act(actor).scores.values.shape == (5, 2)
 
 
 class CueEnv(gym.Env[Any, Any]):
-    """Shows a cue at the start and never again; the seed decides it, and the length."""
+    """Environment that shows a cue in the first observation only; the seed sets the cue and the length."""
 
     observation_space = spaces.Box(0.0, 3.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -236,7 +236,7 @@ class CueEnv(gym.Env[Any, Any]):
         return np.zeros(2, np.float32), 1.0, self.steps >= self.length, False, {}
 
 
-def test_a_recurrent_actor_plays_side_by_side_as_it_does_alone() -> None:
+def test_recurrent_actor_gives_the_same_scores_in_one_and_in_several_environments() -> None:
     memory = LSTMModule(input_size=2, hidden_size=4, in_key="observation", out_key="features")
     head = TensorDictModule(nn.Linear(4, 2), in_keys=["features"], out_keys=["action_value"])
     actor = TensorDictSequential(memory, QValueActor(head, action_space="categorical"))
@@ -245,24 +245,24 @@ def test_a_recurrent_actor_plays_side_by_side_as_it_does_alone() -> None:
 
     def scores(num_envs: int) -> list[Any]:
         settings = EvaluationConfig(env=CueEnv, policy="actor", episodes=7, num_envs=num_envs)
-        with undisturbed(module, seed=0):
+        with preserved_state(module, seed=0):
             played = Evaluator(WandbRLConfig(action_logger="q_value", evaluation=settings), module).play()
         return [each.episode.scores.values for each in played]
 
     alone, together = scores(1), scores(3)
     for one, other in zip(alone, together, strict=True):
         assert one == pytest.approx(other, abs=1e-6)
-    assert not np.allclose(alone[0][-1], alone[1][-1], atol=1e-4), "the cue is remembered"
+    assert not np.allclose(alone[0][-1], alone[1][-1], atol=1e-4), "the scores depend on the cue"
 
 
-def test_a_state_that_the_actor_does_not_reset_itself_is_zero_where_an_episode_begins() -> None:
+def test_state_is_zero_where_an_episode_starts() -> None:
     def count(observations: torch.Tensor, steps: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         steps = torch.zeros(len(observations), 1) if steps is None else steps
         return torch.cat([steps, -steps], dim=1), steps + 1
 
     module = TensorDictModule(count, in_keys=["observation", "steps"], out_keys=["action_value", ("next", "steps")])
-    reader = OutputReader(LEFT_RIGHT, wants=True, tensor_means="unknown", deterministic=True)
+    reader = OutputReader(LEFT_RIGHT, action_logger=True, tensor_meaning="unknown", deterministic=True)
     adapter = adapter_for(QValueActor(module, action_space="categorical"), nn.Module(), reader)
     begins = [[True, True], [False, False], [False, True], [False, False]]
-    seen = [adapter.act(OBSERVATIONS[:2], np.array(rows)).scores.values[:, 0].tolist() for rows in begins]
-    assert seen == [[0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [3.0, 1.0]]
+    scores = [adapter.act(OBSERVATIONS[:2], np.array(rows)).scores.values[:, 0].tolist() for rows in begins]
+    assert scores == [[0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [3.0, 1.0]]

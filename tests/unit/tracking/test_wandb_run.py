@@ -6,7 +6,7 @@ import math
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def test_the_callbacks_own_config_is_made_plain() -> None:
     plain = without_secrets(as_config(env=CorridorEnv, run={"config": {"api_key": "k", "note": "n"}}))
     assert plain["evaluation"]["env"] == "CorridorEnv"
     assert plain["run"]["config"] == {"note": "n"}
-    assert set(plain) == set(WandbRLConfig.__dataclass_fields__)
+    assert set(plain) == {field.name for field in fields(WandbRLConfig)}
 
 
 @pytest.mark.parametrize("stand_in", [None, "run", object()])

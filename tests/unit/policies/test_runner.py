@@ -14,12 +14,13 @@ from torch import nn
 
 from rlwandb_callbacks.errors import PolicyError
 from rlwandb_callbacks.policies.output_reader import OutputReader
-from rlwandb_callbacks.policies.player import Player, resolve_policy, tensor_meaning
+from rlwandb_callbacks.policies.resolve import resolve_policy, tensor_meaning
+from rlwandb_callbacks.policies.runner import PolicyRunner
 from rlwandb_callbacks.testing import TinyActorCritic, TinyQ
 
 
 class Agent(nn.Module):
-    """Has networks, a nested one, a method and a number."""
+    """Module with networks, a nested one, a method and a number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ def module_of_policies() -> Iterator[None]:
     del sys.modules[module.__name__]
 
 
-def test_attributes_are_found_by_dotted_path() -> None:
+def test_attribute_by_dotted_path() -> None:
     agent = Agent()
     assert resolve_policy(agent, "q_network") is agent.q_network
     assert resolve_policy(agent, "q_network.0") is agent.q_network[0]
@@ -54,11 +55,11 @@ def test_attributes_are_found_by_dotted_path() -> None:
 
 
 @pytest.mark.parametrize("path", ["policies_of_a_user:act", "policies_of_a_user.act"])
-def test_import_paths_are_found_by_either_way_of_writing(module_of_policies: None, path: str) -> None:
+def test_import_path_with_colon_or_dot(module_of_policies: None, path: str) -> None:
     assert resolve_policy(Agent(), path) is len
 
 
-def test_a_callable_is_taken_as_it_is() -> None:
+def test_callable_is_returned_unchanged() -> None:
     network = nn.Linear(1, 1)
     assert resolve_policy(Agent(), network) is network
     assert resolve_policy(Agent(), len) is len
@@ -74,14 +75,14 @@ def test_a_callable_is_taken_as_it_is() -> None:
         (["q_net"], "q_net"),
     ],
 )
-def test_by_default_the_first_of_the_usual_names_is_taken(names: list[str], first: str) -> None:
+def test_default_is_the_first_of_the_default_names(names: list[str], first: str) -> None:
     module = nn.Module()
     for name in names:
         setattr(module, name, nn.Linear(1, 1))
     assert resolve_policy(module, None) is getattr(module, first)
 
 
-def test_a_usual_name_that_cannot_be_called_is_passed_over() -> None:
+def test_default_name_that_is_not_callable_is_skipped() -> None:
     module = nn.Module()
     module.policy = "epsilon-greedy"
     module.q_net = nn.Linear(1, 1)
@@ -98,12 +99,12 @@ def test_a_usual_name_that_cannot_be_called_is_passed_over() -> None:
         ("policies_of_a_user:no_such_name", ["'policies_of_a_user:no_such_name'"]),
         ("", ["''"]),
         (":", ["':'"]),
-        ("temperature", ["'temperature' is 0.5 of type float", "cannot be called"]),
-        ("policies_of_a_user:number", ["is 3 of type int", "cannot be called"]),
+        ("temperature", ["'temperature' is 0.5 of type float", "can neither be called"]),
+        ("policies_of_a_user:number", ["is 3 of type int", "can neither be called"]),
         (None, ["is not set", "Agent has none of policy_step, policy, actor, q_network, q_net"]),
     ],
 )
-def test_what_is_not_found_is_answered_by_what_there_is(
+def test_error_lists_the_networks_and_methods_of_the_module(
     module_of_policies: None, policy: str | None, fragments: list[str]
 ) -> None:
     agent = Agent()
@@ -118,7 +119,7 @@ def test_what_is_not_found_is_answered_by_what_there_is(
         assert fragment in message
 
 
-def test_the_methods_that_are_listed_are_the_users_own() -> None:
+def test_error_lists_no_methods_of_lightning() -> None:
     with pytest.raises(PolicyError) as caught:
         resolve_policy(TinyActorCritic(), "polic")
     message = str(caught.value)
@@ -128,13 +129,13 @@ def test_the_methods_that_are_listed_are_the_users_own() -> None:
     assert "load_from_checkpoint" not in message
 
 
-def test_a_module_with_nothing_says_so() -> None:
+def test_error_for_a_module_without_members() -> None:
     with pytest.raises(PolicyError, match=r"Module has the networks \(none\) and the methods \(none\)\."):
         resolve_policy(nn.Module(), None)
 
 
 class QNetwork(nn.Module):
-    """Named after what it gives."""
+    """Network whose class name tells its output."""
 
 
 @pytest.mark.parametrize(
@@ -166,14 +167,14 @@ class QNetwork(nn.Module):
         (None, True, "q_values"),
     ],
 )
-def test_a_bare_tensor_means_what_action_logger_or_the_name_says(
+def test_meaning_of_a_bare_tensor_by_action_logger_and_name(
     policy: Any, action_logger: bool | str, meaning: str
 ) -> None:
     assert tensor_meaning(policy, TinyQ(), action_logger) == meaning
 
 
-class Asked:
-    """A policy that remembers what it was asked and answers with action 1."""
+class RecordingPolicy:
+    """Policy that records its observations and returns action 1."""
 
     def __init__(self) -> None:
         self.observations: list[Any] = []
@@ -183,39 +184,39 @@ class Asked:
         return torch.ones(3, dtype=torch.int64)
 
 
-def ask(observations: Any, dtype: torch.dtype = torch.float32) -> Any:
-    policy = Asked()
-    reader = OutputReader(spaces.Discrete(2), wants=False, tensor_means="unknown", deterministic=True)
-    step = Player(policy, nn.Linear(1, 1).to(dtype), reader)(observations)
+def observations_of_policy(observations: Any, dtype: torch.dtype = torch.float32) -> Any:
+    policy = RecordingPolicy()
+    reader = OutputReader(spaces.Discrete(2), action_logger=False, tensor_meaning="unknown", deterministic=True)
+    step = PolicyRunner(policy, nn.Linear(1, 1).to(dtype), reader)(observations)
     assert step.actions.tolist() == [1, 1, 1]
     assert len(policy.observations) == 1
     return policy.observations[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_floats_come_in_the_type_of_the_module_and_other_numbers_as_they_are(dtype: torch.dtype) -> None:
-    assert ask(np.ones((3, 2)), dtype).dtype == dtype
-    assert ask(np.ones((3, 2), np.float32), dtype).dtype == dtype
-    assert ask(np.ones((3, 2), np.uint8), dtype).dtype == torch.uint8
-    assert ask(np.arange(3), dtype).tolist() == [0, 1, 2]
+def test_floats_get_the_dtype_of_the_module_and_other_dtypes_are_kept(dtype: torch.dtype) -> None:
+    assert observations_of_policy(np.ones((3, 2)), dtype).dtype == dtype
+    assert observations_of_policy(np.ones((3, 2), np.float32), dtype).dtype == dtype
+    assert observations_of_policy(np.ones((3, 2), np.uint8), dtype).dtype == torch.uint8
+    assert observations_of_policy(np.arange(3), dtype).tolist() == [0, 1, 2]
 
 
-def test_batches_of_dicts_and_tuples_keep_their_form() -> None:
-    seen = ask({"image": np.zeros((3, 4, 4), np.uint8), "pose": (np.ones((3, 2)), np.arange(3))})
-    assert seen["image"].dtype == torch.uint8
-    assert isinstance(seen["pose"], tuple)
-    assert [part.shape for part in seen["pose"]] == [(3, 2), (3,)]
-    assert ask((np.ones((3, 2)), np.arange(3)))[1].tolist() == [0, 1, 2]
+def test_dict_and_tuple_batches_keep_their_structure() -> None:
+    batch = observations_of_policy({"image": np.zeros((3, 4, 4), np.uint8), "pose": (np.ones((3, 2)), np.arange(3))})
+    assert batch["image"].dtype == torch.uint8
+    assert isinstance(batch["pose"], tuple)
+    assert [part.shape for part in batch["pose"]] == [(3, 2), (3,)]
+    assert observations_of_policy((np.ones((3, 2)), np.arange(3)))[1].tolist() == [0, 1, 2]
 
 
-def test_a_module_without_parameters_is_asked_in_single_precision() -> None:
-    policy = Asked()
-    reader = OutputReader(spaces.Discrete(2), wants=False, tensor_means="unknown", deterministic=True)
-    Player(policy, nn.Module(), reader)(np.ones((3, 2)))
+def test_module_without_parameters_gets_single_precision() -> None:
+    policy = RecordingPolicy()
+    reader = OutputReader(spaces.Discrete(2), action_logger=False, tensor_meaning="unknown", deterministic=True)
+    PolicyRunner(policy, nn.Module(), reader)(np.ones((3, 2)))
     assert policy.observations[0].dtype == torch.float32
 
 
-def test_libraries_of_agents_are_not_imported_where_none_is_used() -> None:
+def test_unused_agent_libraries_are_not_imported() -> None:
     code = """
 import sys
 import torch
@@ -227,24 +228,24 @@ module.q_network = torch.nn.Linear(4, 2)
 assert len(Evaluator(cfg, module).play()) == 1
 print([name for name in ("tensordict", "torchrl", "stable_baselines3") if name in sys.modules])
 """
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
-def test_an_episode_begins_in_all_rows_of_the_first_batch_and_where_it_is_said() -> None:
-    begun = []
+def test_episodes_start_in_all_rows_of_the_first_batch_and_in_marked_rows() -> None:
+    states = []
 
     def policy(observations: torch.Tensor, state: Any = None) -> Any:
-        begun.append(None if state is None else state[:, 0].tolist())
-        return torch.zeros(len(observations), 2), torch.full((len(observations), 1), float(len(begun)))
+        states.append(None if state is None else state[:, 0].tolist())
+        return torch.zeros(len(observations), 2), torch.full((len(observations), 1), float(len(states)))
 
-    reader = OutputReader(spaces.Discrete(2), wants=False, tensor_means="unknown", deterministic=True)
-    player = Player(policy, nn.Module(), reader)
-    player(np.zeros((2, 1)))
-    player(np.zeros((2, 1)))
-    player.begin_episodes(np.array([False, True]))
-    player(np.zeros((2, 1)))
-    player(np.zeros((2, 1)))
-    assert begun == [None, [1.0, 1.0], [2.0, 2.0], None, None, [3.0, 4.0]]
-    player(np.zeros((3, 1)))
-    assert begun[-1] is None, "a batch of another size begins anew"
+    reader = OutputReader(spaces.Discrete(2), action_logger=False, tensor_meaning="unknown", deterministic=True)
+    runner = PolicyRunner(policy, nn.Module(), reader)
+    runner(np.zeros((2, 1)))
+    runner(np.zeros((2, 1)))
+    runner.mark_episode_starts(np.array([False, True]))
+    runner(np.zeros((2, 1)))
+    runner(np.zeros((2, 1)))
+    assert states == [None, [1.0, 1.0], [2.0, 2.0], None, [3.0, 4.0]]
+    runner(np.zeros((3, 1)))
+    assert states[-1] is None, "a batch of another size resets the state"

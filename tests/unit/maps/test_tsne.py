@@ -11,13 +11,13 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.manifold import trustworthiness
 
-from rlwandb_callbacks.maps.layout import beside_each_other, distinct_rows, lay_out
-from rlwandb_callbacks.maps.tsne import choose_engine, pca, tsne
+from rlwandb_callbacks.maps.features import distinct_rows
+from rlwandb_callbacks.maps.tsne import choose_engine, lay_out, pca, spread_duplicates, tsne
 
 ENGINES = ("opentsne", "sklearn")
 
 
-def arranged(features: np.ndarray, engine: str = "opentsne", **keywords: Any) -> Any:
+def layout_of(features: np.ndarray, engine: str = "opentsne", **keywords: Any) -> Any:
     given = {"method": "tsne", "perplexity": 30.0, "seed": 0} | keywords
     return lay_out(features.astype(np.float32), engine=engine, **given)
 
@@ -28,37 +28,37 @@ def two_clusters(count: int = 120) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_two_planted_clusters_come_out_as_two(engine: str) -> None:
+def test_two_clusters_stay_separate(engine: str) -> None:
     features, kinds = two_clusters()
-    layout = arranged(features, engine)
+    layout = layout_of(features, engine)
     found = KMeans(2, n_init=3, random_state=0).fit(layout.points)
     assert np.mean(found.labels_ == kinds) in (0.0, 1.0)
     within = [np.linalg.norm(np.ptp(layout.points[kinds == kind], axis=0)) for kind in (0, 1)]
     assert np.linalg.norm(np.diff(found.cluster_centers_, axis=0)) > 0.5 * max(within)
-    assert layout.how == {"opentsne": "t-SNE (openTSNE, perplexity 30, seed 0)"}.get(
+    assert layout.method == {"opentsne": "t-SNE (openTSNE, perplexity 30, seed 0)"}.get(
         engine, "t-SNE (scikit-learn, perplexity 30, seed 0)"
     )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_neighbours_stay_neighbours(engine: str) -> None:
+def test_neighbors_stay_neighbors(engine: str) -> None:
     angles = np.linspace(0, 6, 300)
     features = np.stack([np.cos(angles), np.sin(angles), angles, np.cos(3 * angles)], axis=1)
-    assert trustworthiness(features, arranged(features, engine).points, n_neighbors=5) > 0.97
+    assert trustworthiness(features, layout_of(features, engine).points, n_neighbors=5) > 0.97
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_layout_that_starts_from_another_can_be_compared_with_it(engine: str, rng: np.random.Generator) -> None:
+def test_a_layout_that_starts_from_another_correlates_with_it(engine: str, rng: np.random.Generator) -> None:
     features, _ = two_clusters(200)
-    first = arranged(features, engine).points
-    second = arranged(np.column_stack([features, rng.normal(size=200)]), engine, start=first).points
+    first = layout_of(features, engine).points
+    second = layout_of(np.column_stack([features, rng.normal(size=200)]), engine, start=first).points
     correlation = [np.corrcoef(first[:, axis], second[:, axis])[0, 1] for axis in (0, 1)]
     assert min(correlation) > 0.7
 
 
-PRINTS_LAYOUTS = """
+PRINT_LAYOUTS = """
 import hashlib, numpy as np
-from rlwandb_callbacks.maps.layout import lay_out
+from rlwandb_callbacks.maps.tsne import lay_out
 rows = np.random.default_rng(1).normal(size=(400, 6)).astype(np.float32)
 for engine in ("opentsne", "sklearn"):
     points = lay_out(rows, method="tsne", engine=engine, perplexity=30.0, seed=3).points
@@ -67,20 +67,20 @@ for engine in ("opentsne", "sklearn"):
 
 
 def test_the_same_rows_and_seed_give_the_same_points_on_one_thread_and_on_two() -> None:
-    seen = set()
+    outputs = set()
     for threads in ("1", "2"):
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-        command = [sys.executable, "-c", PRINTS_LAYOUTS]
-        seen.add(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout)
-    assert len(seen) == 1
+        command = [sys.executable, "-c", PRINT_LAYOUTS]
+        outputs.add(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout)
+    assert len(outputs) == 1
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    ("features", "how", "note"),
+    ("features", "method", "note"),
     [
-        (np.zeros((1, 3)), "one place", "all rows are equal"),
-        (np.full((40, 3), 7.0), "one place", "all rows are equal"),
+        (np.zeros((1, 3)), "single point", "all rows are equal"),
+        (np.full((40, 3), 7.0), "single point", "all rows are equal"),
         (np.array([[0.0, 1.0], [2.0, 3.0]]), "PCA", "2 distinct rows are too few for t-SNE"),
         (np.repeat(np.arange(5.0)[:, None], 100, axis=0), "PCA", "5 distinct rows are too few for t-SNE"),
         (np.arange(50.0)[:, None], "t-SNE", ""),
@@ -91,72 +91,72 @@ def test_the_same_rows_and_seed_give_the_same_points_on_one_thread_and_on_two() 
     ],
     ids=["one", "all equal", "two", "five distinct", "one column", "on a line", "repeats", "one-hot", "outlier"],
 )
-def test_hard_rows_get_places_and_a_note(engine: str, features: np.ndarray, how: str, note: str) -> None:
-    layout = arranged(features, engine)
+def test_degenerate_rows_get_points_and_a_note(engine: str, features: np.ndarray, method: str, note: str) -> None:
+    layout = layout_of(features, engine)
     assert layout.points.shape == (len(features), 2)
     assert np.isfinite(layout.points).all()
-    assert layout.how.startswith(how)
+    assert layout.method.startswith(method)
     assert layout.notes == ((note,) if note else ())
 
 
-def test_an_outlier_does_not_squeeze_the_rest_of_the_map(rng: np.random.Generator) -> None:
-    points = arranged(np.concatenate([rng.normal(size=(80, 3)), [[1e30, 1e30, 0]]])).points
+def test_an_outlier_does_not_shrink_the_rest_of_the_map(rng: np.random.Generator) -> None:
+    points = layout_of(np.concatenate([rng.normal(size=(80, 3)), [[1e30, 1e30, 0]]])).points
     assert np.ptp(points[:-1], axis=0).min() > 0.2 * np.ptp(points, axis=0).max()
 
 
-def test_perplexity_is_made_to_fit_and_said(rng: np.random.Generator) -> None:
-    assert "perplexity 6.33," in arranged(rng.normal(size=(20, 3))).how
+def test_perplexity_is_limited_for_few_rows_and_reported(rng: np.random.Generator) -> None:
+    assert "perplexity 6.33," in layout_of(rng.normal(size=(20, 3))).method
 
 
-def test_repeats_lie_beside_their_like_and_are_seen_apart(rng: np.random.Generator) -> None:
+def test_duplicates_lie_around_their_point_and_stay_distinguishable(rng: np.random.Generator) -> None:
     states = rng.normal(size=(40, 3)) * 10
     which = np.arange(400) % 40
-    points = arranged(states[which]).points
+    points = layout_of(states[which]).points
     assert len(np.unique(points.round(9), axis=0)) == 400
     centers = np.stack([points[which == i].mean(axis=0) for i in range(40)])
     nearest = np.linalg.norm(points[:, None] - centers[None], axis=2).argmin(axis=1)
     assert np.mean(nearest == which) > 0.95
 
 
-def test_rows_that_differ_by_noise_count_as_one() -> None:
+def test_rows_that_differ_by_rounding_errors_count_as_one() -> None:
     first, inverse = distinct_rows(np.array([[1.0, 0.0], [5.0, 1.0], [1.0 + 1e-7, 0.0]], np.float32))
     assert first.tolist() == [0, 1]
     assert inverse.tolist() == [0, 1, 0]
 
 
-def test_a_point_without_repeats_stays_where_it_is() -> None:
+def test_a_point_without_duplicates_is_not_moved() -> None:
     points = np.array([[0.0, 0.0], [3.0, 4.0]])
-    assert beside_each_other(points, np.array([0, 1])).tolist() == points.tolist()
+    assert spread_duplicates(points, np.array([0, 1])).tolist() == points.tolist()
 
 
-def test_progress_goes_from_nothing_to_all(rng: np.random.Generator) -> None:
-    told: list[float] = []
-    arranged(rng.normal(size=(50, 3)), progress=told.append)
-    assert len(told) > 5
-    assert all(early < late for early, late in pairwise(told))
-    assert told[-1] == 1
+def test_progress_increases_to_one(rng: np.random.Generator) -> None:
+    reported: list[float] = []
+    layout_of(rng.normal(size=(50, 3)), progress=reported.append)
+    assert len(reported) > 5
+    assert all(early < late for early, late in pairwise(reported))
+    assert reported[-1] == 1
 
 
-def test_telling_the_progress_changes_nothing(rng: np.random.Generator) -> None:
+def test_reporting_progress_does_not_change_the_layout(rng: np.random.Generator) -> None:
     rows = rng.normal(size=(50, 3))
-    assert np.array_equal(arranged(rows).points, arranged(rows, progress=lambda share: None).points)
+    assert np.array_equal(layout_of(rows).points, layout_of(rows, progress=lambda fraction: None).points)
 
 
-def test_principal_components_take_the_widest_direction_first(rng: np.random.Generator) -> None:
+def test_principal_components_are_ordered_by_variance(rng: np.random.Generator) -> None:
     rows = rng.normal(size=(100, 3)) * [1, 9, 3]
     layout = pca(rows.astype(np.float32))
     assert abs(np.corrcoef(layout[:, 0], rows[:, 1])[0, 1]) > 0.99
     assert abs(np.corrcoef(layout[:, 1], rows[:, 2])[0, 1]) > 0.9
 
 
-def test_opentsne_is_chosen_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opentsne_is_chosen_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_engine("auto") == "opentsne"
     assert choose_engine("sklearn") == "sklearn"
     monkeypatch.setattr("rlwandb_callbacks.maps.tsne.find_spec", lambda name: None)
     assert choose_engine("auto") == "sklearn"
 
 
-def test_the_global_random_state_is_left_alone(rng: np.random.Generator) -> None:
+def test_the_global_random_state_does_not_change(rng: np.random.Generator) -> None:
     before = np.random.get_state()[1].tolist()  # noqa: NPY002
     for engine in ENGINES:
         tsne(rng.normal(size=(40, 3)).astype(np.float32), engine=engine, perplexity=5, seed=0)

@@ -11,19 +11,19 @@ from PIL import Image
 
 from rlwandb_callbacks.datasets.columns import Rows
 
-_BEGINNING = b"\xff\xd8\xff"
+_SIGNATURE = b"\xff\xd8\xff"
 
 
 def holds_jpeg(dataset: Any) -> bool:
-    """Whether the rows of an ``h5py.Dataset`` are the bytes of JPEG files, padded or of their own lengths."""
+    """Returns whether the rows of an ``h5py.Dataset`` are JPEG files, of equal or of variable length."""
     import h5py
 
     if not dataset.shape or not dataset.shape[0]:
         return False
-    own_lengths = len(dataset.shape) == 1 and h5py.check_vlen_dtype(dataset.dtype) == np.uint8
-    if not own_lengths and (len(dataset.shape) != 2 or dataset.dtype != np.uint8):
+    variable_length = len(dataset.shape) == 1 and h5py.check_vlen_dtype(dataset.dtype) == np.uint8
+    if not variable_length and (len(dataset.shape) != 2 or dataset.dtype != np.uint8):
         return False
-    return bytes(dataset[0][:3]) == _BEGINNING
+    return bytes(dataset[0][:3]) == _SIGNATURE
 
 
 class JpegColumn:
@@ -33,8 +33,6 @@ class JpegColumn:
         dataset: An ``h5py.Dataset`` of an open file, with one JPEG file per row.
     """
 
-    costs = ""
-
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
         self.shape = (dataset.shape[0], *self._image(0).shape)
@@ -42,8 +40,8 @@ class JpegColumn:
 
     def read(self, rows: Rows) -> NDArray[np.generic]:
         out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
-        for place, row in enumerate(rows.tolist()):
-            out[place] = self._image(row)
+        for index, row in enumerate(rows.tolist()):
+            out[index] = self._image(row)
         return out
 
     def span(self, low: int, high: int) -> NDArray[np.generic]:

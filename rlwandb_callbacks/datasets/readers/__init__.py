@@ -1,1 +1,0 @@
-"""Reads selected rows of large files in bounded memory."""

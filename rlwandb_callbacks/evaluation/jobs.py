@@ -1,0 +1,75 @@
+"""Slow part of an evaluation as jobs, which may run in another process: figures, videos and contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.values import Value
+from rlwandb_callbacks.errors import sentence
+from rlwandb_callbacks.evaluation.summary import Evaluation
+from rlwandb_callbacks.media.clips import ClipStyle, caption, make_clip
+from rlwandb_callbacks.media.frames import ArrayFrames, FrameSource
+from rlwandb_callbacks.tracking.result import Job
+
+
+def evaluation_jobs(
+    evaluation: Evaluation,
+    frames: Mapping[str, tuple[int, FrameSource]],
+    *,
+    with_returns: bool,
+    style: ClipStyle,
+    folder: Path,
+    step: int,
+    env_steps: float | None,
+) -> list[Job]:
+    """Makes the jobs that draw an evaluation.
+
+    Args:
+        evaluation: The episodes.
+        frames: Index and frames of each episode to show, by the label of its clip.
+        with_returns: Draw the distribution of returns.
+        style: Settings of the clips.
+        folder: Folder of the clips; made when the first file is written.
+        step: Value of ``trainer/global_step``, for file names.
+        env_steps: Number of environment steps trained so far, if known.
+    """
+    small = replace(evaluation, episodes=[replace(e, frames=None, observations=None) for e in evaluation.episodes])
+    jobs: list[Job] = []
+    if with_returns or evaluation.has_value_errors:
+        jobs.append(partial(small.figures, with_returns=with_returns))
+    for label, (index, source) in frames.items():
+        episode = small.episodes[index]
+        stride = source.steps[1] - source.steps[0] if len(source.steps) > 1 else 1
+        text = caption(label, len(small.episodes), episode, env_steps, stride)
+        stem = folder.absolute() / f"step_{step:09d}_{label}"
+        jobs.append(partial(_write_clip, source, episode, label=label, text=text, stem=stem, style=style))
+    return jobs
+
+
+def _write_clip(
+    frames: FrameSource, episode: Episode, *, label: str, text: str, stem: Path, style: ClipStyle
+) -> dict[str, Value]:
+    """Makes the folder and the clip, and says what to do if they cannot be written."""
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        return make_clip(frames, episode, label=label, text=text, stem=stem, style=style)
+    except OSError as error:  # of the files only: errors of environments are converted where they are raised
+        raise OSError(
+            f"{stem}.mp4 and its contact sheet .png cannot be written: {sentence(error)} Free space on that disk, or "
+            "set record_path to a folder that has room and that you may write to."
+        ) from error
+
+
+def frames_in_episodes(
+    evaluation: Evaluation, chosen: Mapping[str, int], *, max_bytes: int
+) -> dict[str, tuple[int, FrameSource]]:
+    """Returns the frames that the chosen episodes brought along, thinned to ``max_bytes``, if all episodes did."""
+    frames = [episode.frames for episode in evaluation.episodes if episode.frames is not None]
+    if len(frames) < len(evaluation.episodes):
+        return {}
+    each = max_bytes // max(1, len(chosen))
+    return {label: (index, ArrayFrames.thinned(frames[index], max_bytes=each)) for label, index in chosen.items()}

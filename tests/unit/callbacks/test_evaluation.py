@@ -1,0 +1,508 @@
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from evaluations import Evaluations, KeptErrors
+from torch import nn
+
+from rlwandb_callbacks.config import WandbRLConfig, as_config
+from rlwandb_callbacks.core.action_spec import OtherActions
+from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.values import Image, Video
+from rlwandb_callbacks.errors import EnvError, RenderError
+from rlwandb_callbacks.evaluation.evaluator import Evaluator
+from rlwandb_callbacks.evaluation.jobs import evaluation_jobs
+from rlwandb_callbacks.evaluation.replay import ReplayFrames
+from rlwandb_callbacks.evaluation.summary import Evaluation
+from rlwandb_callbacks.evaluation.video_mode import Mode
+from rlwandb_callbacks.media.clips import ClipStyle
+from rlwandb_callbacks.media.frames import ArrayFrames
+from rlwandb_callbacks.testing import CorridorEnv
+from rlwandb_callbacks.tracking.result import run_all
+
+MakeEpisode = Callable[..., Episode]
+Decode = Callable[[Path | str], tuple[dict[str, Any], np.ndarray]]
+KEYS = ["video/best", "video/best_sheet", "video/median", "video/median_sheet", "video/worst", "video/worst_sheet"]
+
+
+def go_right(observations: torch.Tensor) -> torch.Tensor:
+    return torch.ones(len(observations), dtype=torch.int64)
+
+
+def config(env: Any = CorridorEnv, **keywords: Any) -> WandbRLConfig:
+    return as_config(
+        {"evaluation": {"env": env, "policy": go_right, "episodes": 5}, "return_logger": False, **keywords}
+    )
+
+
+def lengths(episodes: list[Episode]) -> list[int]:
+    return [episode.length for episode in episodes]
+
+
+def test_best_median_and_worst_are_clips_with_captions(errors: KeptErrors, decode: Decode, tmp_path: Path) -> None:
+    cfg = config()
+    episodes, clips = Evaluations(cfg, tmp_path, errors, env_steps=34_000.0)()
+    assert lengths(episodes) == [2, 3, 4, 5, 6]
+    assert sorted(clips) == KEYS
+    for label, length, seed in [("best", 6, 4), ("median", 4, 2), ("worst", 2, 0)]:
+        video, sheet = clips[f"video/{label}"], clips[f"video/{label}_sheet"]
+        assert isinstance(video, Video)
+        assert isinstance(sheet, Image)
+        assert video.path == str(tmp_path / "run" / f"step_000001200_{label}.mp4")
+        assert video.caption == sheet.caption
+        assert video.caption == (
+            f"{label} of 5 · return {length}.00 · length {length} · terminated · seed {seed} · env step 34,000"
+        )
+        meta, frames = decode(video.path)
+        assert len(frames) == length + 1
+        assert meta["fps"] == 12
+    assert (errors.errors, errors.warnings) == ([], [])
+
+
+def test_the_video_shows_the_episode_up_to_its_last_state(errors: KeptErrors, decode: Decode, tmp_path: Path) -> None:
+    _, clips = Evaluations(config(), tmp_path, errors)()
+    _, frames = decode(clips["video/median"].path)
+    factor = 6  # 45 pixels become 270
+    for position, frame in enumerate(frames):
+        columns = frame[100, :, 0] > 128
+        assert np.nonzero(columns)[0][0] == pytest.approx(position * 61 // 8 * factor, abs=1)
+
+
+@pytest.mark.parametrize(("action_logger", "is_wider"), [(False, False), (True, True), ("action_probability", True)])
+def test_the_panel_is_there_where_it_is_asked_for(
+    errors: KeptErrors, decode: Decode, tmp_path: Path, action_logger: Any, is_wider: bool
+) -> None:
+    _, clips = Evaluations(config(action_logger=action_logger), tmp_path, errors)()
+    meta, _ = decode(clips["video/best"].path)
+    assert (meta["size"][0] > 6 * 61 + 1) == is_wider
+
+
+@pytest.mark.parametrize(("episodes", "labels"), [(1, ["best"]), (2, ["best", "worst"])])
+def test_few_episodes_make_few_clips(errors: KeptErrors, tmp_path: Path, episodes: int, labels: list[str]) -> None:
+    cfg = as_config(
+        {"evaluation": {"env": CorridorEnv, "policy": go_right, "episodes": episodes}, "return_logger": False}
+    )
+    _, clips = Evaluations(cfg, tmp_path, errors)()
+    assert sorted(clips) == sorted(
+        [f"video/{label}" for label in labels] + [f"video/{label}_sheet" for label in labels]
+    )
+
+
+def test_nothing_is_rendered_where_no_video_is_wanted(errors: KeptErrors, tmp_path: Path) -> None:
+    class Unseen(CorridorEnv):
+        def render(self) -> Any:
+            raise AssertionError
+
+    episodes, clips = Evaluations(config(Unseen), tmp_path, errors, makes_videos=False)()
+    assert (lengths(episodes), clips) == ([2, 3, 4, 5, 6], {})
+    assert list(tmp_path.iterdir()) == []
+
+
+class Headless(CorridorEnv):
+    """Fails to draw."""
+
+    def render(self) -> Any:
+        raise OSError("no OpenGL platform library")
+
+
+class Blank(CorridorEnv):
+    """Draws nothing."""
+
+    def render(self) -> None:
+        return None
+
+
+class NoScreen(CorridorEnv):
+    """Cannot be made with pictures."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        if render_mode is not None:
+            raise RuntimeError("no video device")
+        super().__init__()
+
+
+class LateScreen(CorridorEnv):
+    """Opens its screen when it is reset, as some simulators do."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        if self.render_mode is not None:
+            raise RuntimeError("no video device")
+        return super().reset(seed=seed, options=options)
+
+
+class LostScreen(CorridorEnv):
+    """Loses its screen at the second step."""
+
+    def step(self, action: Any) -> Any:
+        if self.render_mode is not None and self._steps == 1:
+            raise RuntimeError("no video device")
+        return super().step(action)
+
+
+def without_render_mode() -> CorridorEnv:
+    return CorridorEnv()
+
+
+@pytest.mark.parametrize("env", [Headless, Blank, NoScreen, LateScreen, LostScreen, without_render_mode])
+def test_an_env_that_cannot_render_gives_numbers_and_one_report(errors: KeptErrors, tmp_path: Path, env: Any) -> None:
+    cfg = config(env)
+    evaluate = Evaluations(cfg, tmp_path, errors)
+    for _ in range(3):
+        episodes, clips = evaluate()
+        assert (lengths(episodes), clips) == ([2, 3, 4, 5, 6], {})
+    assert [what for what, _ in errors.errors] == ["Making videos"]
+    assert isinstance(errors.errors[0][1], RenderError | EnvError)
+    assert errors.warnings == []
+    assert list(tmp_path.rglob("*.mp4")) == []
+
+
+def test_the_report_of_a_missing_display_holds_the_remedy(errors: KeptErrors, tmp_path: Path) -> None:
+    Evaluations(config(Headless), tmp_path, errors)()
+    assert "MUJOCO_GL=egl" in str(errors.errors[0][1])
+
+
+def test_an_env_that_cannot_render_is_raised_where_the_user_wants_that(
+    raised_errors: KeptErrors, tmp_path: Path
+) -> None:
+    with pytest.raises(RenderError):
+        Evaluations(config(Headless), tmp_path, raised_errors)()
+
+
+def test_an_env_that_cannot_be_made_at_all_is_not_tried_for_ever(raised_errors: KeptErrors, tmp_path: Path) -> None:
+    made = []
+
+    def once() -> CorridorEnv:
+        made.append(True)
+        if len(made) > 1:
+            raise RuntimeError("license expired")
+        return CorridorEnv()
+
+    cfg = config(once)
+    evaluate = Evaluations(cfg, tmp_path, raised_errors)
+    with pytest.raises(EnvError, match="license expired"):
+        evaluate()
+    assert len(made) <= 4
+
+
+class Flickering(CorridorEnv):
+    """Renders, and fails at some of the calls of all its kind."""
+
+    calls = 0
+    fails_at: tuple[int, ...] | range = ()
+
+    def render(self) -> Any:
+        type(self).calls += 1
+        if self.calls in self.fails_at:
+            raise RuntimeError("out of video memory")
+        return super().render()
+
+
+@pytest.fixture
+def flicker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes a kind of environment fail at some calls of its ``render``, counted from now on."""
+
+    def plant(kind: type[Flickering], fails_at: tuple[int, ...] | range) -> None:
+        monkeypatch.setattr(kind, "calls", 0)
+        monkeypatch.setattr(kind, "fails_at", fails_at)
+
+    return plant
+
+
+def test_a_failure_to_render_costs_one_clip_and_the_next_evaluation_has_all(
+    errors: KeptErrors, flicker: Callable[..., None], tmp_path: Path
+) -> None:
+    cfg = config(Flickering)
+    evaluate = Evaluations(cfg, tmp_path, errors)
+    flicker(Flickering, (4,))
+    _, clips = evaluate()
+    assert sorted(clips) == ["video/median", "video/median_sheet", "video/worst", "video/worst_sheet"]
+    assert [what for what, _ in errors.errors] == ["Making videos"]
+    _, clips = evaluate()
+    assert sorted(clips) == KEYS
+    assert len(errors.errors) == 1
+
+
+def test_an_env_that_rendered_once_is_given_up_after_three_evaluations_without_a_clip(
+    errors: KeptErrors, flicker: Callable[..., None], tmp_path: Path
+) -> None:
+    cfg = config(Flickering)
+    evaluate = Evaluations(cfg, tmp_path, errors)
+    for fails_at, has_clips in [((), True), (range(99), False), (range(99), False), ((), True)]:
+        flicker(Flickering, fails_at)
+        assert bool(evaluate()[1]) == has_clips
+    assert errors.warnings == []
+    for _ in range(5):
+        flicker(Flickering, range(99))
+        evaluate()
+    assert Flickering.calls == 0, "it is not tried any more"
+    assert len(errors.errors) == 2 + 3
+    (warning,) = errors.warnings
+    assert "3 evaluations in a row gave no video" in warning
+
+
+class Restless(CorridorEnv):
+    """Ends by chance, and by the interpreter's own random numbers: it cannot be played again."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward + random.random(), random.random() < 0.3, truncated, info
+
+
+def test_an_env_that_does_not_repeat_itself_is_recorded_while_playing(
+    errors: KeptErrors, decode: Decode, tmp_path: Path
+) -> None:
+    random.seed(0)
+    cfg = config(Restless)
+    evaluate = Evaluations(cfg, tmp_path, errors)
+    for _ in range(2):
+        episodes, clips = evaluate()
+        assert sorted(clips) == KEYS
+        returns = [episode.total_return for episode in episodes]
+        for label, index in [("best", np.argmax(returns)), ("worst", np.argmin(returns))]:
+            _, frames = decode(clips[f"video/{label}"].path)
+            assert len(frames) == episodes[int(index)].length + 1
+    assert len(errors.warnings) == 1
+    assert "recorded while playing from now on" in errors.warnings[0]
+    assert errors.errors == []
+
+
+def test_frames_that_are_recorded_while_playing_are_those_of_the_episode(
+    errors: KeptErrors, decode: Decode, tmp_path: Path
+) -> None:
+    class Jittery(CorridorEnv):
+        def step(self, action: Any) -> Any:
+            observation, reward, *others = super().step(action)
+            return observation, reward + 1e-6 * random.random(), *others
+
+    _, clips = Evaluations(config(Jittery), tmp_path, errors)()
+    _, frames = decode(clips["video/best"].path)
+    assert len(frames) == 7
+    columns = [np.nonzero(frame[100, :, 0] > 128)[0][0] for frame in frames]
+    assert columns == pytest.approx([position * 61 // 8 * 6 for position in range(7)], abs=1)
+
+
+class FlickeringJitter(Flickering):
+    """Cannot be played again, and fails to render now and then."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *others = super().step(action)
+        return observation, reward + 1e-6 * random.random(), *others
+
+
+def in_vector(render_mode: str | None = None) -> gym.vector.VectorEnv[Any, Any, Any]:
+    return gym.vector.SyncVectorEnv([lambda: FlickeringJitter(render_mode)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("env", "fails_at", "missing"),
+    [(FlickeringJitter, 5, ["best"]), (FlickeringJitter, 4, []), (in_vector, 1, ["worst"])],
+    ids=["of a clip", "of no clip", "of a vector"],
+)
+def test_a_failure_to_render_while_playing_costs_the_films_under_way(
+    errors: KeptErrors, flicker: Callable[..., None], tmp_path: Path, env: Any, fails_at: int, missing: list[str]
+) -> None:
+    cfg = config(env)
+    evaluate = Evaluations(cfg, tmp_path, errors)
+    flicker(FlickeringJitter, ())
+    assert sorted(evaluate()[1]) == KEYS
+    assert evaluate.mode is Mode.RECORD
+    flicker(FlickeringJitter, (fails_at,))
+    episodes, clips = evaluate()
+    assert lengths(episodes) == [2, 3, 4, 5, 6]
+    assert sorted(clips) == [key for key in KEYS if not any(label in key for label in missing)]
+    assert len(errors.errors) == bool(missing)
+    assert sorted(evaluate()[1]) == KEYS
+
+
+def test_an_env_that_cannot_be_made_with_pictures_once_is_recorded_the_next_time(
+    errors: KeptErrors, tmp_path: Path
+) -> None:
+    class Reluctant(Restless):
+        is_reluctant = False
+
+        def __init__(self, render_mode: str | None = None) -> None:
+            if self.is_reluctant and render_mode is not None:
+                raise RuntimeError("out of video memory")
+            super().__init__(render_mode)
+
+    cfg = config(Reluctant)
+    evaluate = Evaluations(cfg, tmp_path, errors)
+    for is_reluctant in (False, True, False):
+        Reluctant.is_reluctant = is_reluctant
+        episodes, clips = evaluate()
+        assert len(episodes) == 5
+        assert sorted(clips) == ([] if is_reluctant else KEYS)
+    assert [what for what, _ in errors.errors] == ["Making videos"]
+    assert "render_mode='rgb_array'" in str(errors.errors[0][1])
+
+
+def test_an_env_that_neither_repeats_itself_nor_renders_gives_numbers(errors: KeptErrors, tmp_path: Path) -> None:
+    class Hopeless(Restless):
+        def render(self) -> Any:
+            if self._steps > 3:
+                raise OSError("no display")
+            return super().render()
+
+        def step(self, action: Any) -> Any:
+            observation, reward, *_ = super().step(action)
+            return observation, reward, self._steps == 6, False, {}
+
+    episodes, clips = Evaluations(config(Hopeless), tmp_path, errors)()
+    assert (lengths(episodes), clips) == ([6] * 5, {})
+    assert len(errors.errors) == len(errors.warnings) == 1
+
+
+def test_videos_that_cannot_be_written_are_reported_and_the_numbers_kept(errors: KeptErrors, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file, where a folder should be")
+    cfg = config()
+    evaluate = Evaluations(cfg, tmp_path, errors)
+    episodes, clips = evaluate()
+    assert (lengths(episodes), clips) == ([2, 3, 4, 5, 6], {})
+    assert [what for what, _ in errors.errors] == ["Drawing the evaluation"]
+    (tmp_path / "run").unlink()
+    _, clips = evaluate()
+    assert sorted(clips) == KEYS, "once there is room again, videos are made again"
+
+
+def test_videos_that_cannot_be_written_are_raised_where_the_user_wants_that(
+    raised_errors: KeptErrors, tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_text("a file, where a folder should be")
+    with pytest.raises(OSError, match="run"):
+        Evaluations(config(), tmp_path, raised_errors)()
+
+
+@pytest.mark.parametrize("crf", [0, 51], ids=["video", "contact sheet"])
+def test_a_disk_that_is_full_is_told_with_the_file_and_the_remedy(
+    errors: KeptErrors, tmp_path: Path, little_room: None, crf: int
+) -> None:
+    class Snow(CorridorEnv):
+        def render(self) -> Any:
+            return np.random.default_rng(self._steps).integers(0, 256, (100, 141, 3), dtype=np.uint8)
+
+    cfg = config(Snow, videos={"crf": crf})
+    evaluate = Evaluations(cfg, tmp_path, errors)
+    for count in (1, 2):
+        episodes, clips = evaluate()
+        assert (lengths(episodes), clips) == ([2, 3, 4, 5, 6], {})
+        assert len(errors.errors) == count
+    told = str(errors.errors[0][1])
+    assert told.startswith(str(tmp_path / "run" / "step_000001200_best.mp4"))
+    assert ("ffmpeg could not write" if crf == 0 else "File too large") in told
+    assert "Free space on that disk, or set record_path to a folder that has room" in told
+    assert not [path for path in (tmp_path / "run").iterdir() if path.suffix != ".mp4" or path.name.startswith(".")]
+
+
+class Noisy(Restless):
+    """Shows pictures that do not compress."""
+
+    def render(self) -> Any:
+        return np.random.default_rng(self._steps).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *_ = super().step(action)
+        return observation, reward, self._steps == 19, False, {}
+
+
+def test_frames_that_are_recorded_stay_within_the_budget_and_the_caption_says_so(
+    errors: KeptErrors, decode: Decode, tmp_path: Path
+) -> None:
+    cfg = config(Noisy, action_logger=False, videos={"max_bytes": 16_000_000})
+    evaluate = Evaluations(cfg, tmp_path, errors)
+    _, clips = evaluate()
+    assert "one frame in 8" in clips["video/worst"].caption
+    _, frames = decode(clips["video/worst"].path)
+    assert len(frames) == 4
+
+
+def given(make_episode: MakeEpisode, frames: bool = True) -> list[Episode]:
+    return [
+        make_episode([1.0] * steps, frames=np.full((steps + 1, 64, 64, 3), 90, np.uint8) if frames else None)
+        for steps in (3, 1, 2)
+    ]
+
+
+def test_episodes_that_bring_their_frames_become_clips(
+    errors: KeptErrors, make_episode: MakeEpisode, decode: Decode, tmp_path: Path
+) -> None:
+    evaluate = Evaluations(as_config(return_logger=False, videos={"fps": 7}), tmp_path, errors)
+    episodes, clips = evaluate(given(make_episode))
+    assert lengths(episodes) == [3, 1, 2]
+    assert sorted(clips) == KEYS
+    assert "seed unknown" in clips["video/best"].caption
+    for label, length in [("best", 3), ("median", 2), ("worst", 1)]:
+        meta, frames = decode(clips[f"video/{label}"].path)
+        assert (len(frames), meta["fps"]) == (length + 1, 7)
+
+
+@pytest.mark.parametrize(("frames", "makes_videos"), [(False, True), (True, False)])
+def test_episodes_without_frames_or_a_wish_for_videos_make_no_clips(
+    errors: KeptErrors, make_episode: MakeEpisode, tmp_path: Path, frames: bool, makes_videos: bool
+) -> None:
+    evaluate = Evaluations(as_config(return_logger=False), tmp_path, errors, makes_videos=makes_videos)
+    assert evaluate(given(make_episode, frames))[1] == {}
+    assert errors.errors == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clips_of_given_episodes_that_cannot_be_written_are_reported(
+    errors: KeptErrors, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_text("a file, where a folder should be")
+    assert Evaluations(as_config(return_logger=False), tmp_path, errors)(given(make_episode))[1] == {}
+    assert [what for what, _ in errors.errors] == ["Drawing the evaluation"]
+
+
+def test_clips_are_named_by_step_and_label_from_the_root(
+    make_episode: MakeEpisode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    evaluation = Evaluation([make_episode()], 1.0, OtherActions())
+    frames = {"worst": (0, ArrayFrames(np.zeros((3, 64, 96, 3), np.uint8), (0, 1, 2)))}
+    style = ClipStyle(evaluation.actions, has_panel=False, fps=12, crf=23)
+    files = {"folder": Path("here"), "step": 1200, "env_steps": None}
+    result = run_all(evaluation_jobs(evaluation, frames, with_returns=False, style=style, **files))
+    assert result.values["video/worst"].path == str(tmp_path / "here" / "step_000001200_worst.mp4")
+
+
+def test_clip_jobs_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    cfg = config()
+    evaluator = Evaluator(cfg, nn.Module())
+    evaluation = Evaluation([each.episode for each in evaluator.play()], 1.0, evaluator.env.actions)
+    frames = {"best": (4, ReplayFrames(evaluator.make_env, evaluation.episodes[4]))}
+    style = ClipStyle(evaluation.actions, has_panel=False, fps=12, crf=23)
+    files = {"folder": tmp_path, "step": 1, "env_steps": None}
+    jobs = evaluation_jobs(evaluation, frames, with_returns=True, style=style, **files)
+    result = pickle.loads(pickle.dumps(run_all(pickle.loads(pickle.dumps(jobs)))))
+    assert sorted(result.values) == ["eval/return_figure", "video/best", "video/best_sheet"]
+    assert result.error is None
+
+
+def test_a_clip_that_cannot_be_written_costs_no_other_clip(errors: KeptErrors, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "step_000001200_median.png").mkdir()  # a folder where the second sheet should be
+    _, clips = Evaluations(config(), tmp_path, errors)()
+    assert sorted(clips) == ["video/best", "video/best_sheet", "video/worst", "video/worst_sheet"]
+    assert [what for what, _ in errors.errors] == ["Drawing the evaluation"]
+
+
+def test_videos_of_an_env_that_a_reset_does_not_bring_back_come_from_replay(errors: KeptErrors, tmp_path: Path) -> None:
+    def stride(seen: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[0.9, -0.4, 0.6, 0.3]] * len(seen))
+
+    evaluation = {"env": "BipedalWalker-v3", "policy": stride, "episodes": 3, "num_envs": 1, "max_steps": 8}
+    cfg = as_config({"evaluation": evaluation, "return_logger": False})
+    evaluate = Evaluations(cfg, tmp_path, errors)
+    for _ in range(2):
+        _, clips = evaluate()
+        assert sorted(clips) == KEYS
+        assert evaluate.mode is Mode.REPLAY_FRESH
+    assert (errors.errors, errors.warnings) == ([], [])
