@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import numbers
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -51,6 +53,8 @@ class Bounds:
         )
 
     def __str__(self) -> str:
+        if (self.gt, self.lt) == (-math.inf, math.inf):
+            return "that is finite"
         limits = {"≥": self.ge, ">": self.gt, "≤": self.le, "<": self.lt}
         return " and ".join(f"{sign} {limit:,}" for sign, limit in limits.items() if limit is not None)
 
@@ -96,7 +100,9 @@ class Section:
             if not _fits(value, hint):
                 *others, last = options = _options(hint)
                 allowed = f"{', '.join(others)} or {last}" if others else last
-                advice = nearest(str(value), [option.strip("'") for option in options])
+                names = re.findall(r"'(.*?)'", " ".join(options))
+                items = map(str, value if isinstance(value, list) else [value])
+                advice = next((nearest(item, names) for item in items if item not in names), "")
                 raise ConfigError(f"{self._key_prefix}{name} is {value!r}; it must be {allowed}.{advice}")
 
 
@@ -134,5 +140,5 @@ def _options(hint: Any) -> list[str]:
     if origin in (typing.Union, types.UnionType):
         return [option for part in arguments for option in _options(part)]
     if origin is list:
-        return [f"a list of {' and '.join(_options(arguments[0]))}"]
+        return [f"a list of {', '.join(_options(arguments[0]))}"]
     return [TYPE_NAMES.get(origin or hint) or hint.__name__]

@@ -146,7 +146,7 @@ class _Memory:
         observation, reward, *rest = self.env.step(action)
         if self.source is not None:
             return observation, self.source.last_reward, *rest
-        self.last_reward = copy.copy(reward)  # outer wrappers may change the reward in place
+        self.last_reward = copy.deepcopy(reward)  # outer wrappers may change the reward in place
         return observation, reward, *rest
 
 

@@ -14,6 +14,7 @@ MAX_DISTINCT = 2_000
 MIN_EPISODES = 5
 CAP_QUANTILE = 0.99
 WORKING_MEMORY_MIB = 64
+FAR_AWAY = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,9 @@ def _nearest(features: Features, queries: Features, count: int) -> NDArray[np.in
     from sklearn.neighbors import NearestNeighbors
 
     search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(features.astype(np.float64))
-    return np.asarray(search.kneighbors(queries.astype(np.float64), return_distance=False))
+    # Features overflow where a policy is far away; scikit-learn refuses infinities.
+    finite = np.nan_to_num(queries.astype(np.float64), posinf=FAR_AWAY, neginf=-FAR_AWAY)
+    return np.asarray(search.kneighbors(finite, return_distance=False))
 
 
 def _distances(rows: NDArray[np.floating], others: NDArray[np.floating]) -> Floats:

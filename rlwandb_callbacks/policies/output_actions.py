@@ -55,7 +55,9 @@ def first_invalid_action(space: Space[Any], actions: Any) -> tuple[Space[Any], A
     Returns None if all actions are valid or have another form.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        invalid = (first_invalid_action(part, values) for part, values in _pairs(space, actions) or ())
+        parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        present = actions if isinstance(actions, Mapping) else dict(enumerate(actions))
+        invalid = (first_invalid_action(part, present[key]) for key, part in parts if key in present)
         return next((found for found in invalid if found is not None), None)
     categorical, array = CategoricalSpace.from_space(space), np.asarray(actions)
     if categorical is None or array.dtype.kind not in "biuf" or array.size != len(array) * len(categorical.sizes):

@@ -18,7 +18,7 @@ from rlwandb_callbacks.datasets.safe_pickle.tensors import (
     load_legacy,
     load_zip,
 )
-from rlwandb_callbacks.datasets.safe_pickle.unpickler import DataUnpickler, plain_names_in_torch
+from rlwandb_callbacks.datasets.safe_pickle.unpickler import DataUnpickler, only_our_names_in_torch
 from rlwandb_callbacks.errors import DatasetError
 
 _MAX_DEPTH = 32
@@ -90,14 +90,14 @@ def read_pickle(path: Path) -> Any:
 def _load(path: Path) -> Any:
     if is_torch_zip(path):
         _check_torch_zip(path)
-        with plain_names_in_torch():
+        with only_our_names_in_torch():
             return load_zip(path)
     with path.open("rb") as file:
         beginning = file.read(len(LEGACY_BEGINNING))
         file.seek(0)
         if beginning != LEGACY_BEGINNING:
             return DataUnpickler(file).load()
-        with plain_names_in_torch():
+        with only_our_names_in_torch():
             return load_legacy(file.read())
 
 

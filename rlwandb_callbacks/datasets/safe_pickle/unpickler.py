@@ -8,6 +8,7 @@ builds a plain container or an array and nothing else; the unpickling of NumPy i
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -72,7 +73,7 @@ def _device(kind: object, index: object = None) -> str:
     return kind if index is None else f"{kind}:{index}"
 
 
-def _name_only(*_: object) -> None:
+def _refuse_call(*_: object) -> None:
     raise RefusedError("a call of a name that is only an argument")
 
 
@@ -85,7 +86,7 @@ def _plain_names() -> _Names:
         ("collections", "OrderedDict"): lambda *args: dict(_items(*args)),
         ("collections", "deque"): _deque,
         ("numpy", "dtype"): dtype_named,
-        ("numpy", "ndarray"): _name_only,
+        ("numpy", "ndarray"): _refuse_call,
     }
     for core in ("numpy.core", "numpy._core"):
         names[f"{core}.multiarray", "_reconstruct"] = empty_shell
@@ -104,7 +105,7 @@ def _torch_names() -> _Names:
         ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
         ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
         ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-        ("torch._utils", "_rebuild_tensor_v3"): _name_only,  # torch cannot read its storages
+        ("torch._utils", "_rebuild_tensor_v3"): _refuse_call,  # torch cannot read its storages
         ("torch.storage", "_load_from_bytes"): storage_from_bytes,
     }
 
@@ -115,6 +116,7 @@ def _replacements(names: _Names) -> dict[tuple[str, str], _Replacement]:
 
 _PLAIN = _replacements(_plain_names())
 _ALL = _PLAIN | _replacements(_torch_names())
+_TORCH_NAMES_LOCK = threading.RLock()
 
 
 class DataUnpickler(pickle.Unpickler):
@@ -136,17 +138,20 @@ class DataUnpickler(pickle.Unpickler):
 
 
 @contextmanager
-def plain_names_in_torch() -> Iterator[None]:
-    """Lets ``torch.load(weights_only=True)`` use the same names for arrays and containers.
+def only_our_names_in_torch() -> Iterator[None]:
+    """Lets ``torch.load(weights_only=True)`` use the same names for arrays and containers, and no others.
 
-    Torch 2.5 has ``safe_globals`` for this; 2.4 does not.
+    Names that the program has registered with torch are set aside meanwhile: a data set must not call them, and of two
+    registrations of one name torch takes either. They are process-wide, so that one file is read at a time.
     """
     from torch import serialization
 
-    before = list(serialization.get_safe_globals())
-    serialization.add_safe_globals([*_PLAIN.values(), ArrayShell, DType])
-    try:
-        yield
-    finally:
+    with _TORCH_NAMES_LOCK:
+        registered = list(serialization.get_safe_globals())
         serialization.clear_safe_globals()
-        serialization.add_safe_globals(before)
+        serialization.add_safe_globals([*_PLAIN.values(), ArrayShell, DType])
+        try:
+            yield
+        finally:
+            serialization.clear_safe_globals()
+            serialization.add_safe_globals(registered)

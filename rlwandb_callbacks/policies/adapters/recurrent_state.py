@@ -135,7 +135,7 @@ def insert_state(starts: NDArray[np.bool_], fresh: Any, carried: Any) -> Any:
         rows[(slice(None),) * axis + (np.flatnonzero(starts),)] = fresh
         return rows
 
-    return map_structure(insert, carried, fresh)
+    return carried if fresh is None else map_structure(insert, carried, fresh)
 
 
 def _batch_axis(starts: NDArray[np.bool_], fresh: Any, carried: Any) -> int:

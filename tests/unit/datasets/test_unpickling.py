@@ -406,3 +406,36 @@ def test_short_file_cannot_fill_memory(tmp_path: Path) -> None:
         path.write_bytes(pickle.dumps({"obs": named, "action": named, "reward": named, "done": named}))
         with pytest.raises(DatasetError, match="named again and again"):
             open_dataset(path)
+
+
+def note_call(folder: str) -> None:
+    (Path(folder) / "was called").touch()
+
+
+class CallsAFunction:
+    """Pickles as a call of a function of the program."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return note_call, (str(self.folder),)
+
+
+@pytest.mark.parametrize("save_as_zip", [True, False], ids=["zip", "legacy"])
+def test_names_that_the_program_registered_with_torch_are_set_aside(save_as_zip: bool, tmp_path: Path) -> None:
+    registered = [note_call, np.ndarray, np.dtype, np.empty(0).__reduce__()[0]]
+    data, attack = tmp_path / "data.pt", tmp_path / "attack.pt"
+    torch.save(np.arange(6.0), data, _use_new_zipfile_serialization=save_as_zip)
+    torch.save(CallsAFunction(tmp_path), attack, _use_new_zipfile_serialization=save_as_zip)
+    before = list(torch.serialization.get_safe_globals())
+    torch.serialization.add_safe_globals(registered)
+    try:
+        assert np.array_equal(read_pickle(data), np.arange(6.0))
+        with pytest.raises(DatasetError, match="note_call"):
+            read_pickle(attack)
+        assert set(registered) <= set(torch.serialization.get_safe_globals()), "they are registered again"
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+    assert not (tmp_path / "was called").exists()

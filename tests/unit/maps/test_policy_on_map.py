@@ -69,6 +69,17 @@ def test_the_ratio_grows_with_the_distance_from_the_data(make_data_map: MakeMap)
     assert 5 < ratios[1] < ratios[2] / 5
 
 
+def test_a_policy_so_far_away_that_features_overflow_has_an_infinite_distance(make_data_map: MakeMap) -> None:
+    data = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32) * 1e-3
+    observations = np.full((20, 3), 1e37, np.float32)
+    places = np.arange(20)
+    visited = VisitedStates(observations=observations, episodes=places * 0, steps=places, lengths=places * 0 + 20)
+    with np.errstate(over="ignore"):
+        placed = place(visited, make_data_map(data))
+    assert np.isinf(placed.numbers()["dataset/ood_distance"])
+    assert np.isfinite(placed.points).all()
+
+
 def test_the_ratio_is_finite_for_repeated_states(make_data_map: MakeMap) -> None:
     cells = np.eye(16)[np.random.default_rng(0).integers(0, 8, size=400)]
     data_map = make_data_map(cells)

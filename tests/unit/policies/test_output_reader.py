@@ -304,6 +304,11 @@ def test_q_of_another_shape_is_ignored(q_values: torch.Tensor) -> None:
         (torch.tensor([[0, 1], [2, 0]]), spaces.MultiBinary(2), r"\[2 0\] is not in MultiBinary\(2\)"),
         ({"gear": torch.tensor([1, 0])}, spaces.Dict(gear=spaces.Discrete(2, start=1)), "0 is not in Discrete"),
         ((torch.tensor([2, 0]),), spaces.Tuple([spaces.Discrete(2)]), "2 is not in Discrete"),
+        (
+            PolicyStep({"gear": np.array([1, 2])}),  # with a part left out
+            spaces.Dict(gear=spaces.Discrete(2), horn=spaces.Discrete(2)),
+            "2 is not in Discrete",
+        ),
     ],
 )
 def test_action_outside_the_space_raises(output: Any, space: spaces.Space[Any], message_part: str) -> None:
