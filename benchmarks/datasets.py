@@ -17,8 +17,8 @@ from benchmarks.memory import peak_bytes
 from benchmarks.videos import seconds
 from rlwandb_callbacks.config import DatasetConfig, EmbeddingConfig
 from rlwandb_callbacks.datasets import open_dataset
+from rlwandb_callbacks.maps.jobs import MapMaker, dataset_jobs
 from rlwandb_callbacks.maps.tsne import tsne
-from rlwandb_callbacks.maps.work import MapMaker, dataset_jobs
 from rlwandb_callbacks.tracking.result import run_all
 
 OBSERVATION_SIZE, ACTION_SIZE, EPISODE_STEPS, LATENT_SIZE = 17, 6, 1_000, 6

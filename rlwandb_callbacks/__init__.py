@@ -17,6 +17,6 @@ _export, __dir__, __all__ = lazy_exports(__name__, __file__)
 def __getattr__(name: str) -> Any:
     found = _export(name)
     # Exports are not cached, so that each look-up can adopt a Lightning that was imported in the meantime.
-    if lightning := sys.modules.get(f"{__name__}.callbacks.lightning"):
+    if lightning := sys.modules.get(f"{__name__}.callbacks.lightning_namespaces"):
         lightning.adopt_loaded_namespaces()
     return found

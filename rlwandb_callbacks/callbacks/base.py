@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from rlwandb_callbacks.callbacks.lightning import LightningCallback, move_before_monitors
+from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback, move_before_monitors
 from rlwandb_callbacks.callbacks.session import Session
 from rlwandb_callbacks.config import WandbRLConfig, as_config
 

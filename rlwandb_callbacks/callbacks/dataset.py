@@ -11,8 +11,8 @@ from rlwandb_callbacks.callbacks.session import sessions_in
 from rlwandb_callbacks.datasets import open_dataset
 from rlwandb_callbacks.errors import ConfigError
 from rlwandb_callbacks.evaluation.summary import Evaluation
+from rlwandb_callbacks.maps.jobs import MapMaker, cache_folder, dataset_jobs, draw_policy_on_map, missing_page
 from rlwandb_callbacks.maps.policy_on_map import visited_states
-from rlwandb_callbacks.maps.work import MapMaker, cache_folder, dataset_jobs, draw_policy_on_map
 from rlwandb_callbacks.tracking.result import Job
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ class DatasetCallback(RLCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Queues the map."""
         super().on_train_start(trainer, pl_module)
-        if self._make_map is not None:
+        if self._make_map is not None and self.session.tracker is not None:
+            if warning := missing_page(self.cfg.dataset):
+                self.session.errors.warn_once(warning, kind="Plotly")
             jobs = dataset_jobs(self._make_map, self.cfg.dataset)
             self.session.submit(trainer, pl_module, "Drawing the data set", jobs, takes_place=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rlwandb_callbacks.core.values import Scalar
 
@@ -25,6 +26,10 @@ class LoggingTimer:
         self._clock = clock
         self._is_running = False
         self.reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy that is made inside a block measures the next one."""
+        return {**vars(self), "_is_running": False}
 
     def reset(self) -> None:
         """Starts again for a new training."""

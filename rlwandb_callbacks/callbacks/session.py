@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rlwandb_callbacks.callbacks.counters import Counters
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
-from rlwandb_callbacks.callbacks.lightning import find_wandb_logger
+from rlwandb_callbacks.callbacks.lightning_namespaces import find_wandb_logger
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.key_names import Naming

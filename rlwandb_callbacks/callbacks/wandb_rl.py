@@ -13,7 +13,7 @@ from rlwandb_callbacks.callbacks.base import RUNTIME_ATTRIBUTES, RLCallback, new
 from rlwandb_callbacks.callbacks.dataset import DatasetCallback
 from rlwandb_callbacks.callbacks.evaluation.callback import EvaluationCallback
 from rlwandb_callbacks.callbacks.gradients.callback import GradientsCallback
-from rlwandb_callbacks.callbacks.lightning import LightningCallback
+from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback
 from rlwandb_callbacks.callbacks.metrics.callback import MetricsCallback
 from rlwandb_callbacks.callbacks.plasticity.callback import PlasticityCallback
 from rlwandb_callbacks.callbacks.rollouts.callback import RolloutsCallback

@@ -17,7 +17,7 @@ from rlwandb_callbacks.core.values import Pixels
 from rlwandb_callbacks.environments.pettingzoo import AGENT_REWARDS
 from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.evaluation.observation_buffer import ObservationBuffer
-from rlwandb_callbacks.media.frames import FrameRecorder, MissingFrames, RecordedFrames
+from rlwandb_callbacks.media.frame_sources import FrameRecorder, MissingFrames, RecordedFrames
 
 SUCCESS_KEYS = ("is_success", "success")
 

@@ -12,7 +12,7 @@ from rlwandb_callbacks.core.values import Value
 from rlwandb_callbacks.errors import sentence
 from rlwandb_callbacks.evaluation.summary import Evaluation
 from rlwandb_callbacks.media.clips import ClipStyle, caption, make_clip
-from rlwandb_callbacks.media.frames import ArrayFrames, FrameSource
+from rlwandb_callbacks.media.frame_sources import ArrayFrames, FrameSource
 from rlwandb_callbacks.tracking.result import Job
 
 

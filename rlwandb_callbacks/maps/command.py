@@ -19,7 +19,7 @@ from rlwandb_callbacks.errors import ConfigError
 from rlwandb_callbacks.maps.data_map import DataMap, StageProgress
 from rlwandb_callbacks.maps.figures import COLORINGS, figure_named, subtitle
 from rlwandb_callbacks.maps.html_page import INSTALL_PLOTLY, has_plotly, interactive_page
-from rlwandb_callbacks.maps.work import MapMaker
+from rlwandb_callbacks.maps.jobs import MapMaker
 from rlwandb_callbacks.media.figures import pixels_of
 
 PANELS = ("overview", *(f"{layout}_by_{key}" for layout in ("state", "state_action") for key in COLORINGS))

@@ -14,7 +14,7 @@ from rlwandb_callbacks.core.files import atomic_write
 from rlwandb_callbacks.core.values import Image, Pixels, Value, Video
 from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.media.drawing import contact_sheet, enlarge, format_number, sheet_indices, thumbnail
-from rlwandb_callbacks.media.frames import FrameSource
+from rlwandb_callbacks.media.frame_sources import FrameSource
 from rlwandb_callbacks.media.mp4 import video_writer
 from rlwandb_callbacks.media.panel import Panel
 

@@ -33,8 +33,8 @@ from rlwandb_callbacks.media.drawing import (
     text_block,
     text_width,
 )
+from rlwandb_callbacks.media.panel_content import action_lines, bars_of, label_groups, row_count
 from rlwandb_callbacks.media.panel_layout import Geometry, axis_of_actions, axis_of_q_values, legible_height
-from rlwandb_callbacks.media.panel_rows import action_lines, bars_of, label_groups, row_count
 
 
 @dataclass(frozen=True)

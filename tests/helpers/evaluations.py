@@ -56,6 +56,8 @@ class Evaluations:
         errors: Keeps errors and warnings.
         makes_videos: As ``video_logger``.
         env_steps: Environment steps that the module has counted.
+        tracker: Tracker; by default one that works.
+        executor: As in the settings.
     """
 
     def __init__(
@@ -66,9 +68,11 @@ class Evaluations:
         *,
         makes_videos: bool = True,
         env_steps: float | None = None,
+        tracker: MemoryTracker | None = None,
+        executor: Any = "inline",
     ) -> None:
-        self._tracker = MemoryTracker()
-        local = replace(cfg, record_path=str(folder), executor="inline", video_logger=None if makes_videos else False)
+        self._tracker = MemoryTracker() if tracker is None else tracker
+        local = replace(cfg, record_path=str(folder), executor=executor, video_logger=None if makes_videos else False)
         self._callback = EvaluationCallback(local, tracker=self._tracker)
         self._callback.session.errors = errors
         self._module: Any = nn.Module()
@@ -102,6 +106,15 @@ class Evaluations:
         self._callback.on_validation_end(*hooks)
         rows = self._tracker.rows[first:]
         return self._episodes, {k: v for row in rows for k, v in row.items() if k.startswith("video/")}
+
+    def finish(self) -> None:
+        """Ends the training, which collects the results of jobs."""
+        self._callback.teardown(self._trainer, self._module, "validate")
+
+    @property
+    def published(self) -> dict[str, float]:
+        """Numbers that ModelCheckpoint and EarlyStopping see."""
+        return {key: float(number) for key, number in self._trainer.callback_metrics.items()}
 
     @property
     def mode(self) -> Mode:

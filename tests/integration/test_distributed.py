@@ -117,6 +117,15 @@ def test_frames_of_other_ranks_are_shown_where_episodes_cannot_be_played_again()
     assert run.column("eval/episodes_count") == [5, 5]
 
 
+def test_an_error_of_rank_zero_that_cannot_be_pickled_reaches_all_ranks() -> None:
+    output = output_of(start(PROGRAM, "ddp", 2, 1, "choosy"))
+    assert output.count("ends with") == 2
+    run = the_only_run()
+    assert run.column("eval/episodes_count") == [5, 5]
+    assert run.column("logging/errors") == [1, 2]
+    assert run.media("video/best") == []
+
+
 def test_episodes_that_the_module_brings_on_one_rank_only_are_seen_by_all() -> None:
     output = output_of(start(PROGRAM, "ddp", 2, 1, "uneven"))
     assert the_only_run().column("eval/episodes_count") == [1, 1]

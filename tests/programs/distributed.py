@@ -69,6 +69,19 @@ class EpisodesOnRankZero(RankedQ):
         return {"episodes": [episode]} if rank() == 0 else None
 
 
+class ChoiceError(Exception):
+    """Error that cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__("no episode is good enough")
+        self.reason = lambda: None
+
+
+def choose_nothing(episodes: Any) -> Any:
+    """Choice of episodes that fails."""
+    raise ChoiceError
+
+
 def rank() -> int:
     return (
         torch.distributed.get_rank() if torch.distributed.is_initialized() else int(os.environ.get("LOCAL_RANK", "0"))
@@ -83,6 +96,7 @@ ENVS = {
     "restless": UnseededRewards,
     "unmade": CannotBeMadeOnRankOne,
     "uneven": CorridorEnv,
+    "choosy": CorridorEnv,
 }
 
 
@@ -91,6 +105,7 @@ def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
         executor="inline",
         action_logger="q_value",
         metrics={"every_n_steps": 2, "reduce_over_ranks": scenario == "reduced"},
+        videos={"select": choose_nothing} if scenario == "choosy" else {},
         evaluation={"env": ENVS[scenario], "policy": "q_network", "episodes": 5},
     )
     trainer = pl.Trainer(

@@ -17,7 +17,7 @@ from rlwandb_callbacks.callbacks.evaluation.distributed import (
     choose_episodes,
     frame_budget,
 )
-from rlwandb_callbacks.callbacks.lightning import is_a
+from rlwandb_callbacks.callbacks.lightning_namespaces import is_a
 from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
 from rlwandb_callbacks.callbacks.schedule import Every
 from rlwandb_callbacks.callbacks.session import sessions_in
@@ -32,7 +32,7 @@ from rlwandb_callbacks.evaluation.replay import ReplayFrames
 from rlwandb_callbacks.evaluation.summary import Evaluation, infer_action_spec
 from rlwandb_callbacks.evaluation.video_mode import Diverged, Event, Mode, VideoState, mode_warning, next_mode
 from rlwandb_callbacks.media.clips import ClipStyle
-from rlwandb_callbacks.media.frames import FrameSource
+from rlwandb_callbacks.media.frame_sources import FrameSource
 from rlwandb_callbacks.tracking.result import Job, Result
 
 if TYPE_CHECKING:
@@ -185,6 +185,8 @@ class EvaluationCallback(RLCallback):
                     self._report(problems)
                     problems.clear()
                 if ranks.is_zero:
+                    self._update_videos(played)
+                if ranks.is_zero and played.episodes:
                     numbers = self._log(trainer, pl_module, played)
             except Exception as error:  # noqa: BLE001  # all ranks must come to the next exchange
                 problems.append(("The evaluation", sendable(error, ranks)))
@@ -200,7 +202,7 @@ class EvaluationCallback(RLCallback):
     def _play(self, pl_module: LightningModule, ranks: Ranks, given: list[Episode]) -> EvaluationResult:
         if given or self._evaluator is None:
             makes_videos = self._video_state.mode is not Mode.NUMBERS
-            chosen, problem = choose_episodes(given, self.cfg) if makes_videos else ({}, None)
+            chosen, problem = choose_episodes(given, self.cfg, ranks) if makes_videos else ({}, None)
             problems = [problem] if problem else []
             return EvaluationResult(given, None, Mode.RECORD, self._video_state, chosen, problems=problems)
         keeps_observations = self.session.wants_observations
@@ -216,9 +218,6 @@ class EvaluationCallback(RLCallback):
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, played: EvaluationResult) -> dict[str, float]:
         """Writes the row of numbers and queues the pictures; returns the numbers."""
-        self._video_state = played.state
-        for warning in played.warnings:
-            self.session.errors.warn_once(warning, kind=warning)
         evaluator = None if played.make_env is None else self._evaluator
         actions = infer_action_spec(played.episodes) if evaluator is None else evaluator.env.actions
         evaluation = Evaluation(played.episodes, discount_factor(self.cfg.evaluation.gamma, pl_module), actions)
@@ -230,9 +229,11 @@ class EvaluationCallback(RLCallback):
                 values |= evaluation.distributions(with_returns=self.cfg.return_logger)
             with self.session.errors.guard("Drawing the evaluation"):
                 jobs = self._jobs(trainer, pl_module, evaluation, played)
-        self.session.write(trainer, pl_module, values)
+        with self.session.errors.guard("Logging the evaluation"):
+            self.session.write(trainer, pl_module, values)
         if jobs:
-            on_result = partial(self._take_result, played.played_in)
+            diverged = Diverged(played.played_in, reuses_envs=evaluator is not None and evaluator.reuses_envs)
+            on_result = partial(self._take_result, diverged)
             self.session.submit(trainer, pl_module, "Drawing the evaluation", jobs, on_result=on_result)
         return numbers
 
@@ -266,12 +267,17 @@ class EvaluationCallback(RLCallback):
                 jobs += [] if job is None else [job]
         return jobs
 
-    def _take_result(self, played_in: Mode, result: Result) -> None:
-        """Reports the error of drawn clips, and updates the mode of the next evaluation."""
+    def _update_videos(self, played: EvaluationResult) -> None:
+        """Takes the mode for the next evaluation, and warns of its changes."""
+        self._video_state = played.state
+        for warning in played.warnings:
+            self.session.errors.warn_once(warning, kind=warning)
+
+    def _take_result(self, diverged: Diverged, result: Result) -> None:
+        """Reports the error of drawn clips, and updates the mode; ``diverged`` is the event if a replay diverged."""
         error = result.error
         if isinstance(error, ReplayDivergedError):
-            reuses_envs = self._evaluator is not None and self._evaluator.reuses_envs
-            self._update_mode(Diverged(played_in, reuses_envs), str(error))
+            self._update_mode(diverged, str(error))
         elif error is not None:
             is_of_env = isinstance(error, RenderError | EnvError)
             self.session.errors.report_error("Making videos" if is_of_env else "Drawing the evaluation", error)

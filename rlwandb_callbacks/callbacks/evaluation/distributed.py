@@ -19,7 +19,7 @@ from rlwandb_callbacks.evaluation.evaluator import Evaluator
 from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 from rlwandb_callbacks.evaluation.replay import check_replay
 from rlwandb_callbacks.evaluation.video_mode import Diverged, Event, Mode, VideoState, mode_warning, next_mode
-from rlwandb_callbacks.media.frames import FrameSource
+from rlwandb_callbacks.media.frame_sources import FrameSource
 
 CHECKED_REPLAY_STEPS = 1_000
 Problem: TypeAlias = tuple[str, Exception]
@@ -74,8 +74,7 @@ class DistributedEvaluation:
     def play(self, state: VideoState) -> EvaluationResult:
         """Plays until the mode works, from the state after the last evaluation on; that of rank zero counts.
 
-        Raises:
-            Exception: On all ranks, if no rank could play.
+        There are no episodes if no rank could play.
         """
         state = next_mode(state, Event.STARTED)
         if not self._evaluator.env.can_replay:
@@ -95,9 +94,7 @@ class DistributedEvaluation:
                 break
         errors = [result.error for result in results if result.error is not None]
         episodes = in_seed_order(results)
-        if not episodes:
-            raise errors[0]
-        problems += [("The evaluation", error) for error in errors]
+        problems += [("The evaluation", error) for error in (errors if episodes else errors[:1])]
         frames = self._gather_frames(set(decision.chosen.values()), results, my_frames) if mode is Mode.RECORD else {}
         return EvaluationResult(episodes, make_env, mode, state, decision.chosen, frames, problems, warnings)
 
@@ -149,7 +146,7 @@ class DistributedEvaluation:
             return Decision(is_final=False, state=next_mode(state, Event.REPLAY_IMPOSSIBLE))
         if state.mode is Mode.NUMBERS or not episodes:
             return Decision(is_final=True, state=state)
-        chosen, problem = choose_episodes(episodes, self._cfg)
+        chosen, problem = choose_episodes(episodes, self._cfg, self._ranks)
         if not chosen or state.mode is Mode.RECORD or state.is_proven:
             return Decision(is_final=True, state=state, chosen=chosen, problem=problem)
         try:
@@ -179,13 +176,15 @@ def frame_budget(cfg: WandbRLConfig) -> int:
     return cfg.videos.max_bytes // 2
 
 
-def choose_episodes(episodes: Sequence[Episode], cfg: WandbRLConfig) -> tuple[dict[str, int], Problem | None]:
+def choose_episodes(
+    episodes: Sequence[Episode], cfg: WandbRLConfig, ranks: Ranks
+) -> tuple[dict[str, int], Problem | None]:
     """Returns the index of each episode to show, by label; no episode but an error if a user's function fails."""
     videos = cfg.videos
     try:
         return choose(episodes, videos.choices(), seed=cfg.evaluation.seed, at_most=videos.max_per_choice), None
     except Exception as error:  # noqa: BLE001  # a user's function may raise anything
-        return {}, ("Choosing episodes for videos", error)
+        return {}, ("Choosing episodes for videos", sendable(error, ranks))
 
 
 def rank_positions(results: Sequence[RankResult]) -> list[tuple[int, int]]:

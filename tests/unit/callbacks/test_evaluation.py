@@ -3,6 +3,8 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,16 @@ from rlwandb_callbacks.config import WandbRLConfig, as_config
 from rlwandb_callbacks.core.action_spec import OtherActions
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.values import Image, Video
-from rlwandb_callbacks.errors import EnvError, RenderError
+from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
 from rlwandb_callbacks.evaluation.jobs import evaluation_jobs
 from rlwandb_callbacks.evaluation.replay import ReplayFrames
 from rlwandb_callbacks.evaluation.summary import Evaluation
 from rlwandb_callbacks.evaluation.video_mode import Mode
 from rlwandb_callbacks.media.clips import ClipStyle
-from rlwandb_callbacks.media.frames import ArrayFrames
-from rlwandb_callbacks.testing import CorridorEnv
-from rlwandb_callbacks.tracking.result import run_all
+from rlwandb_callbacks.media.frame_sources import ArrayFrames
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker
+from rlwandb_callbacks.tracking.result import Result, run_all
 
 MakeEpisode = Callable[..., Episode]
 Decode = Callable[[Path | str], tuple[dict[str, Any], np.ndarray]]
@@ -506,3 +508,66 @@ def test_videos_of_an_env_that_a_reset_does_not_bring_back_come_from_replay(erro
         assert sorted(clips) == KEYS
         assert evaluate.mode is Mode.REPLAY_FRESH
     assert (errors.errors, errors.warnings) == ([], [])
+
+
+def test_envs_that_cannot_be_made_any_more_stop_videos_after_three_evaluations(
+    errors: KeptErrors, tmp_path: Path
+) -> None:
+    class Licensed(Restless):
+        is_valid = True
+        made = 0
+
+        def __init__(self, render_mode: str | None = None) -> None:
+            type(self).made += 1
+            if not self.is_valid:
+                raise RuntimeError("license expired")
+            super().__init__(render_mode)
+
+    evaluate = Evaluations(config(Licensed), tmp_path, errors)
+    assert sorted(evaluate()[1]) == KEYS
+    assert evaluate.mode is Mode.RECORD
+    Licensed.is_valid = False
+    attempts = []
+    for _ in range(5):
+        Licensed.made = 0
+        assert evaluate() == ([], {})
+        attempts.append(Licensed.made)
+    assert attempts == [2, 2, 2, 1, 1], "with pictures and without, then without only"
+    assert [what for what, _ in errors.errors].count("Making videos") == 3
+    assert sum("3 evaluations in a row gave no video" in warning for warning in errors.warnings) == 1
+
+
+def test_numbers_are_published_although_the_tracker_fails(errors: KeptErrors, tmp_path: Path) -> None:
+    class FailingTracker(MemoryTracker):
+        def write(self, axes: Any, values: Any) -> None:
+            raise OSError("no space left")
+
+    evaluate = Evaluations(config(), tmp_path, errors, tracker=FailingTracker())
+    evaluate()
+    assert evaluate.published["eval/length_mean"] == 4.0
+    assert {what for what, _ in errors.errors} == {"Logging the evaluation", "Drawing the evaluation"}
+
+
+def test_a_divergence_that_shows_after_the_end_of_training_is_described_as_during_it(
+    errors: KeptErrors, tmp_path: Path
+) -> None:
+    class Held(Executor):
+        """Runs jobs when it is told to."""
+
+        def __init__(self) -> None:
+            self.held: list[tuple[Future[Any], Any]] = []
+
+        def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            self.held.append((future, partial(work, *args, **kwargs)))
+            return future
+
+    executor = Held()
+    cfg = config(evaluation={"env": CorridorEnv, "policy": go_right, "episodes": 5, "num_envs": 2})
+    evaluate = Evaluations(cfg, tmp_path, errors, executor=executor)
+    evaluate()
+    ((future, _),) = executor.held
+    future.set_result(Result(error=ReplayDivergedError("Step 3 differs.")))
+    evaluate.finish()
+    (warning,) = errors.warnings
+    assert warning.startswith("Step 3 differs. Videos of that evaluation are left out")

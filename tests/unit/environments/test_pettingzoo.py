@@ -22,7 +22,7 @@ from rlwandb_callbacks.errors import EnvError, PolicyError
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
 from rlwandb_callbacks.evaluation.replay import replay
 from rlwandb_callbacks.evaluation.summary import Evaluation
-from rlwandb_callbacks.media.panel_rows import bars_of
+from rlwandb_callbacks.media.panel_content import bars_of
 from rlwandb_callbacks.policies.multi_agent import join_scores
 from rlwandb_callbacks.policies.scores import mean_chosen_q
 

@@ -15,7 +15,7 @@ from rlwandb_callbacks.core.values import Image, Video
 from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.media.clips import ClipStyle, caption, make_clip
 from rlwandb_callbacks.media.drawing import BAR, CHOSEN
-from rlwandb_callbacks.media.frames import ArrayFrames
+from rlwandb_callbacks.media.frame_sources import ArrayFrames
 from rlwandb_callbacks.media.panel_layout import Geometry
 
 MakeEpisode = Callable[..., Episode]

@@ -21,8 +21,8 @@ from rlwandb_callbacks.core.action_spec import (
 from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, Probabilities, QValues
 from rlwandb_callbacks.media.drawing import BACKGROUND, BAR, CHOSEN, GRID, MUTED, TEXT, TRACK, Color, text_block
 from rlwandb_callbacks.media.panel import Panel
+from rlwandb_callbacks.media.panel_content import MAX_ROWS
 from rlwandb_callbacks.media.panel_layout import Geometry
-from rlwandb_callbacks.media.panel_rows import MAX_ROWS
 
 MakeEpisode = Callable[..., Episode]
 HEIGHT = 400

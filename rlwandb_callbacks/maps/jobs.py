@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import uuid
-import warnings
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -153,18 +152,18 @@ def short_name(name: str) -> str:
 
 
 def dataset_jobs(make: MapMaker, cfg: DatasetConfig) -> list[Job]:
-    """Returns the jobs that make what is logged of a data set: its pictures, table and page, and its numbers.
-
-    Warns if Plotly, which makes the page, is not installed; all else is made without it.
-    """
-    if cfg.table_rows and not has_plotly():
-        warnings.warn(
-            "rlwandb: the interactive map dataset/interactive is not logged, as Plotly is not installed. Install it "
-            f"with: {INSTALL_PLOTLY}, or set dataset.table_rows to 0 to log neither the page nor the table.",
-            UserWarning,
-            stacklevel=2,
-        )
+    """Makes the jobs that draw a data set: its pictures, table and page, and its numbers."""
     return [partial(draw_dataset, make, cfg), partial(dataset_numbers, make)]
+
+
+def missing_page(cfg: DatasetConfig) -> str | None:
+    """Returns a warning if the interactive page is wanted and Plotly, which makes it, is not installed."""
+    if not cfg.table_rows or has_plotly():
+        return None
+    return (
+        "the interactive map dataset/interactive is not logged, as Plotly is not installed. Install it with: "
+        f"{INSTALL_PLOTLY}, or set dataset.table_rows to 0 to log neither the page nor the table."
+    )
 
 
 def draw_dataset(make: MapMaker, cfg: DatasetConfig) -> dict[str, Value]:

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from rlwandb_callbacks.media.frames import ArrayFrames, FrameRecorder
+from rlwandb_callbacks.media.frame_sources import ArrayFrames, FrameRecorder
 
 
 def noise(count: int) -> list[np.ndarray]:

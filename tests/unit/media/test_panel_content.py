@@ -13,7 +13,14 @@ from rlwandb_callbacks.core.action_spec import (
     OtherActions,
 )
 from rlwandb_callbacks.core.episode import Grouped, Probabilities, QValues
-from rlwandb_callbacks.media.panel_rows import MAX_ROWS, action_lines, allocate_rows, bars_of, label_groups, row_count
+from rlwandb_callbacks.media.panel_content import (
+    MAX_ROWS,
+    action_lines,
+    allocate_rows,
+    bars_of,
+    label_groups,
+    row_count,
+)
 
 MOVE = DiscreteActions(("stay", "go"))
 GEAR = DiscreteActions(("3", "4", "5"), first=3)

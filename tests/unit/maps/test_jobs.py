@@ -16,8 +16,15 @@ from rlwandb_callbacks.core.action_spec import ContinuousActions, OtherActions
 from rlwandb_callbacks.core.values import Html, Image, Scalar, Table
 from rlwandb_callbacks.datasets import open_dataset
 from rlwandb_callbacks.maps.data_map import DataMap, load_map, save_map, to_arrays
+from rlwandb_callbacks.maps.jobs import (
+    MapMaker,
+    affordable_rows,
+    dataset_jobs,
+    draw_policy_on_map,
+    map_file,
+    missing_page,
+)
 from rlwandb_callbacks.maps.policy_on_map import VisitedStates
-from rlwandb_callbacks.maps.work import MapMaker, affordable_rows, dataset_jobs, draw_policy_on_map, map_file
 from rlwandb_callbacks.tracking.result import run_all
 
 MakeMap = Callable[..., DataMap]
@@ -205,14 +212,15 @@ def test_the_table_and_the_page_can_be_disabled() -> None:
 def test_without_plotly_only_the_page_is_missing_and_a_warning_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    cfg = DatasetConfig(pictures=["state_by_reward"])
+    assert missing_page(cfg) is None
     monkeypatch.setattr("rlwandb_callbacks.maps.html_page.find_spec", lambda name: None)
-    with pytest.warns(UserWarning, match=r'pip install "rlwandb-callbacks\[interactive\]"'):
-        jobs = dataset_jobs(maker(planted()), DatasetConfig(pictures=["state_by_reward"]))
-    result = run_all(jobs)
+    assert 'pip install "rlwandb-callbacks[interactive]"' in str(missing_page(cfg))
+    result = run_all(dataset_jobs(maker(planted()), cfg))
     assert result.error is None
     assert {"dataset/state_by_reward", "dataset/points", "dataset/episodes"} <= result.values.keys()
     assert "dataset/interactive" not in result.values
-    dataset_jobs(maker(planted()), DatasetConfig(table_rows=0))  # no warning
+    assert missing_page(DatasetConfig(table_rows=0)) is None
 
 
 def test_the_numbers_are_made_without_a_map() -> None:
