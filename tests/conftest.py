@@ -1,4 +1,4 @@
-"""Isolation of all tests: no network, no account, one thread, an empty folder, no open run."""
+"""Isolation of all tests: offline W&B, no account, one thread, an empty folder, no open run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ for name in [name for name in os.environ if name.startswith("WANDB_")]:
     del os.environ[name]
 os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "SDL_VIDEODRIVER": "dummy"}
 torch.set_num_threads(1)
-# Starting a worker takes a second: only tests of workers and of whole programs use one.
+# A worker takes a second to start: only tests of workers and of complete programs use one.
 WandbRLConfig.__init__.__kwdefaults__["executor"] = "inline"
 
 

@@ -1,4 +1,4 @@
-"""The laws that every callback keeps, whatever else it does. Callbacks are found, not listed."""
+"""Contract of all callbacks. The tests collect the callbacks from the public names of the package."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ with_or_without_validation = pytest.mark.parametrize("module_class", [TinyQ, Tin
 
 @pytest.fixture(autouse=True)
 def offline_data(empty_folder: None) -> None:
-    """Some episodes in the corridor, as the data set of EVERYTHING."""
-    places = np.arange(40, dtype=np.float32) % 8
-    rows = {"observations": np.stack([places / 8, np.ones(40)], axis=1), "actions": np.arange(40) % 2}
-    np.savez("walks.npz", **rows, rewards=np.ones(40), terminals=places == 7)
+    """Writes episodes of the corridor as the data set of EVERYTHING."""
+    positions = np.arange(40, dtype=np.float32) % 8
+    rows = {"observations": np.stack([positions / 8, np.ones(40)], axis=1), "actions": np.arange(40) % 2}
+    np.savez("walks.npz", **rows, rewards=np.ones(40), terminals=positions == 7)
 
 
-def drawing(module_class: type[TinyQ]) -> type[TinyQ]:
-    """A module that draws from all random states in each batch, so that a callback that draws changes its weights."""
+def draw_random_numbers(module_class: type[TinyQ]) -> type[TinyQ]:
+    """Returns a module class that draws from all generators in each batch; draws of a callback change its weights."""
 
-    class Drawing(module_class):  # type: ignore[valid-type, misc]  # a class made at run time
+    class DrawsRandomNumbers(module_class):  # type: ignore[valid-type, misc]  # class created at run time
         def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> Any:
             noise = torch.randn_like(batch[0]) + float(np.random.normal()) + random.random()  # noqa: NPY002
             return super().training_step([batch[0] + noise], batch_idx)
 
-    return Drawing
+    return DrawsRandomNumbers
 
 
 def test_all_callbacks_are_found() -> None:
@@ -76,15 +76,15 @@ def test_all_callbacks_are_found() -> None:
     }
 
 
-# 1. Nothing is disturbed
+# 1. Training is unchanged
 
 
 @every_callback
 @with_or_without_validation
-def test_weights_are_bit_identical_with_and_without(kind: Any, module_class: Any, fit: Any) -> None:
+def test_weights_are_bit_identical_with_and_without_callback(kind: Any, module_class: Any, fit: Any) -> None:
     def weights(*callbacks: Any) -> dict[str, torch.Tensor]:
         pl.seed_everything(3, verbose=False)
-        module = drawing(module_class)()
+        module = draw_random_numbers(module_class)()
         fit(module, *callbacks)
         return module.state_dict()
 
@@ -92,7 +92,7 @@ def test_weights_are_bit_identical_with_and_without(kind: Any, module_class: Any
     assert all(torch.equal(without[name], with_callback[name]) for name in without)
 
 
-def surroundings(module: torch.nn.Module) -> list[Any]:
+def global_state(module: torch.nn.Module) -> list[Any]:
     gradients = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
     numpy_state = np.random.get_state()  # noqa: NPY002
     return [
@@ -108,15 +108,15 @@ def surroundings(module: torch.nn.Module) -> list[Any]:
 
 @every_callback
 @with_or_without_validation
-def test_no_hook_touches_random_states_modes_gradients_or_threads(kind: Any, module_class: Any, fit: Any) -> None:
+def test_hooks_do_not_change_random_states_modes_gradients_or_threads(kind: Any, module_class: Any, fit: Any) -> None:
     callback, called = kind(EVERYTHING), []
 
     def checked(hook: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def run(trainer: Any, module: Any, *args: Any, **kwargs: Any) -> None:
-            module.target_network.training = False  # a mixture of modes, as frozen parts have it
-            before = surroundings(module)
+            module.target_network.training = False  # mixed modes, as with frozen submodules
+            before = global_state(module)
             original(trainer, module, *args, **kwargs)
-            assert surroundings(module) == before, hook
+            assert global_state(module) == before, hook
             called.append(hook)
 
         return run
@@ -127,11 +127,11 @@ def test_no_hook_touches_random_states_modes_gradients_or_threads(kind: Any, mod
     assert {"on_fit_start", "on_train_batch_end", "on_before_optimizer_step", "on_train_end"} <= set(called)
 
 
-# 2. Nothing is lost
+# 2. The run file is complete
 
 
-class Stops(TinyValidatedQ):
-    """Raises in the middle of training."""
+class RaisesInTraining(TinyValidatedQ):
+    """Module that raises the given error during training."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Stops(TinyValidatedQ):
 @every_callback
 @pytest.mark.parametrize(("error", "raised"), [(RuntimeError("boom"), RuntimeError), (KeyboardInterrupt(), SystemExit)])
 def test_the_run_file_is_complete_after_an_exception_or_ctrl_c(kind: Any, error: Any, raised: Any, fit: Any) -> None:
-    module = Stops(error)
+    module = RaisesInTraining(error)
     with pytest.raises(raised):
         fit(module, kind(EVERYTHING))
     run = read_offline_run("wandb")
@@ -164,7 +164,7 @@ def test_the_run_file_is_complete_after_success(kind: Any, fit: Any) -> None:
     assert all("trainer/global_step" in row and "time/updates" in row for row in run.history)
 
 
-# 3. Nothing grows
+# 3. Memory and open files do not grow
 
 
 def resident_bytes() -> int:
@@ -176,46 +176,46 @@ def open_files() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory and open files from Linux's /proc")
-def test_memory_and_open_files_are_flat_over_a_thousand_evaluations(fit: Any) -> None:
-    marks: list[tuple[int, int]] = []
+def test_memory_and_open_files_do_not_grow_over_a_thousand_evaluations(fit: Any) -> None:
+    measurements: list[tuple[int, int]] = []
 
-    class Watcher(pl.Callback):
+    class MemoryWatcher(pl.Callback):
         def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
             if trainer.global_step in (300, 1_000):
-                marks.append((resident_bytes(), open_files()))
+                measurements.append((resident_bytes(), open_files()))
 
     tracker = MemoryTracker()
-    tracker.write = lambda axes, values: None  # type: ignore[method-assign]  # rows are what may grow here
+    tracker.write = lambda axes, values: None  # type: ignore[method-assign]  # stored rows would grow
     callback = rlwandb_callbacks.EvaluationCallback(
         {"video_logger": False, "return_logger": False, "evaluation": {"episodes": 2}},
         env=CorridorEnv,
         policy="q_network",
         tracker=tracker,
     )
-    fit(TinyValidatedQ(batches=1_000), callback, Watcher(), val_check_interval=1, num_sanity_val_steps=0)
-    (bytes_early, files_early), (bytes_late, files_late) = marks
+    fit(TinyValidatedQ(batches=1_000), callback, MemoryWatcher(), val_check_interval=1, num_sanity_val_steps=0)
+    (bytes_early, files_early), (bytes_late, files_late) = measurements
     assert files_late == files_early
     assert bytes_late - bytes_early < 12 * 2**20
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads open files from Linux's /proc")
-def test_open_files_are_flat_over_evaluations_with_videos(fit: Any) -> None:
+def test_open_files_do_not_grow_over_evaluations_with_videos(fit: Any) -> None:
     counts: list[int] = []
 
-    class Watcher(pl.Callback):
+    class MemoryWatcher(pl.Callback):
         def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
             counts.append(open_files())
 
     callback = rlwandb_callbacks.EvaluationCallback(EVERYTHING, tracker=MemoryTracker())
-    fit(TinyValidatedQ(batches=6), callback, Watcher(), val_check_interval=1, num_sanity_val_steps=0)
+    fit(TinyValidatedQ(batches=6), callback, MemoryWatcher(), val_check_interval=1, num_sanity_val_steps=0)
     assert counts[1:] == [counts[1]] * 5
 
 
-# 4. Nothing waits
+# 4. Training does not wait
 
 
-class Operations(TorchDispatchMode):
-    """Writes down which tensor operations are run."""
+class OperationRecorder(TorchDispatchMode):
+    """Records the names of executed tensor operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ class Operations(TorchDispatchMode):
 
 
 @every_callback
-def test_between_two_rows_no_tensor_is_read_copied_or_computed(kind: Any, fit: Any) -> None:
+def test_no_tensor_is_read_copied_or_computed_between_two_rows(kind: Any, fit: Any) -> None:
     config = {
         **EVERYTHING,
         **{name: {"every_n_steps": 100} for name in ("metrics", "plasticity")},
@@ -238,7 +238,7 @@ def test_between_two_rows_no_tensor_is_read_copied_or_computed(kind: Any, fit: A
 
     def watched(original: Callable[..., None]) -> Callable[..., None]:
         def run(*args: Any) -> None:
-            with Operations() as operations:
+            with OperationRecorder() as operations:
                 original(*args)
             seen.extend(operations.names)
 
@@ -252,11 +252,11 @@ def test_between_two_rows_no_tensor_is_read_copied_or_computed(kind: Any, fit: A
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every_callback
-def test_between_two_rows_nothing_waits_for_a_gpu(kind: Any, fit: Any) -> None:
-    """Gradients are read without waiting even when their row is due."""
+def test_hooks_do_not_synchronize_with_the_gpu_between_two_rows(kind: Any, fit: Any) -> None:
+    """Gradients are read without synchronization even if their row is due."""
     rare = {"metrics": {"every_n_steps": 100}, "evaluation": {**EVERYTHING["evaluation"], "every_n_steps": 100}}
 
-    class Strict(TinyQ):
+    class RaisesOnSynchronization(TinyQ):
         def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict[str, Any]:
             outputs = super().training_step(batch, batch_idx)
             torch.cuda.set_sync_debug_mode("error")
@@ -269,34 +269,39 @@ def test_between_two_rows_nothing_waits_for_a_gpu(kind: Any, fit: Any) -> None:
             return torch.optim.SGD(self.q_network.parameters(), lr=0.1)
 
     try:
-        fit(Strict(), kind({**EVERYTHING, **rare, "gradients": {"log_freq": 2}}), accelerator="gpu", devices=1)
+        fit(
+            RaisesOnSynchronization(),
+            kind({**EVERYTHING, **rare, "gradients": {"log_freq": 2}}),
+            accelerator="gpu",
+            devices=1,
+        )
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
-# 6. Nothing of yours is touched
+# 6. Objects of the user are unchanged
 
 
 @every_callback
-def test_module_and_callback_pickle_and_deepcopy_during_and_after(kind: Any, fit: Any) -> None:
+def test_module_and_callback_can_be_pickled_and_copied_during_and_after_training(kind: Any, fit: Any) -> None:
     callback, copies = kind(EVERYTHING), []
 
-    class Copies(pl.Callback):
+    class CopiesModule(pl.Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
             copies.append((copy.deepcopy(pl_module.q_network), pickle.loads(pickle.dumps(pl_module.q_network))))
             pickle.loads(pickle.dumps(callback))
             copy.deepcopy(callback)
 
     module = TinyValidatedQ()
-    fit(module, callback, Copies())
+    fit(module, callback, CopiesModule())
     assert len(copies) == 8
     pickle.loads(pickle.dumps(module))
     copy.deepcopy(module)
     pickle.loads(pickle.dumps(callback))
-    assert not hooks_left(module)
+    assert not remaining_hooks(module)
 
 
-def hooks_left(module: torch.nn.Module) -> list[Any]:
+def remaining_hooks(module: torch.nn.Module) -> list[Any]:
     on_tensors = [p._backward_hooks for p in module.parameters() if p._backward_hooks]
     on_modules = [
         m for m in module.modules() if m._forward_hooks or m._backward_hooks or hasattr(m, "_wandb_watch_called")
@@ -305,11 +310,11 @@ def hooks_left(module: torch.nn.Module) -> list[Any]:
 
 
 @every_callback
-def test_hooks_are_gone_after_an_exception(kind: Any, fit: Any) -> None:
-    module = Stops(RuntimeError("boom"))
+def test_module_hooks_are_removed_after_an_exception(kind: Any, fit: Any) -> None:
+    module = RaisesInTraining(RuntimeError("boom"))
     with pytest.raises(RuntimeError, match="boom"):
         fit(module, kind(EVERYTHING))
-    assert not hooks_left(module)
+    assert not remaining_hooks(module)
 
 
 @pytest.fixture
@@ -322,7 +327,7 @@ def user_run() -> Iterator[Any]:
 
 
 @every_callback
-def test_a_run_of_the_user_is_used_and_left_open(kind: Any, fit: Any, user_run: Any) -> None:
+def test_user_run_is_used_and_not_finished(kind: Any, fit: Any, user_run: Any) -> None:
     import wandb
 
     fit(TinyValidatedQ(), kind(EVERYTHING))
@@ -337,7 +342,7 @@ def test_a_run_of_the_user_is_used_and_left_open(kind: Any, fit: Any, user_run: 
 
 
 @every_callback
-def test_a_second_fit_works_and_gets_a_run_of_its_own(kind: Any, fit: Any) -> None:
+def test_second_fit_opens_a_new_run(kind: Any, fit: Any) -> None:
     callback, module = kind(EVERYTHING), TinyValidatedQ()
     for _ in range(2):
         fit(module, callback)
@@ -348,18 +353,18 @@ def test_a_second_fit_works_and_gets_a_run_of_its_own(kind: Any, fit: Any) -> No
         assert keys[0] == keys[1]
 
 
-# What Lightning asks of callbacks
+# Callback interface of Lightning
 
 
 @every_callback
-def test_hooks_have_the_signatures_of_the_base(kind: Any) -> None:
+def test_hooks_have_the_signatures_of_the_base_class(kind: Any) -> None:
     for hook in HOOKS:
         base = list(inspect.signature(getattr(pl.Callback, hook)).parameters)
         assert list(inspect.signature(getattr(kind, hook)).parameters) == base, hook
 
 
 @every_callback
-def test_state_is_counters_only_and_survives_a_round_trip(kind: Any, fit: Any) -> None:
+def test_state_contains_only_counters_and_can_be_restored(kind: Any, fit: Any) -> None:
     callback, fresh = kind(EVERYTHING), kind(EVERYTHING)
     fit(TinyValidatedQ(), callback)
     state = callback.state_dict()
@@ -370,7 +375,7 @@ def test_state_is_counters_only_and_survives_a_round_trip(kind: Any, fit: Any) -
     assert all(each["updates"] == 8 and set(each) <= {"updates", "env_steps"} for each in flat)
 
 
-def test_a_group_passes_every_hook_on_in_order_and_with_its_arguments() -> None:
+def test_group_calls_every_hook_of_its_callbacks_in_order_with_all_arguments() -> None:
     calls: list[Any] = []
 
     class Part(rlwandb_callbacks.MetricsCallback):

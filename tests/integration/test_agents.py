@@ -1,4 +1,4 @@
-"""Short trainings with the configs of Atari, Box2D and MuJoCo, started as a user starts them."""
+"""Short trainings with the Atari, Box2D and MuJoCo configs, run from the command line, and one notebook."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_dqn_on_qbert_logs_all_its_metrics(qbert: OfflineRun) -> None:
     check_axes(qbert)
 
 
-def test_the_video_of_qbert_shows_the_game_in_color_with_action_names(qbert: OfflineRun, decode: Any) -> None:
+def test_video_of_qbert_shows_the_game_in_color_with_action_names(qbert: OfflineRun, decode: Any) -> None:
     meta, frames = decode(qbert.media("video/best")[0])
     episode = check_length(qbert, frames, "best")
     assert meta["fps"] == 15.0
@@ -129,7 +129,7 @@ def distance_of_labels(frame: np.ndarray, actions: ActionSpec) -> float:
     return float(np.abs(frame[labels].astype(int).max(-1) - expected[labels].astype(int).max(-1)).mean())
 
 
-def test_qbert_with_action_probabilities(tmp_path: Path) -> None:
+def test_qbert_config_logs_action_probabilities(tmp_path: Path) -> None:
     run = train(
         "qbert_dqn.yaml",
         tmp_path,
@@ -185,7 +185,7 @@ def test_ppo_on_lunar_lander_logs_all_its_metrics(lunar_lander: OfflineRun) -> N
     check_axes(lunar_lander)
 
 
-def test_the_video_of_lunar_lander_has_its_size_and_speed(lunar_lander: OfflineRun, decode: Any) -> None:
+def test_video_of_lunar_lander_has_the_size_and_fps_of_the_env(lunar_lander: OfflineRun, decode: Any) -> None:
     meta, frames = decode(lunar_lander.media("video/worst")[0])
     check_length(lunar_lander, frames, "worst")
     assert meta["size"][0] > 600
@@ -194,7 +194,7 @@ def test_the_video_of_lunar_lander_has_its_size_and_speed(lunar_lander: OfflineR
 
 
 @pytest.mark.skipif(not (can_load("EGL") or can_load("OSMesa")), reason="MuJoCo renders with libegl1 or libosmesa6")
-def test_sac_on_half_cheetah_logs_all_its_metrics_and_shows_its_gaussian(decode: Any) -> None:
+def test_sac_on_half_cheetah_logs_all_its_metrics_and_a_video_with_panel(decode: Any) -> None:
     overrides = (
         "--model.warmup_env_steps=200",
         "--model.total_env_steps=260",
@@ -221,7 +221,7 @@ def test_sac_on_half_cheetah_logs_all_its_metrics_and_shows_its_gaussian(decode:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_notebook_on_own_agents_shows_each_error_and_then_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_on_custom_agents_shows_each_error_and_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLWANDB_NOTEBOOK_UPDATES", "30")
     notebook: Any = nbformat.read(ROOT / "notebooks" / "03_your_own_agent.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

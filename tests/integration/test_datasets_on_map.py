@@ -1,4 +1,4 @@
-"""Offline data in a training: the map in the run, the policy on it, and errors before the first step."""
+"""Data sets in a training: the logged map, the policy on the data, and errors before the first step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAP_KEYS = {
 
 
 def write_corridors(path: str = "corridors.npz", **columns: Any) -> str:
-    """Writes episodes of CorridorEnv, in corridors of all lengths."""
+    """Writes episodes of CorridorEnv with corridors of all lengths."""
     env = CorridorEnv()
     rng = np.random.default_rng(0)
     rows: dict[str, list[Any]] = {"observations": [], "actions": [], "rewards": [], "terminals": [], "timeouts": []}
@@ -49,7 +49,7 @@ def write_corridors(path: str = "corridors.npz", **columns: Any) -> str:
     return path
 
 
-def test_a_run_has_the_map_the_table_the_page_and_the_policy_on_the_data(fit: Any) -> None:
+def test_map_table_page_and_policy_on_data_are_logged(fit: Any) -> None:
     callback = WandbRLCallback(SHARED, vis_dataset=True, dataset_path=write_corridors(), on_error="raise")
     fit(TinyValidatedQ(), callback)
     run = read_offline_run("wandb")
@@ -66,14 +66,14 @@ def test_a_run_has_the_map_the_table_the_page_and_the_policy_on_the_data(fit: An
         assert picture.width > 1_000
     (ratio,), (distance,) = run.column("dataset/ood_ratio"), run.column("dataset/ood_distance")
     assert 0 <= distance < 1
-    assert 0 < ratio < 2  # a corridor has no other states than those of the data
+    assert 0 < ratio < 2  # the data contain all states of the corridor
     table = json.loads(run.media("dataset/points")[0].read_text())
     assert table["columns"][:6] == ["x", "y", "x_state_action", "y_state_action", "reward", "return"]
     assert len(table["data"]) == run.column("dataset/transitions")[0]
     assert "Plotly.newPlot" in run.media("dataset/interactive")[0].read_text()
 
 
-def test_a_module_without_validation_also_has_the_policy_on_the_data(fit: Any) -> None:
+def test_policy_on_data_is_logged_without_a_validation_loop(fit: Any) -> None:
     tracker = MemoryTracker()
     callback = WandbRLCallback(
         SHARED,
@@ -103,7 +103,7 @@ def test_policy_on_data_can_be_disabled(fit: Any) -> None:
     }
 
 
-def test_a_second_run_uses_the_map_of_the_first(fit: Any) -> None:
+def test_second_run_uses_the_cached_map(fit: Any) -> None:
     path = write_corridors()
     chosen = {"pictures": [], "table_rows": 10}
     tables = []
@@ -114,12 +114,12 @@ def test_a_second_run_uses_the_map_of_the_first(fit: Any) -> None:
         (file,) = (Path("rl_videos") / "cache").iterdir()
         if len(tables) == 1:
             with np.load(file) as kept:
-                np.savez(file, **{**kept, "states": kept["states"] + 1_000})  # a mark that no new map has
+                np.savez(file, **{**kept, "states": kept["states"] + 1_000})  # marks the cached map
     assert min(row[0] for row in tables[1].rows) > 500 > max(row[0] for row in tables[0].rows)
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "fragments"),
     [
         ("nowhere.hdf5", ["nowhere.hdf5", "does not exist"]),
         ("text.hdf5", ["text.hdf5"]),
@@ -127,19 +127,19 @@ def test_a_second_run_uses_the_map_of_the_first(fit: Any) -> None:
         ("short.npz", ["short.npz"]),
     ],
 )
-def test_unreadable_data_are_an_error_before_the_first_step(path: str, words: list[str], fit: Any) -> None:
+def test_unreadable_data_raise_before_the_first_step(path: str, fragments: list[str], fit: Any) -> None:
     Path("text.hdf5").write_text("no data")
     np.savez("other.npz", speeds=np.ones(3))
     write_corridors("short.npz", rewards=np.ones(3))
     module = TinyQ()
     with pytest.raises(ConfigError) as caught:
         fit(module, WandbRLCallback(vis_dataset=True, dataset_path=path, tracker=MemoryTracker()))
-    assert all(word in str(caught.value) for word in words)
+    assert all(word in str(caught.value) for word in fragments)
     assert module.env_steps == 0
 
 
 @pytest.mark.parametrize("observations", [np.nan, 1.0], ids=["NaN only", "all equal"])
-def test_data_without_a_map_do_not_end_a_training(observations: float, fit: Any) -> None:
+def test_degenerate_data_do_not_stop_training(observations: float, fit: Any) -> None:
     tracker = MemoryTracker()
     path = "degenerate.npz"
     np.savez(
@@ -161,7 +161,7 @@ def test_data_without_a_map_do_not_end_a_training(observations: float, fit: Any)
     assert len(tracker.column("eval/return_mean")) == 1
 
 
-def test_observations_of_another_size_than_the_data_warn_once(fit: Any) -> None:
+def test_observations_that_do_not_match_the_data_warn_once(fit: Any) -> None:
     np.savez(
         "wide.npz",
         observations=np.random.default_rng(0).normal(size=(50, 5)),
@@ -178,7 +178,7 @@ def test_observations_of_another_size_than_the_data_warn_once(fit: Any) -> None:
     assert len(tracker.column("dataset/points")) == 1
 
 
-def test_a_worker_process_makes_the_map_and_places_the_policy(fit: Any) -> None:
+def test_worker_process_makes_the_map_and_the_policy_on_data(fit: Any) -> None:
     callback = WandbRLCallback(
         SHARED,
         vis_dataset=True,

@@ -1,4 +1,4 @@
-"""Short runs of the demo, two configs and a notebook, started as a user starts them."""
+"""Short runs of the demo, two configs and a notebook, started from the command line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_content(run_file: OfflineRun) -> None:
     assert run_file.exit_code == 0
 
 
-def test_the_demo_prints_its_result_and_the_paths_of_its_files() -> None:
+def test_demo_prints_its_result_and_the_paths_of_its_files() -> None:
     process = run("demo", "--updates", "600")
     assert process.returncode == 0, process.stdout + process.stderr
     assert re.search(r"Evaluation return: \d+ of 500", process.stdout)
@@ -51,7 +51,7 @@ def test_the_demo_prints_its_result_and_the_paths_of_its_files() -> None:
     assert "Epoch 0" in process.stdout + process.stderr
 
 
-def test_the_cartpole_config_trains() -> None:
+def test_cartpole_config_trains() -> None:
     config = str(ROOT / "configs" / "cartpole_dqn.yaml")
     process = run(
         "fit",
@@ -67,7 +67,7 @@ def test_the_cartpole_config_trains() -> None:
     assert run_file.column("eval/episodes_count") == [4, 4]
 
 
-def test_the_offline_config_makes_its_data_and_trains(decode: Any) -> None:
+def test_offline_config_makes_its_data_and_trains(decode: Any) -> None:
     process = run(
         "fit",
         f"--config={ROOT / 'configs' / 'pendulum_cql.yaml'}",
@@ -103,7 +103,7 @@ def test_print_config_shows_the_settings_of_the_callbacks() -> None:
         assert line in process.stdout
 
 
-def test_a_typo_on_the_command_line_is_a_clear_error() -> None:
+def test_misspelled_option_on_the_command_line_is_an_error_without_traceback() -> None:
     config = f"--config={ROOT / 'configs' / 'cartpole_dqn.yaml'}"
     process = run("fit", config, "--trainer.callbacks.cfg.evaluation.epsiodes=3")
     assert process.returncode == 2
@@ -111,7 +111,7 @@ def test_a_typo_on_the_command_line_is_a_clear_error() -> None:
     assert "Traceback" not in process.stderr
 
 
-def test_a_wrong_value_on_the_command_line_is_a_clear_error() -> None:
+def test_invalid_value_on_the_command_line_is_an_error() -> None:
     config = f"--config={ROOT / 'configs' / 'cartpole_dqn.yaml'}"
     process = run("fit", config, "--trainer.callbacks.cfg.evaluation.episodes=0")
     assert process.returncode == 2
@@ -141,7 +141,7 @@ def test_notebooks_run_and_have_no_stored_outputs(path: Path, monkeypatch: pytes
     CONTENT_OF[path.stem](read_offline_run("wandb"))
 
 
-def test_help_names_the_commands() -> None:
+def test_help_lists_the_commands() -> None:
     process = run("--help")
     assert process.returncode == 0
     assert all(word in process.stdout for word in ("demo", "embed PATH", "fit --config", "--version"))

@@ -1,4 +1,4 @@
-"""Several processes: one run, shared episodes, the same numbers everywhere, and nobody left waiting."""
+"""Distributed training: one run, episodes split across ranks, equal metrics on all ranks, and no deadlock."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
-def output_of(process: subprocess.Popen[str], status: int | None = 0) -> str:
+def wait_for_output(process: subprocess.Popen[str], status: int | None = 0) -> str:
     output, _ = process.communicate(timeout=TIME_LIMIT_SECONDS)
     assert status is None or process.returncode == status, output[-3000:]
     return output
 
 
-def the_only_run() -> OfflineRun:
+def read_single_run() -> OfflineRun:
     assert len(list(Path("wandb").glob("offline-run-*"))) == 1
     return read_offline_run("wandb")
 
 
-def check_shared_evaluations(run: OfflineRun) -> None:
+def check_distributed_evaluations(run: OfflineRun) -> None:
     assert run.column("eval/episodes_count") == [5, 5]
     table = run.media("eval/episodes")[0].read_text()
     assert [row[0] for row in __import__("json").loads(table)["data"]] == [0, 1, 2, 3, 4]
@@ -56,24 +56,24 @@ def check_shared_evaluations(run: OfflineRun) -> None:
 
 
 @pytest.mark.parametrize(("strategy", "processes"), [("ddp", 2), ("ddp", 3), ("ddp_spawn", 2)])
-def test_episodes_are_shared_and_one_run_has_them_all(strategy: str, processes: int) -> None:
-    output = output_of(start(PROGRAM, strategy, processes, 1, "plain"))
-    run = the_only_run()
-    check_shared_evaluations(run)
+def test_episodes_are_split_across_ranks_and_logged_to_one_run(strategy: str, processes: int) -> None:
+    output = wait_for_output(start(PROGRAM, strategy, processes, 1, "plain"))
+    run = read_single_run()
+    check_distributed_evaluations(run)
     if strategy == "ddp":
         ends = [float(line.split("ends with")[1]) for line in output.splitlines() if "ends with" in line]
         assert ends == pytest.approx([run.column("eval/return_mean")[-1]] * processes)
 
 
 @pytest.mark.parametrize(("scenario", "entropy"), [("plain", 0.0), ("reduced", 0.5)])
-def test_metrics_are_those_of_rank_zero_or_the_mean_of_all(scenario: str, entropy: float) -> None:
-    output_of(start(PROGRAM, "ddp", 2, 1, scenario))
-    run = the_only_run()
+def test_metrics_are_taken_from_rank_zero_or_averaged_over_ranks(scenario: str, entropy: float) -> None:
+    wait_for_output(start(PROGRAM, "ddp", 2, 1, scenario))
+    run = read_single_run()
     assert run.column("train/entropy") == [entropy] * 4
     assert [row["time/updates"] for row in run.history if "train/entropy" in row] == [2, 4, 6, 8]
 
 
-def test_two_nodes_of_torchrun_share_one_run() -> None:
+def test_two_torchrun_nodes_log_to_one_run() -> None:
     port = free_port()
     nodes = [
         start(
@@ -83,50 +83,50 @@ def test_two_nodes_of_torchrun_share_one_run() -> None:
         )
         for node in (0, 1)
     ]
-    outputs = [output_of(node) for node in nodes]
+    outputs = [wait_for_output(node) for node in nodes]
     assert all("ends with" in output for output in outputs)
-    check_shared_evaluations(the_only_run())
+    check_distributed_evaluations(read_single_run())
 
 
-def test_a_rank_whose_environment_breaks_is_left_out() -> None:
-    output = output_of(start(PROGRAM, "ddp", 2, 1, "one"))
-    run = the_only_run()
+def test_rank_with_a_failing_environment_is_excluded() -> None:
+    output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "one"))
+    run = read_single_run()
     assert run.column("eval/episodes_count") == [3, 3]
     assert run.summary["logging/errors"] == 2
     assert output.count("ends with") == 2
     assert len(run.column("train/loss")) == 4
 
 
-def test_environments_that_break_on_all_ranks_end_no_training() -> None:
-    output = output_of(start(PROGRAM, "ddp", 2, 1, "all"), status=None)
-    assert len(the_only_run().column("train/loss")) == 4
-    assert "eval/return_mean" not in the_only_run().summary
-    assert "KeyError" in output  # the program asks for a number that there is none of, after training
+def test_environments_that_fail_on_all_ranks_do_not_stop_training() -> None:
+    output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "all"), status=None)
+    assert len(read_single_run().column("train/loss")) == 4
+    assert "eval/return_mean" not in read_single_run().summary
+    assert "KeyError" in output  # after training, the program reads a metric that does not exist
 
 
-def test_an_environment_that_cannot_be_made_on_one_rank_stops_all_before_the_first_step() -> None:
-    output = output_of(start(PROGRAM, "ddp", 2, 1, "unmade"), status=1)
+def test_environment_that_cannot_be_created_on_one_rank_stops_all_ranks_before_the_first_step() -> None:
+    output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "unmade"), status=1)
     assert output.count("no license for rank one") >= 2
     assert "ends with" not in output
 
 
-def test_frames_of_other_ranks_are_shown_where_episodes_cannot_be_played_again() -> None:
-    output_of(start(PROGRAM, "ddp", 2, 1, "restless"))
-    run = the_only_run()
-    assert [len(run.media(f"video/{rank}")) for rank in ("best", "median", "worst")] == [2, 2, 2]
+def test_frames_of_other_ranks_are_used_if_episodes_cannot_be_replayed() -> None:
+    wait_for_output(start(PROGRAM, "ddp", 2, 1, "restless"))
+    run = read_single_run()
+    assert [len(run.media(f"video/{label}")) for label in ("best", "median", "worst")] == [2, 2, 2]
     assert run.column("eval/episodes_count") == [5, 5]
 
 
-def test_an_error_of_rank_zero_that_cannot_be_pickled_reaches_all_ranks() -> None:
-    output = output_of(start(PROGRAM, "ddp", 2, 1, "choosy"))
+def test_unpicklable_error_on_rank_zero_is_handled_on_all_ranks() -> None:
+    output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "choosy"))
     assert output.count("ends with") == 2
-    run = the_only_run()
+    run = read_single_run()
     assert run.column("eval/episodes_count") == [5, 5]
     assert run.column("logging/errors") == [1, 2]
     assert run.media("video/best") == []
 
 
-def test_episodes_that_the_module_brings_on_one_rank_only_are_seen_by_all() -> None:
-    output = output_of(start(PROGRAM, "ddp", 2, 1, "uneven"))
-    assert the_only_run().column("eval/episodes_count") == [1, 1]
+def test_episodes_returned_by_the_module_on_one_rank_are_used_on_all_ranks() -> None:
+    output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "uneven"))
+    assert read_single_run().column("eval/episodes_count") == [1, 1]
     assert output.count("ends with 3.0") == 2

@@ -1,4 +1,4 @@
-"""``rlwandb embed`` as a command."""
+"""The command ``rlwandb embed``."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "summary"),
     [
         ("pendulum_expert_diengine.hdf5", "20,000 transitions in 100 episodes"),
         ("cartpole_expert_minari_layout.hdf5", "49,527 transitions in 100 episodes"),
     ],
 )
-def test_real_data_sets_become_pictures_and_pages(file: str, says: str) -> None:
+def test_data_sets_are_written_as_image_and_html(file: str, summary: str) -> None:
     pytest.importorskip("h5py")
-    done = run_command(str(DATA / file), "--sample-size=400", "--out=pictures/map.png", "--html=map.html")
-    assert done.returncode == 0, done.stderr
-    assert says in done.stdout
-    assert "Shows:        400 of " in done.stdout
-    assert f"Picture:      {Path('pictures/map.png').resolve()}" in done.stdout
-    assert "Map of states: 100%" in done.stderr
-    assert "Map of states with actions: 100%" in done.stderr
+    process = run_command(str(DATA / file), "--sample-size=400", "--out=pictures/map.png", "--html=map.html")
+    assert process.returncode == 0, process.stderr
+    assert summary in process.stdout
+    assert "Shows:        400 of " in process.stdout
+    assert f"Picture:      {Path('pictures/map.png').resolve()}" in process.stdout
+    assert "Map of states: 100%" in process.stderr
+    assert "Map of states with actions: 100%" in process.stderr
     with Image.open("pictures/map.png") as picture:
         assert picture.size == (1500, 1200)
         assert len(picture.convert("RGB").getcolors(2**24)) > 500
@@ -52,20 +52,20 @@ def write_data() -> str:
     return "few.npz"
 
 
-def test_the_picture_is_named_after_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_default_image_name_is_the_data_set_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([write_data(), "--method=pca", "--panel=state_action_by_time"]) == 0
     assert Path("few.png").stat().st_size > 1_000
     assert "30 of 30 transitions" in capsys.readouterr().out
 
 
-def test_a_cache_is_used_if_it_is_set() -> None:
+def test_configured_cache_is_used() -> None:
     for _ in range(2):
         assert command.main([write_data(), "--method=pca", "--cache=maps"]) == 0
     assert len(list(Path("maps").iterdir())) == 1
 
 
 @pytest.mark.parametrize("folder", ["few.npz", "few.npz/maps", "loop"])
-def test_an_unwritable_cache_is_an_error_before_any_work(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_cache_is_an_error_before_any_work(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("loop").symlink_to("loop")  # cannot be opened, not even by root
     assert command.main([write_data(), "--method=pca", f"--cache={folder}"]) == 2
     output = capsys.readouterr()
@@ -74,7 +74,7 @@ def test_an_unwritable_cache_is_an_error_before_any_work(folder: str, capsys: py
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "fragments"),
     [
         (["nowhere.npz"], ["nowhere.npz does not exist"]),
         (["few.npz", "--method=umap"], ["'umap'", "'tsne'", "'pca'"]),
@@ -82,24 +82,24 @@ def test_an_unwritable_cache_is_an_error_before_any_work(folder: str, capsys: py
         (["few.npz", "--format=d4rl"], ["few.npz"]),
         (["few.npz", "--out=few"], ["'few'", ".png", ".gif"]),
         (["few.npz", "--out=few.xyz"], ["few.xyz", ".png", ".gif"]),
-        (["few.npz", "--out=few.xbm"], ["few.xbm", ".png", ".gif"]),  # Pillow writes it only without colors
+        (["few.npz", "--out=few.xbm"], ["few.xbm", ".png", ".gif"]),  # Pillow supports XBM only without colors
         (["few.npz", "--out=."], ["is a folder"]),
         (["few.npz", "--html=."], ["is a folder"]),
         (["few.npz", "--out=one.png", "--html=one.png"], ["are both 'one.png'"]),
     ],
 )
-def test_errors_are_one_line(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_have_one_line(arguments: list[str], fragments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     write_data()
     assert command.main(arguments) == 2
     output = capsys.readouterr()
     assert output.err.startswith("rlwandb embed: ")
     assert output.err.count("\n") == 1
-    assert all(word in output.err for word in words)
+    assert all(word in output.err for word in fragments)
     assert "Data set:" not in output.out  # before any work
 
 
 @pytest.mark.parametrize("option", ["--out", "--html"])
-def test_an_unwritable_output_is_an_error_before_any_work(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_output_is_an_error_before_any_work(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("loop.png").symlink_to("loop.png")  # cannot be opened, not even by root
     assert command.main([write_data(), "--method=pca", f"{option}=loop.png"]) == 2
     output = capsys.readouterr()
@@ -123,7 +123,7 @@ def test_html_without_plotly_is_an_error_before_any_work(
     ("suffix", "image_format"),
     [(".jpg", "JPEG"), (".webp", "WEBP"), (".tiff", "TIFF"), (".PNG", "PNG"), (".gif", "GIF"), (".BMP", "BMP")],
 )
-def test_the_suffix_decides_the_format_of_the_picture(suffix: str, image_format: str) -> None:
+def test_suffix_selects_the_image_format(suffix: str, image_format: str) -> None:
     assert command.main([write_data(), "--method=pca", f"--out=map{suffix}"]) == 0
     with Image.open(f"map{suffix}") as picture:
         assert picture.format == image_format
@@ -132,20 +132,20 @@ def test_the_suffix_decides_the_format_of_the_picture(suffix: str, image_format:
 
 
 @pytest.mark.parametrize("suffix", [".pdf", ".svg"])
-def test_pictures_can_be_vector_graphics(suffix: str) -> None:
+def test_vector_graphics_are_supported(suffix: str) -> None:
     assert command.main([write_data(), "--method=pca", f"--out=map{suffix}"]) == 0
     assert {".pdf": b"%PDF", ".svg": b"<svg"}[suffix] in Path(f"map{suffix}").read_bytes()[:2_000]
 
 
-def test_an_existing_file_is_kept_if_the_data_are_wrong() -> None:
+def test_existing_file_is_kept_if_the_data_are_invalid() -> None:
     Path("map.png").write_bytes(b"precious")
     assert command.main(["nowhere.npz", "--out=map.png", "--html=map.html"]) == 2
     assert Path("map.png").read_bytes() == b"precious"
     assert not Path("map.html").exists()
 
 
-def test_neither_lightning_nor_wandb_is_imported() -> None:
+def test_lightning_and_wandb_are_not_imported() -> None:
     loaded = "any('lightning' in name or name == 'wandb' for name in sys.modules)"
     code = f"import sys, rlwandb_callbacks.maps.command; print({loaded})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "False"

@@ -1,4 +1,4 @@
-"""Environments of many kinds, each played by a policy in a training."""
+"""Evaluation with all kinds of environments."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, PointEnv, Tiny
 CLIPS = {"video/best", "video/best_sheet", "video/worst", "video/worst_sheet"}
 
 
-def evaluated(
+def run_evaluation(
     fit: Any, policy: Any, module: Any = None, *, videos: dict[str, Any] | None = None, **evaluation: Any
 ) -> dict[str, Any]:
-    """Trains a few steps and returns the row of the evaluation; errors are raised."""
+    """Trains one batch and returns the row of the evaluation; errors are raised."""
     tracker = MemoryTracker()
     settings = {"policy": policy, "episodes": 2, "max_steps": 6, **evaluation}
     cfg = {"on_error": "raise", "action_logger": True, "evaluation": settings, "videos": videos or {}}
@@ -81,65 +81,67 @@ class UnboundedEnv(PointEnv):
         self.action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
 
-def flat(observations: torch.Tensor) -> torch.Tensor:
+def flat_policy(observations: torch.Tensor) -> torch.Tensor:
     assert (observations.dtype, observations.shape[1:]) == (torch.float32, (4,))
     return torch.stack([-observations[:, 2], observations[:, 2]], dim=1)
 
 
-def image(observations: torch.Tensor) -> torch.Tensor:
+def image_policy(observations: torch.Tensor) -> torch.Tensor:
     assert (observations.dtype, observations.shape[1:]) == (torch.uint8, (96, 96, 3))
     return torch.stack([observations.float().mean(dim=(1, 2, 3)) / 255, *torch.ones(2, len(observations)) * 0.1], dim=1)
 
 
-def discrete(observations: torch.Tensor) -> torch.Tensor:
+def discrete_policy(observations: torch.Tensor) -> torch.Tensor:
     assert (observations.dtype, observations.shape[1:]) == (torch.int64, ())
     return torch.nn.functional.one_hot(observations % 4, 4).float()
 
 
-def table(observations: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def tuple_policy(observations: tuple[torch.Tensor, ...]) -> torch.Tensor:
     total, dealer, ace = observations
     assert {part.shape for part in observations} == {total.shape}
     return torch.stack([(total >= 17).float(), (total < 17).float()], dim=1) + dealer[:, None] * 0 + ace[:, None] * 0
 
 
-def towards(observations: dict[str, torch.Tensor]) -> torch.Tensor:
+def goal_policy(observations: dict[str, torch.Tensor]) -> torch.Tensor:
     assert all(batch.dtype == torch.float32 for batch in observations.values())
     assert observations["observation"].shape[1:] == (1,)
     return torch.clamp(observations["desired_goal"] - observations["achieved_goal"], -1, 1)
 
 
-def steering(observations: torch.Tensor) -> torch.distributions.Normal:
+def gaussian_policy(observations: torch.Tensor) -> torch.distributions.Normal:
     return torch.distributions.Normal(-observations[:, -1:], 0.3)
 
 
 @pytest.mark.parametrize(
     ("env", "kwargs", "policy"),
     [
-        ("CartPole-v1", {}, flat),
-        ("CarRacing-v3", {"lap_complete_percent": 0.9}, image),
-        ("FrozenLake-v1", {"is_slippery": True}, discrete),
-        ("Blackjack-v1", {}, table),
-        (ReachEnv, {}, towards),
+        ("CartPole-v1", {}, flat_policy),
+        ("CarRacing-v3", {"lap_complete_percent": 0.9}, image_policy),
+        ("FrozenLake-v1", {"is_slippery": True}, discrete_policy),
+        ("Blackjack-v1", {}, tuple_policy),
+        (ReachEnv, {}, goal_policy),
         (ShiftedEnv, {}, lambda observations: torch.tensor([[0.0, 1.0]]).expand(len(observations), 2)),
-        ("Pendulum-v1", {"g": 9.81}, steering),
-        (UnboundedEnv, {}, steering),
+        ("Pendulum-v1", {"g": 9.81}, gaussian_policy),
+        (UnboundedEnv, {}, gaussian_policy),
     ],
     ids=["Box", "image", "Discrete", "Tuple", "Dict", "Discrete with start", "bounded", "unbounded"],
 )
-def test_any_space_is_played_logged_and_recorded(fit: Any, env: Any, kwargs: dict[str, Any], policy: Any) -> None:
-    row = evaluated(fit, policy, env=env, env_kwargs=kwargs)
+def test_all_spaces_are_played_logged_and_recorded(fit: Any, env: Any, kwargs: dict[str, Any], policy: Any) -> None:
+    row = run_evaluation(fit, policy, env=env, env_kwargs=kwargs)
     assert row.keys() >= CLIPS
     assert np.isfinite(row["eval/return_mean"])
     assert row["eval/length_mean"] >= 1
 
 
-def test_goal_of_a_dict_observation_is_reached(fit: Any) -> None:
-    row = evaluated(fit, towards, env=ReachEnv, episodes=5)
+def test_goal_in_a_dict_observation_is_reached(fit: Any) -> None:
+    row = run_evaluation(fit, goal_policy, env=ReachEnv, episodes=5)
     assert row["eval/success_rate"] == 1.0
 
 
-def test_actions_of_a_space_with_a_start(fit: Any) -> None:
-    row = evaluated(fit, lambda observations: torch.tensor([[0.0, 1.0]]).expand(len(observations), 2), env=ShiftedEnv)
+def test_actions_of_a_discrete_space_with_start_are_counted_from_zero(fit: Any) -> None:
+    row = run_evaluation(
+        fit, lambda observations: torch.tensor([[0.0, 1.0]]).expand(len(observations), 2), env=ShiftedEnv
+    )
     assert (row["eval/return_mean"], row["policy/action_histogram"].counts.tolist()) == (2.5, [0, 5])
 
 
@@ -162,7 +164,7 @@ class Owner(TinyValidatedQ):
 def test_environment_from_an_attribute_of_the_module(fit: Any, path: str, length: float) -> None:
     module = Owner()
     state, generator = module.env.unwrapped.state.copy(), str(module.env.unwrapped.np_random.bit_generator.state)
-    row = evaluated(fit, flat, module, env=path)
+    row = run_evaluation(fit, flat_policy, module, env=path)
     assert row.keys() >= CLIPS
     assert row["eval/length_mean"] == length
     assert np.array_equal(module.env.unwrapped.state, state)
@@ -171,7 +173,7 @@ def test_environment_from_an_attribute_of_the_module(fit: Any, path: str, length
 
 def test_missing_attribute_raises_before_training(fit: Any) -> None:
     with pytest.raises(ValueError, match=r"Owner has no 'env_idd'.*Did you mean|TinyValidatedQ has no 'env_idd'"):
-        evaluated(fit, flat, Owner(), env="self.env_idd")
+        run_evaluation(fit, flat_policy, Owner(), env="self.env_idd")
 
 
 class Walker(TinyValidatedQ):
@@ -192,12 +194,12 @@ class Walker(TinyValidatedQ):
         return torch.distributions.Normal(-observations[:, :1] * 0, 0.3)
 
 
-def normalized(render_mode: str | None = None) -> gym.Env[Any, Any]:
+def make_normalized_env(render_mode: str | None = None) -> gym.Env[Any, Any]:
     inner = gym.make("Pendulum-v1", render_mode=render_mode)
     return gym.wrappers.NormalizeReward(gym.wrappers.NormalizeObservation(inner))
 
 
-@pytest.mark.parametrize("env", [normalized, "Pendulum-v1"])
+@pytest.mark.parametrize("env", [make_normalized_env, "Pendulum-v1"])
 def test_observations_are_normalized_as_in_training_and_returns_are_not(fit: Any, env: Any) -> None:
     module = Walker()
     rms = module.envs.env.obs_rms
@@ -205,9 +207,9 @@ def test_observations_are_normalized_as_in_training_and_returns_are_not(fit: Any
     expectation = pytest.warns(UserWarning, match=r"self\.envs normalizes observations and evaluation\.env does not")
     if env == "Pendulum-v1":
         with expectation:
-            row = evaluated(fit, "policy", module, env=env)
+            row = run_evaluation(fit, "policy", module, env=env)
     else:
-        row = evaluated(fit, "policy", module, env=env)
+        row = run_evaluation(fit, "policy", module, env=env)
     plain = gym.make("Pendulum-v1")
     raw = np.stack([plain.reset(seed=seed)[0] for seed in (0, 1)])
     first = next(batch for batch in module.observations if len(batch) == 2)
@@ -220,11 +222,11 @@ def test_observations_are_normalized_as_in_training_and_returns_are_not(fit: Any
     assert row.keys() >= CLIPS
 
 
-def test_normalized_vector_of_the_module_is_played_with_frozen_statistics_and_replayed(fit: Any) -> None:
+def test_normalized_vector_env_of_the_module_is_played_and_replayed_with_frozen_statistics(fit: Any) -> None:
     module = Walker()
     rms = module.envs.env.obs_rms
     before = (rms.count, rms.mean.tolist(), module.envs.unwrapped.envs[0].unwrapped.state.tolist())
-    row = evaluated(fit, "policy", module, env="self.envs", episodes=3)
+    row = run_evaluation(fit, "policy", module, env="self.envs", episodes=3)
     assert row.keys() >= CLIPS
     assert (rms.count, rms.mean.tolist(), module.envs.unwrapped.envs[0].unwrapped.state.tolist()) == before
     plain = gym.make("Pendulum-v1")
@@ -234,12 +236,12 @@ def test_normalized_vector_of_the_module_is_played_with_frozen_statistics_and_re
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_statistics_in_subprocesses_warn(fit: Any) -> None:
+def test_running_statistics_in_subprocesses_warn(fit: Any) -> None:
     def make() -> Any:
-        return gym.vector.AsyncVectorEnv([normalized] * 2)
+        return gym.vector.AsyncVectorEnv([make_normalized_env] * 2)
 
     tracker = MemoryTracker()
-    cfg = {"video_logger": False, "evaluation": {"env": make, "policy": steering, "episodes": 2, "max_steps": 3}}
+    cfg = {"video_logger": False, "evaluation": {"env": make, "policy": gaussian_policy, "episodes": 2, "max_steps": 3}}
     with pytest.warns(UserWarning, match="normalize observations with running statistics in subprocesses"):
         fit(Walker(), EvaluationCallback(cfg, tracker=tracker), num_sanity_val_steps=0)
     assert [row["eval/length_mean"] for row in tracker.by_update()] == [3.0]
@@ -248,14 +250,14 @@ def test_statistics_in_subprocesses_warn(fit: Any) -> None:
 def test_missing_training_statistics_warn_once(fit: Any) -> None:
     warning = "no attribute of TinyValidatedQ is a training environment"
     with pytest.warns(UserWarning, match=warning) as caught:
-        row = evaluated(fit, steering, env=normalized)
+        row = run_evaluation(fit, gaussian_policy, env=make_normalized_env)
     assert sum(warning in str(each.message) for each in caught) == 1
     assert np.isfinite(row["eval/return_mean"])
 
 
 def test_use_training_statistics_false_leaves_observations_unchanged(fit: Any) -> None:
     module = Walker()
-    evaluated(fit, "policy", module, env="Pendulum-v1", use_training_statistics=False)
+    run_evaluation(fit, "policy", module, env="Pendulum-v1", use_training_statistics=False)
     raw = np.stack([gym.make("Pendulum-v1").reset(seed=seed)[0] for seed in (0, 1)])
     assert np.allclose(next(batch for batch in module.observations if len(batch) == 2), raw)
 
@@ -269,25 +271,25 @@ def test_use_training_statistics_false_leaves_observations_unchanged(fit: Any) -
         ("tests_of_choice:first_and_last", ["first", "last"]),
     ],
 )
-def test_videos_of_selected_episodes(
+def test_videos_show_the_selected_episodes(
     fit: Any, select: Any, names: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "tests_of_choice.py").write_text(
         "def first_and_last(episodes):\n    return {'first': 0, 'last': -1 % 3}\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    row = evaluated(fit, rightwards, env=CorridorEnv, episodes=3, max_steps=2, videos={"select": select})
+    row = run_evaluation(fit, go_right, env=CorridorEnv, episodes=3, max_steps=2, videos={"select": select})
     assert [key for key in row if key.startswith("video/") and not key.endswith("_sheet")] == [
         f"video/{name}" for name in names
     ]
 
 
-def rightwards(observations: torch.Tensor) -> torch.Tensor:
+def go_right(observations: torch.Tensor) -> torch.Tensor:
     return torch.ones(len(observations), dtype=torch.int64)
 
 
 def test_numbers_in_info_are_logged(fit: Any) -> None:
-    row = evaluated(
+    row = run_evaluation(
         fit, lambda observations: torch.zeros(len(observations), 6), env="HalfCheetah-v5", env_kwargs={}, max_steps=2
     )
     assert {key for key in row if key.startswith("eval/info_")} >= {
@@ -301,13 +303,13 @@ def test_numbers_in_info_are_logged(fit: Any) -> None:
 
 
 @pytest.mark.parametrize(("keys", "expected"), [([], set()), (["lives"], {"lives_mean", "lives_last"})])
-def test_only_info_keys_are_logged(fit: Any, keys: list[str], expected: set[str]) -> None:
-    class Living(CorridorEnv):
+def test_only_configured_info_keys_are_logged(fit: Any, keys: list[str], expected: set[str]) -> None:
+    class EnvWithInfo(CorridorEnv):
         def step(self, action: Any) -> Any:
             *others, info = super().step(action)
             return *others, {**info, "lives": 3, "time": 0.5}
 
-    row = evaluated(fit, rightwards, env=Living, info_keys=keys)
+    row = run_evaluation(fit, go_right, env=EnvWithInfo, info_keys=keys)
     assert {key.removeprefix("eval/info_") for key in row if key.startswith("eval/info_")} == expected
 
 
@@ -324,8 +326,8 @@ class OddEnv(PointEnv):
         return [np.zeros((7, 7, 3), np.uint8), frame] if self.render_mode else None
 
 
-def test_videos_of_an_environment_without_time_limit_and_with_odd_frame_sizes(fit: Any, decode: Any) -> None:
-    row = evaluated(fit, steering, env=OddEnv)
+def test_environment_without_time_limit_and_with_odd_frame_sizes_has_videos(fit: Any, decode: Any) -> None:
+    row = run_evaluation(fit, gaussian_policy, env=OddEnv)
     assert "cut at 6 steps" in row["video/best"].caption
     meta, frames = decode(row["video/best"].path)
     assert len(frames) == 7
@@ -342,8 +344,8 @@ class NoFrameEnv(PointEnv):
         return None
 
 
-def test_environment_without_frames_warns_once_and_is_logged(fit: Any) -> None:
-    callback = WandbRLCallback({"evaluation": {"env": NoFrameEnv, "policy": steering, "episodes": 2}})
+def test_environment_without_frames_warns_once_and_statistics_are_logged(fit: Any) -> None:
+    callback = WandbRLCallback({"evaluation": {"env": NoFrameEnv, "policy": gaussian_policy, "episodes": 2}})
     with pytest.warns(UserWarning, match=r"Making videos failed.*its render\(\) returned None"):
         fit(TinyValidatedQ(batches=4), callback, val_check_interval=2, num_sanity_val_steps=0)
     run = read_offline_run(callback.run_folder)
@@ -356,7 +358,7 @@ def test_vector_environment_is_played_in_training(fit: Any, mode: gym.vector.Aut
     def make(render_mode: str | None = None) -> Any:
         return gym.vector.SyncVectorEnv([lambda: CorridorEnv(render_mode)] * 2, autoreset_mode=mode)
 
-    row = evaluated(fit, rightwards, env=make, episodes=5)
+    row = run_evaluation(fit, go_right, env=make, episodes=5)
     assert (row["eval/return_mean"], row["eval/length_mean"], row["eval/success_rate"]) == (4.0, 4.0, 1.0)
     assert "return 6.00 · length 6 · terminated · seed 4" in row["video/best"].caption
 
@@ -377,7 +379,7 @@ BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("space", "is_one"),
+    ("space", "is_single_observation"),
     [
         (spaces.Sequence(BOX), lambda one: isinstance(one, tuple)),
         (spaces.Sequence(BOX, stack=True), lambda one: isinstance(one, torch.Tensor) and one.shape[1:] == (2,)),
@@ -388,15 +390,15 @@ BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 )
 @pytest.mark.parametrize("count", [1, 4])
 def test_observations_of_variable_size_are_passed_one_per_environment(
-    fit: Any, space: Any, is_one: Any, count: int
+    fit: Any, space: Any, is_single_observation: Any, count: int
 ) -> None:
     def policy(observations: tuple[Any, ...]) -> torch.Tensor:
-        assert all(map(is_one, observations))
+        assert all(map(is_single_observation, observations))
         return torch.tensor([[0.0, 1.0]]).expand(len(observations), 2)
 
     for whole, any_policy in (
         (space, policy),
         (spaces.Dict(part=space), lambda observations: policy(observations["part"])),
     ):
-        row = evaluated(fit, any_policy, env=partial(LooseEnv, whole), episodes=count)
+        row = run_evaluation(fit, any_policy, env=partial(LooseEnv, whole), episodes=count)
         assert row["eval/length_mean"] == np.mean([2 + seed % 5 for seed in range(count)])

@@ -1,4 +1,4 @@
-"""Evaluation: which episodes are played and when, what is logged of them, and what the Trainer sees."""
+"""Evaluation callback: episodes, schedule, logged values and metrics available to the Trainer."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from rlwandb_callbacks.testing import (
 
 
 class AlwaysRight(TinyValidatedQ):
-    """Its policy always walks right: seed ``s`` gives return ``2 + s % 5`` in as many steps."""
+    """Module whose policy always walks right: seed ``s`` has return ``2 + s % 5`` after as many steps."""
 
     def policy(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
         batch = len(observations)
         return {"q_values": torch.tensor([[0.0, 1.5]]).expand(batch, 2), "value": torch.full((batch,), 4.0)}
 
 
-def evaluated(
+def run_evaluation(
     fit: Any, module: Any, *others: Any, options: dict[str, Any] | None = None, **trainer: Any
 ) -> MemoryTracker:
     tracker = MemoryTracker()
@@ -42,8 +42,8 @@ def evaluated(
     return tracker
 
 
-def test_numbers_of_an_evaluation_by_hand(fit: Any) -> None:
-    (row,) = evaluated(fit, AlwaysRight()).by_update()
+def test_logged_statistics_equal_values_computed_by_hand(fit: Any) -> None:
+    (row,) = run_evaluation(fit, AlwaysRight()).by_update()
     assert (row["eval/return_mean"], row["eval/return_min"], row["eval/return_max"]) == (4.0, 2.0, 6.0)
     assert (row["eval/return_median"], row["eval/return_p25"], row["eval/return_p75"]) == (4.0, 3.0, 5.0)
     assert row["eval/return_std"] == pytest.approx(np.std([2, 3, 4, 5, 6]))
@@ -54,8 +54,8 @@ def test_numbers_of_an_evaluation_by_hand(fit: Any) -> None:
     assert row["policy/action_histogram"].counts.tolist() == [0, 20]
 
 
-def test_the_table_has_a_row_per_episode(fit: Any) -> None:
-    table = evaluated(fit, AlwaysRight()).rows[0]["eval/episodes"]
+def test_episode_table_has_one_row_per_episode(fit: Any) -> None:
+    table = run_evaluation(fit, AlwaysRight()).rows[0]["eval/episodes"]
     assert isinstance(table, Table)
     assert table.columns == ("episode", "seed", "return", "discounted_return", "length", "ended", "success")
     assert [row[1] for row in table.rows] == [0, 1, 2, 3, 4]
@@ -63,67 +63,67 @@ def test_the_table_has_a_row_per_episode(fit: Any) -> None:
     assert {row[5] for row in table.rows} == {"terminated"}
 
 
-def test_the_distribution_of_returns_is_a_native_histogram_and_a_picture(fit: Any) -> None:
-    (row,) = evaluated(fit, AlwaysRight()).by_update()
+def test_return_distribution_is_logged_as_histogram_and_figure(fit: Any) -> None:
+    (row,) = run_evaluation(fit, AlwaysRight()).by_update()
     assert isinstance(row["eval/return_distribution"], Histogram)
     assert row["eval/return_distribution"].counts.sum() == 5
     assert len(np.unique(row["eval/return_figure"].pixels.reshape(-1, 3), axis=0)) > 50
 
 
-def test_videos_are_of_the_best_median_and_worst_episode_and_their_captions_say_so(fit: Any) -> None:
-    (row,) = evaluated(fit, AlwaysRight()).by_update()
-    captions = {rank: row[f"video/{rank}"].caption for rank in ("best", "median", "worst")}
+def test_videos_show_best_median_and_worst_episode_and_captions_name_them(fit: Any) -> None:
+    (row,) = run_evaluation(fit, AlwaysRight()).by_update()
+    captions = {label: row[f"video/{label}"].caption for label in ("best", "median", "worst")}
     assert captions["best"] == "best of 5 · return 6.00 · length 6 · terminated · seed 4 · env step 80"
     assert captions["median"].startswith("median of 5 · return 4.00 · length 4")
     assert captions["worst"].startswith("worst of 5 · return 2.00 · length 2")
-    assert all(Path(row[f"video/{rank}"].path).is_file() for rank in captions)
+    assert all(Path(row[f"video/{label}"].path).is_file() for label in captions)
 
 
-def test_a_continuous_policy_gives_entropy_and_action_histogram(fit: Any) -> None:
-    tracker = evaluated(fit, TinyActorCritic(), options={"env": PointEnv, "deterministic": False})
+def test_entropy_and_action_histogram_of_continuous_policy_are_logged(fit: Any) -> None:
+    tracker = run_evaluation(fit, TinyActorCritic(), options={"env": PointEnv, "deterministic": False})
     row = tracker.by_update()[-1]
     assert row["policy/entropy"] == pytest.approx(0.5 * np.log(2 * np.pi * np.e * 0.25), rel=1e-6)
     assert row["policy/action_histogram"].counts.sum() == 50
     assert "q/mean" not in row
 
 
-def test_a_module_without_validation_loop_is_evaluated_on_schedule_and_at_the_end(fit: Any) -> None:
+def test_module_without_validation_loop_is_evaluated_on_schedule_and_at_the_end(fit: Any) -> None:
     options = {"every_n_steps": 3, "policy": "q_network"}
-    tracker = evaluated(fit, TinyQ(batches=8), options=options)
+    tracker = run_evaluation(fit, TinyQ(batches=8), options=options)
     assert [row["time/updates"] for row in tracker.by_update()] == [3, 6, 8]
     assert [row["trainer/global_step"] for row in tracker.by_update()] == [2, 5, 7]
 
 
-def test_the_end_of_fit_does_not_evaluate_twice(fit: Any) -> None:
-    tracker = evaluated(fit, TinyQ(batches=6), options={"every_n_steps": 3, "policy": "q_network"})
+def test_end_of_fit_does_not_repeat_the_last_evaluation(fit: Any) -> None:
+    tracker = run_evaluation(fit, TinyQ(batches=6), options={"every_n_steps": 3, "policy": "q_network"})
     assert [row["time/updates"] for row in tracker.by_update()] == [3, 6]
 
 
-def test_a_module_with_validation_loop_is_evaluated_when_that_ends(fit: Any) -> None:
-    tracker = evaluated(fit, AlwaysRight(batches=8), val_check_interval=4)
+def test_module_with_validation_loop_is_evaluated_at_the_end_of_validation(fit: Any) -> None:
+    tracker = run_evaluation(fit, AlwaysRight(batches=8), val_check_interval=4)
     assert [row["time/updates"] for row in tracker.by_update()] == [4, 8]
     assert [row["trainer/global_step"] for row in tracker.by_update()] == [3, 7]
 
 
-def test_a_training_that_stops_before_its_first_validation_is_evaluated_at_the_end(fit: Any) -> None:
-    tracker = evaluated(fit, AlwaysRight(batches=8), max_steps=5)
+def test_training_that_stops_before_first_validation_is_evaluated_at_the_end(fit: Any) -> None:
+    tracker = run_evaluation(fit, AlwaysRight(batches=8), max_steps=5)
     assert [row["time/updates"] for row in tracker.by_update()] == [5]
 
 
-def test_a_training_that_stops_after_a_validation_is_not_evaluated_again(fit: Any) -> None:
-    tracker = evaluated(fit, AlwaysRight(batches=8), max_steps=5, val_check_interval=4)
+def test_training_that_stops_after_validation_is_not_evaluated_again(fit: Any) -> None:
+    tracker = run_evaluation(fit, AlwaysRight(batches=8), max_steps=5, val_check_interval=4)
     assert [row["time/updates"] for row in tracker.by_update()] == [4]
 
 
 def test_model_checkpoint_can_monitor_the_return(fit: Any) -> None:
-    class Improves(TinyValidatedQ):
+    class ImprovingPolicy(TinyValidatedQ):
         def policy(self, observations: torch.Tensor) -> torch.Tensor:
             right = 1.0 if self.trainer.global_step >= 4 else -1.0
             return torch.tensor([[0.0, right]]).expand(len(observations), 2)
 
     checkpoint = ModelCheckpoint("best", monitor="eval/return_mean", mode="max", filename="{step}", save_top_k=1)
     trainer = fit(
-        Improves(batches=8),
+        ImprovingPolicy(batches=8),
         EvaluationCallback({"on_error": "raise"}, env=CorridorEnv, policy="policy", tracker=MemoryTracker()),
         checkpoint,
         val_check_interval=2,
@@ -134,7 +134,7 @@ def test_model_checkpoint_can_monitor_the_return(fit: Any) -> None:
     assert [path.name for path in Path("best").iterdir()] == ["step=4.ckpt"]
 
 
-def test_early_stopping_sees_the_return_even_if_it_stands_first_in_the_list(fit: Any) -> None:
+def test_early_stopping_monitors_the_return_even_as_first_callback(fit: Any) -> None:
     stopping = EarlyStopping(monitor="eval/return_mean", mode="max", patience=2)
     group = WandbRLCallback({"on_error": "raise"}, env=CorridorEnv, policy="policy", tracker=MemoryTracker())
     module = AlwaysRight(batches=8)
@@ -146,8 +146,8 @@ def test_early_stopping_sees_the_return_even_if_it_stands_first_in_the_list(fit:
     assert trainer.global_step == 6
 
 
-def test_episodes_that_validation_step_returns_are_used(fit: Any) -> None:
-    class Brings(TinyValidatedQ):
+def test_episodes_returned_by_validation_step_are_used(fit: Any) -> None:
+    class ReturnsEpisodes(TinyValidatedQ):
         def validation_step(self, batch: Any, batch_idx: int) -> Any:
             return {"episodes": [self.episode(float(reward)) for reward in (1, 5, 3)]}
 
@@ -159,31 +159,31 @@ def test_episodes_that_validation_step_returns_are_used(fit: Any) -> None:
             )
 
     tracker = MemoryTracker()
-    fit(Brings(), EvaluationCallback({"on_error": "raise", "action_logger": True}, tracker=tracker))
+    fit(ReturnsEpisodes(), EvaluationCallback({"on_error": "raise", "action_logger": True}, tracker=tracker))
     (row,) = tracker.by_update()
     assert (row["eval/return_mean"], row["eval/return_max"]) == (3.0, 5.0)
     assert row["video/best"].caption.startswith("best of 3 · return 5.00")
 
 
-class Remembers(AlwaysRight):
-    """Brings the episodes that it is evaluated by."""
+class ReturnsEpisode(AlwaysRight):
+    """Module whose validation_step returns an episode."""
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         pixels = np.zeros((2, 40, 50, 3), np.uint8)
         return {"episodes": [Episode(actions=np.zeros(1), rewards=np.ones(1), terminated=True, frames=pixels)]}
 
 
-def raises(episodes: Any) -> Any:
+def raise_error(episodes: Any) -> Any:
     raise RuntimeError("no idea")
 
 
-@pytest.mark.parametrize("module", [AlwaysRight, Remembers])
+@pytest.mark.parametrize("module", [AlwaysRight, ReturnsEpisode])
 @pytest.mark.parametrize(
     "select",
-    [lambda episodes: {"first": [0, 1]}, lambda episodes: [99], raises],
-    ids=["a list for an index", "an index too large", "an error"],
+    [lambda episodes: {"first": [0, 1]}, lambda episodes: [99], raise_error],
+    ids=["list instead of index", "index out of range", "exception"],
 )
-def test_a_choice_of_videos_that_fails_costs_the_videos_and_nothing_else(fit: Any, module: Any, select: Any) -> None:
+def test_failing_video_selection_skips_videos_only(fit: Any, module: Any, select: Any) -> None:
     tracker = MemoryTracker()
     evaluation = {"env": CorridorEnv, "policy": "policy", "episodes": 2}
     with pytest.warns(UserWarning, match="Choosing episodes for videos failed"):
@@ -200,7 +200,7 @@ def test_a_choice_of_videos_that_fails_costs_the_videos_and_nothing_else(fit: An
         fit(module(), strict)
 
 
-def test_a_training_goes_on_after_a_checkpoint_on_the_same_axes(fit: Any) -> None:
+def test_training_resumed_from_checkpoint_continues_the_axes(fit: Any) -> None:
     def callback(tracker: MemoryTracker) -> EvaluationCallback:
         settings = {"env": CorridorEnv, "policy": "q_network", "every_n_steps": 3, "episodes": 2}
         return EvaluationCallback({"on_error": "raise", "evaluation": settings}, tracker=tracker)
@@ -211,31 +211,31 @@ def test_a_training_goes_on_after_a_checkpoint_on_the_same_axes(fit: Any) -> Non
     assert [row["time/updates"] for row in tracker.by_update()] == [3, 4, 6, 8]
 
 
-def our_warnings(caught: Any) -> list[str]:
+def package_warnings(caught: Any) -> list[str]:
     return [str(warning.message) for warning in caught if "rlwandb" in str(warning.message)]
 
 
-class NoDisplay(CorridorEnv):
-    """Renders only where there is a display, and there is none."""
+class RenderErrorEnv(CorridorEnv):
+    """Environment whose render() raises an error."""
 
     def render(self) -> Any:
         raise RuntimeError("no display found")
 
 
-def test_an_env_that_cannot_render_costs_one_warning_and_no_number(fit: Any) -> None:
+def test_env_that_cannot_render_warns_once_and_statistics_are_logged(fit: Any) -> None:
     tracker = MemoryTracker()
-    callback = EvaluationCallback(env=NoDisplay, policy="q_network", tracker=tracker)
+    callback = EvaluationCallback(env=RenderErrorEnv, policy="q_network", tracker=tracker)
     with pytest.warns(UserWarning, match="no display found") as caught:
         fit(TinyValidatedQ(batches=4), callback, val_check_interval=2)
-    (warning,) = our_warnings(caught)
+    (warning,) = package_warnings(caught)
     assert "MUJOCO_GL" in warning
     assert len(tracker.column("eval/return_mean")) == 2
     assert not tracker.column("video/best")
     assert tracker.column("logging/errors") == [1]
 
 
-class Unrepeatable(CorridorEnv):
-    """Its length depends on how many environments there were before."""
+class NonDeterministicEnv(CorridorEnv):
+    """Environment whose episode length depends on the number of instances created before."""
 
     made = 0
 
@@ -248,18 +248,18 @@ class Unrepeatable(CorridorEnv):
         return super().reset(seed=self.number)
 
 
-def test_an_env_that_does_not_repeat_itself_is_recorded_while_playing(fit: Any) -> None:
+def test_non_deterministic_env_is_recorded_during_evaluation(fit: Any) -> None:
     tracker = MemoryTracker()
-    callback = EvaluationCallback(env=Unrepeatable, policy="policy", tracker=tracker)
+    callback = EvaluationCallback(env=NonDeterministicEnv, policy="policy", tracker=tracker)
     with pytest.warns(UserWarning, match="recorded while playing") as caught:
         fit(AlwaysRight(batches=4), callback, val_check_interval=2)
-    assert len(our_warnings(caught)) == 1
+    assert len(package_warnings(caught)) == 1
     assert len(tracker.column("video/best")) == 2
     assert not tracker.column("logging/errors")
 
 
-def test_trouble_in_the_env_never_ends_a_training(fit: Any) -> None:
-    class Breaks(CorridorEnv):
+def test_env_error_does_not_stop_training(fit: Any) -> None:
+    class CrashingEnv(CorridorEnv):
         def step(self, action: Any) -> Any:
             raise RuntimeError("simulator crashed")
 
@@ -267,30 +267,30 @@ def test_trouble_in_the_env_never_ends_a_training(fit: Any) -> None:
     with pytest.warns(
         UserWarning, match="The evaluation failed, and training goes on: RuntimeError: simulator crashed"
     ):
-        trainer = fit(TinyValidatedQ(), WandbRLCallback(env=Breaks, policy="q_network"))
+        trainer = fit(TinyValidatedQ(), WandbRLCallback(env=CrashingEnv, policy="q_network"))
     assert trainer.global_step == 8
     assert read_offline_run("wandb").column("logging/errors") == [1]
 
 
-def test_on_error_raise_ends_a_training(fit: Any) -> None:
-    class Breaks(CorridorEnv):
+def test_on_error_raise_stops_training(fit: Any) -> None:
+    class CrashingEnv(CorridorEnv):
         def step(self, action: Any) -> Any:
             raise RuntimeError("simulator crashed")
 
     with pytest.raises(RuntimeError, match="simulator crashed"):
-        fit(TinyValidatedQ(), WandbRLCallback(env=Breaks, policy="q_network", on_error="raise"))
+        fit(TinyValidatedQ(), WandbRLCallback(env=CrashingEnv, policy="q_network", on_error="raise"))
 
 
-def test_an_env_given_as_instance_is_made_again_and_not_used(fit: Any) -> None:
+def test_env_instance_is_recreated_and_not_stepped(fit: Any) -> None:
     env = gym.make("CartPole-v1")
     tracker = MemoryTracker()
 
-    class FourNumbers(TinyValidatedQ):
+    class CartPolePolicy(TinyValidatedQ):
         def policy(self, observations: torch.Tensor) -> torch.Tensor:
             return observations[:, 2:]
 
     fit(
-        FourNumbers(),
+        CartPolePolicy(),
         EvaluationCallback(env=env, policy="policy", tracker=tracker, on_error="raise", video_logger=False),
     )
     assert tracker.column("eval/return_mean")[0] > 0
@@ -298,20 +298,20 @@ def test_an_env_given_as_instance_is_made_again_and_not_used(fit: Any) -> None:
         env.step(0)
 
 
-def test_the_policy_is_asked_once_for_all_envs_at_each_step(fit: Any) -> None:
+def test_policy_is_called_once_per_step_for_all_envs(fit: Any) -> None:
     batch_sizes: list[int] = []
 
-    class Counts(AlwaysRight):
+    class CountsCalls(AlwaysRight):
         def policy(self, observations: torch.Tensor) -> Any:
             batch_sizes.append(len(observations))
             return super().policy(observations)
 
-    evaluated(fit, Counts())
+    run_evaluation(fit, CountsCalls())
     assert batch_sizes == [3] + [5] * 6
 
 
-class Breaks(CorridorEnv):
-    """A simulator that crashes at its first step."""
+class CrashingEnv(CorridorEnv):
+    """Environment that raises an error at its first step."""
 
     def step(self, action: Any) -> Any:
         raise RuntimeError("simulator crashed")
@@ -325,26 +325,26 @@ class Breaks(CorridorEnv):
     ],
     ids=["EarlyStopping", "ModelCheckpoint"],
 )
-def test_a_failing_evaluation_is_no_end_for_those_who_monitor_it(fit: Any, monitor: Any) -> None:
-    callback = EvaluationCallback(env=Breaks, policy="q_network", tracker=MemoryTracker())
+def test_failing_evaluation_does_not_stop_callbacks_that_monitor_it(fit: Any, monitor: Any) -> None:
+    callback = EvaluationCallback(env=CrashingEnv, policy="q_network", tracker=MemoryTracker())
     with pytest.warns(UserWarning, match="simulator crashed"):
         trainer = fit(TinyValidatedQ(), callback, monitor(), enable_checkpointing=True, val_check_interval=4)
     assert trainer.global_step == 8
 
 
 @pytest.mark.parametrize("returned", [5, None, torch.tensor(3.0), "three"])
-def test_a_validation_step_may_use_the_name_episodes_otherwise(fit: Any, returned: Any) -> None:
-    class Counts(TinyValidatedQ):
+def test_episodes_key_of_another_type_in_validation_step_is_ignored(fit: Any, returned: Any) -> None:
+    class ReturnsOtherType(TinyValidatedQ):
         def validation_step(self, batch: Any, batch_idx: int) -> Any:
             return {"episodes": returned}
 
     tracker = MemoryTracker()
-    trainer = fit(Counts(), EvaluationCallback({"on_error": "raise"}, tracker=tracker))
+    trainer = fit(ReturnsOtherType(), EvaluationCallback({"on_error": "raise"}, tracker=tracker))
     assert trainer.global_step == 8
     assert tracker.rows == []
 
 
-def test_a_video_that_cannot_be_made_costs_no_number(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_are_logged_if_video_encoding_fails(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "no_such_ffmpeg")
     monkeypatch.setattr("moviepy.video.io.ffmpeg_writer.FFMPEG_BINARY", "no_such_ffmpeg")
     tracker = MemoryTracker()
@@ -355,18 +355,18 @@ def test_a_video_that_cannot_be_made_costs_no_number(fit: Any, monkeypatch: pyte
     assert not tracker.column("video/best")
 
 
-def test_scores_of_another_width_than_the_actions_are_an_error_before_the_first_step(fit: Any) -> None:
-    class TooNarrow(TinyValidatedQ):
+def test_scores_that_do_not_match_the_actions_raise_before_the_first_step(fit: Any) -> None:
+    class TooFewScores(TinyValidatedQ):
         def policy(self, observations: torch.Tensor) -> PolicyStep:
             batch = len(observations)
             return PolicyStep(np.ones(batch, np.int64), QValues(np.zeros((batch, 1))))
 
     with pytest.raises(PolicyError, match="a PolicyStep with 3 actions"):
-        fit(TooNarrow(), EvaluationCallback(env=CorridorEnv, policy="policy", tracker=MemoryTracker()))
+        fit(TooFewScores(), EvaluationCallback(env=CorridorEnv, policy="policy", tracker=MemoryTracker()))
 
 
-class Mission(CorridorEnv):
-    """Says in words what to do, as MiniGrid does."""
+class MissionEnv(CorridorEnv):
+    """Environment with a text in its observations, as in MiniGrid."""
 
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(render_mode)
@@ -377,22 +377,22 @@ class Mission(CorridorEnv):
         return {"position": super()._observation(), "mission": "go right"}
 
 
-def test_observations_may_be_dicts_that_hold_text(fit: Any) -> None:
-    class Reads(TinyValidatedQ):
+def test_dict_observations_with_text_are_supported(fit: Any) -> None:
+    class TextPolicy(TinyValidatedQ):
         def policy(self, observations: dict[str, Any]) -> torch.Tensor:
             assert set(observations["mission"]) == {"go right"}
             return torch.tensor([[0.0, 1.0]]).expand(len(observations["position"]), 2)
 
     tracker = MemoryTracker()
-    fit(Reads(), EvaluationCallback({"on_error": "raise"}, env=Mission, policy="policy", tracker=tracker))
+    fit(TextPolicy(), EvaluationCallback({"on_error": "raise"}, env=MissionEnv, policy="policy", tracker=tracker))
     assert tracker.column("eval/success_rate") == [1.0]
     assert tracker.column("video/best")
 
 
-def test_a_run_that_the_user_finishes_early_is_no_end_of_training(fit: Any) -> None:
+def test_training_continues_after_the_user_finishes_the_run(fit: Any) -> None:
     import wandb
 
-    class Finishes(TinyValidatedQ):
+    class FinishesRun(TinyValidatedQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             if batch_idx == 2:
                 wandb.finish()
@@ -400,10 +400,10 @@ def test_a_run_that_the_user_finishes_early_is_no_end_of_training(fit: Any) -> N
 
     wandb.init()
     with pytest.warns(UserWarning, match="is finished"):
-        trainer = fit(Finishes(), WandbRLCallback(env=CorridorEnv, policy="q_network", metrics={"every_n_steps": 1}))
+        trainer = fit(FinishesRun(), WandbRLCallback(env=CorridorEnv, policy="q_network", metrics={"every_n_steps": 1}))
     assert trainer.global_step == 8
 
 
-def test_a_policy_without_an_env_is_pointed_out(fit: Any) -> None:
+def test_policy_without_env_warns(fit: Any) -> None:
     with pytest.warns(UserWarning, match="no episodes are played"):
         fit(TinyValidatedQ(), EvaluationCallback(policy="q_network", tracker=MemoryTracker()))

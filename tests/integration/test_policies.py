@@ -1,4 +1,4 @@
-"""Policies and actions of every kind in a training: what is logged, and that training is not changed."""
+"""Evaluation with all kinds of policies and actions: logged values and unchanged training."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Alternating(TinyQ):
         return {"q_values": torch.stack([1 - right, right], dim=1), "state": count + 1}
 
 
-def evaluated(fit: Any, module: Any, policy: str, **settings: Any) -> dict[str, Any]:
+def run_evaluation(fit: Any, module: Any, policy: str, **settings: Any) -> dict[str, Any]:
     tracker = MemoryTracker()
     options = {"env": CorridorEnv, "policy": policy, "episodes": 5, "num_envs": 2, **settings}
     cfg = {"on_error": "raise", "action_logger": True, "evaluation": options}
@@ -69,11 +69,11 @@ def evaluated(fit: Any, module: Any, policy: str, **settings: Any) -> dict[str, 
         (StableBaselinesModule, "ppo.predict", "policy/entropy"),
     ],
 )
-def test_policies_of_other_libraries_are_evaluated_with_their_scores_and_videos(
+def test_policies_of_other_libraries_are_evaluated_with_scores_and_videos(
     fit: Any, make: type[TinyQ], policy: str, key: str
 ) -> None:
     torch.manual_seed(0)
-    row = evaluated(fit, make(), policy)
+    row = run_evaluation(fit, make(), policy)
     assert np.isfinite(row[key])
     assert isinstance(row["policy/action_histogram"], Histogram)
     assert all(Path(row[f"video/{label}"].path).is_file() for label in ("best", "median", "worst"))
@@ -93,14 +93,14 @@ def test_weights_are_identical_with_and_without_evaluation(fit: Any, make: type[
 
     options = {"env": CorridorEnv, "policy": policy, "deterministic": False, "every_n_steps": 1}
     cfg = {"on_error": "raise", "video_logger": False, "evaluation": options}
-    with_it = weights(EvaluationCallback(cfg, tracker=MemoryTracker()))
-    for one, other in zip(weights(), with_it, strict=True):
+    with_callback = weights(EvaluationCallback(cfg, tracker=MemoryTracker()))
+    for one, other in zip(weights(), with_callback, strict=True):
         assert torch.equal(one, other)
 
 
 def test_recurrent_policy_has_its_own_state_in_each_episode(fit: Any) -> None:
-    row = evaluated(fit, Alternating(), "policy")
-    # A corridor of n cells takes n steps to the right, with a pause between two of them.
+    row = run_evaluation(fit, Alternating(), "policy")
+    # A corridor of n cells takes n steps to the right, with one STAY between two steps.
     returns = {episode[2] for episode in row["eval/episodes"].rows}
     assert returns == {1.0}
     assert sorted(episode[4] for episode in row["eval/episodes"].rows) == [2 * n - 1 for n in (2, 3, 4, 5, 6)]
@@ -157,7 +157,7 @@ def test_multi_dimensional_actions_are_logged(fit: Any, space: Any, outputs: int
     assert len(frames) == 5
 
 
-def test_unreadable_output_raises_with_the_name_of_the_policy(fit: Any) -> None:
+def test_invalid_output_raises_an_error_that_names_the_policy(fit: Any) -> None:
     settings = {"env": MultiActionEnv, "policy": "policy", "env_kwargs": {"space": spaces.MultiDiscrete([2, 3])}}
     callback = EvaluationCallback(evaluation=settings)
     with pytest.raises(

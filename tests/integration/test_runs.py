@@ -1,4 +1,4 @@
-"""Which run is written to, who ends it, and what stands in its config."""
+"""W&B runs: selection, finishing and config."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_callback(**keywords: Any) -> WandbRLCallback:
 
 
 class LoggingQ(TinyValidatedQ):
-    """Logs by Lightning too, and holds hyper-parameters of which one is a secret."""
+    """Module that logs with self.log and has hyperparameters, one of them a secret."""
 
     def __init__(self, batches: int = 8, api_key: str = "hunter2", layers: tuple[int, ...] = (8,)) -> None:
         super().__init__(batches)
@@ -40,21 +40,21 @@ class LoggingQ(TinyValidatedQ):
         return super().training_step(batch, batch_idx)
 
 
-def test_a_wandb_logger_is_used_and_its_axis_is_ours(fit: Any) -> None:
+def test_run_and_axis_of_a_wandb_logger_are_used(fit: Any) -> None:
     logger = WandbLogger(project="p")
     fit(LoggingQ(), make_callback(), logger=logger, log_every_n_steps=2)
     assert wandb.run is logger.experiment
     wandb.finish()
     run = read_offline_run("wandb")
-    theirs = {row["mine"]: row["trainer/global_step"] for row in run.history if "mine" in row}
-    ours = [row["trainer/global_step"] for row in run.history if "train/loss" in row]
-    assert list(theirs.values()) == [1, 3, 5, 7]
-    assert ours == [1, 3, 5, 7]
+    module_steps = {row["mine"]: row["trainer/global_step"] for row in run.history if "mine" in row}
+    callback_steps = [row["trainer/global_step"] for row in run.history if "train/loss" in row]
+    assert list(module_steps.values()) == [1, 3, 5, 7]
+    assert callback_steps == [1, 3, 5, 7]
     assert [row["trainer/global_step"] for row in run.history if "video/best" in row] == [7]
     assert run.metrics["eval/return_mean"].step_metric == "trainer/global_step"
 
 
-def test_a_step_that_the_module_logs_is_the_axis_of_our_rows_too(fit: Any) -> None:
+def test_step_logged_by_the_module_is_the_axis_of_callback_rows(fit: Any) -> None:
     class OwnStep(TinyValidatedQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             self.log("step", float(1_000 * (batch_idx + 1)))
@@ -64,13 +64,13 @@ def test_a_step_that_the_module_logs_is_the_axis_of_our_rows_too(fit: Any) -> No
     fit(OwnStep(), make_callback(), logger=WandbLogger(), log_every_n_steps=2)
     wandb.finish()
     run = read_offline_run("wandb")
-    theirs = [row["trainer/global_step"] for row in run.history if "mine" in row]
-    assert theirs == [2_000, 4_000, 6_000, 8_000]
-    assert [row["trainer/global_step"] for row in run.history if "train/loss" in row] == theirs
+    module_steps = [row["trainer/global_step"] for row in run.history if "mine" in row]
+    assert module_steps == [2_000, 4_000, 6_000, 8_000]
+    assert [row["trainer/global_step"] for row in run.history if "train/loss" in row] == module_steps
     assert [row["trainer/global_step"] for row in run.history if "video/best" in row] == [8_000]
 
 
-def test_a_run_of_our_own_has_hyper_parameters_and_settings_but_no_secrets(fit: Any) -> None:
+def test_run_config_has_hyperparameters_and_settings_without_secrets(fit: Any) -> None:
     run_config = {"project": "p", "name": "n", "group": "g", "tags": ["a", "b"], "notes": "why", "id": "fixed1"}
     callback = make_callback(run={**run_config, "config": {"mine": 3, "password": "x"}})
     fit(LoggingQ(), callback)
@@ -84,7 +84,7 @@ def test_a_run_of_our_own_has_hyper_parameters_and_settings_but_no_secrets(fit: 
     assert "password" not in run.config
 
 
-def test_parts_that_stand_alone_share_the_run_that_the_first_opened(fit: Any) -> None:
+def test_standalone_callbacks_log_to_one_run(fit: Any) -> None:
     parts = [MetricsCallback(CONFIG), EvaluationCallback(CONFIG, env=CorridorEnv, policy="q_network")]
     fit(TinyValidatedQ(), *parts, GradientsCallback(CONFIG))
     assert len(list(Path("wandb").glob("offline-run-*"))) == 1
@@ -94,7 +94,7 @@ def test_parts_that_stand_alone_share_the_run_that_the_first_opened(fit: Any) ->
     assert run.exit_code == 0
 
 
-def test_without_account_or_network_it_goes_offline_and_says_so_once(
+def test_run_is_offline_with_one_message_if_the_server_is_unreachable(
     fit: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("WANDB_MODE")
@@ -110,7 +110,7 @@ def test_without_account_or_network_it_goes_offline_and_says_so_once(
     assert read_offline_run(callback.run_folder).exit_code == 0
 
 
-def test_other_loggers_keep_working_beside_it(fit: Any) -> None:
+def test_other_loggers_still_receive_metrics(fit: Any) -> None:
     loggers = [CSVLogger("csv"), TensorBoardLogger("tb")]
     fit(LoggingQ(), make_callback(), logger=loggers, log_every_n_steps=2)
     assert "mine" in next(Path("csv").rglob("metrics.csv")).read_text()
@@ -118,13 +118,13 @@ def test_other_loggers_keep_working_beside_it(fit: Any) -> None:
     assert read_offline_run("wandb").column("train/loss")
 
 
-def test_a_wandb_logger_is_found_behind_another_logger(fit: Any) -> None:
+def test_wandb_logger_is_found_after_another_logger(fit: Any) -> None:
     fit(LoggingQ(), make_callback(), logger=[CSVLogger("csv"), WandbLogger()], log_every_n_steps=2)
     wandb.finish()
     assert read_offline_run("wandb").column("train/loss")
 
 
-def test_fast_dev_run_opens_no_run_and_writes_no_file(fit: Any) -> None:
+def test_fast_dev_run_creates_no_run_and_no_files(fit: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fit(TinyValidatedQ(), make_callback(), fast_dev_run=True)
@@ -132,8 +132,8 @@ def test_fast_dev_run_opens_no_run_and_writes_no_file(fit: Any) -> None:
     assert not Path("rl_videos").exists()
 
 
-class Tunable(TinyValidatedQ):
-    """Has a learning rate that a search may set."""
+class HasLearningRate(TinyValidatedQ):
+    """Module with a learning rate for the learning rate finder."""
 
     def __init__(self, batches: int = 8) -> None:
         super().__init__(batches)
@@ -141,12 +141,12 @@ class Tunable(TinyValidatedQ):
 
 
 @pytest.mark.parametrize("with_logger", [False, True])
-def test_a_search_for_a_learning_rate_leaves_no_run_of_its_own(with_logger: bool) -> None:
+def test_learning_rate_finder_creates_no_additional_run(with_logger: bool) -> None:
     logger = WandbLogger() if with_logger else False
     trainer = pl.Trainer(
         callbacks=[make_callback()], logger=logger, enable_progress_bar=False, accelerator="cpu", max_epochs=1
     )
-    module = Tunable()
+    module = HasLearningRate()
     Tuner(trainer).lr_find(module, num_training=3)
     assert with_logger or not Path("wandb").exists()
     trainer.fit(module)
@@ -156,13 +156,13 @@ def test_a_search_for_a_learning_rate_leaves_no_run_of_its_own(with_logger: bool
     assert len(list(Path("wandb").glob("offline-run-*"))) == 1
 
 
-def test_sanity_checking_is_no_evaluation(fit: Any) -> None:
+def test_sanity_check_does_not_evaluate(fit: Any) -> None:
     fit(TinyValidatedQ(), make_callback(), num_sanity_val_steps=1)
     assert len(read_offline_run("wandb").column("eval/return_mean")) == 1
 
 
 @pytest.mark.parametrize("own_run", [True, False])
-def test_validate_evaluates_into_the_run_of_the_fit(fit: Any, own_run: bool) -> None:
+def test_validate_after_fit_logs_to_the_run_of_fit(fit: Any, own_run: bool) -> None:
     callback = make_callback()
     module = TinyValidatedQ()
     trainer = fit(module, callback, logger=False if own_run else WandbLogger())
@@ -175,7 +175,7 @@ def test_validate_evaluates_into_the_run_of_the_fit(fit: Any, own_run: bool) -> 
     assert all(run.exit_code == 0 for run in runs)
 
 
-def test_validate_alone_evaluates(fit: Any) -> None:
+def test_validate_without_fit_evaluates(fit: Any) -> None:
     trainer = pl.Trainer(
         callbacks=[make_callback()],
         logger=False,
@@ -189,26 +189,26 @@ def test_validate_alone_evaluates(fit: Any) -> None:
     assert run.exit_code == 0
 
 
-def test_a_disabled_run_costs_no_files_and_still_gives_numbers_to_monitor(fit: Any) -> None:
+def test_disabled_run_writes_no_files_and_publishes_metrics_to_monitor(fit: Any) -> None:
     trainer = fit(TinyValidatedQ(), make_callback(run={"mode": "disabled"}))
     assert float(trainer.callback_metrics["eval/length_mean"]) > 0
     assert not Path("rl_videos").exists()
 
 
-def test_an_exception_finishes_our_run_but_not_that_of_a_wandb_logger(fit: Any) -> None:
-    class Fails(TinyValidatedQ):
+def test_exception_does_not_finish_the_run_of_a_wandb_logger(fit: Any) -> None:
+    class RaisesInTraining(TinyValidatedQ):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             raise RuntimeError("boom")
 
     logger = WandbLogger()
     with pytest.raises(RuntimeError, match="boom"):
-        fit(Fails(), make_callback(), logger=logger)
+        fit(RaisesInTraining(), make_callback(), logger=logger)
     logger.experiment.log({"after/crash": 1})
     wandb.finish()
     assert read_offline_run("wandb").column("after/crash") == [1]
 
 
-def test_the_chosen_step_metric_is_the_axis_of_our_keys(fit: Any) -> None:
+def test_configured_step_metric_is_the_axis_of_callback_keys(fit: Any) -> None:
     fit(TinyValidatedQ(), make_callback(run={"step_metric": "time/env_steps"}))
     run = read_offline_run("wandb")
     assert run.metrics["train/loss"].step_metric == "time/env_steps"

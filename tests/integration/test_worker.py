@@ -1,4 +1,4 @@
-"""Slow work beside a real training: where it is done, when its rows arrive, and what becomes of it when things end."""
+"""Background jobs of a training: the executing process, the steps of their rows, and shutdown."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import wandb
 from rlwandb_callbacks import EvaluationCallback, WandbRLCallback
 from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyValidatedQ, read_offline_run
 
-RANKS = ("best", "median", "worst")
+LABELS = ("best", "median", "worst")
 
 
-class Signed(CorridorEnv):
-    """Writes the number of the process that renders into the picture."""
+class MarksProcess(CorridorEnv):
+    """Environment whose frames show whether they were rendered outside the training process."""
 
     def render(self) -> Any:
         picture = super().render()
@@ -31,30 +31,30 @@ class Signed(CorridorEnv):
         return picture
 
 
-class SlowToDraw(CorridorEnv):
-    """Takes a while for each picture."""
+class SlowRender(CorridorEnv):
+    """Environment whose render() takes 0.1 seconds."""
 
     def render(self) -> Any:
         time.sleep(0.1)
         return super().render()
 
 
-@pytest.mark.parametrize(("executor", "is_elsewhere"), [("process", True), ("thread", False), ("inline", False)])
-def test_videos_are_rendered_where_the_executor_says(
-    fit: Any, decode: Any, monkeypatch: pytest.MonkeyPatch, executor: str, is_elsewhere: bool
+@pytest.mark.parametrize(("executor", "in_other_process"), [("process", True), ("thread", False), ("inline", False)])
+def test_videos_are_rendered_in_the_process_of_the_executor(
+    fit: Any, decode: Any, monkeypatch: pytest.MonkeyPatch, executor: str, in_other_process: bool
 ) -> None:
     monkeypatch.setenv("TRAINING_PID", str(os.getpid()))
-    fit(TinyValidatedQ(), WandbRLCallback(executor=executor, env=Signed, policy="q_network", on_error="raise"))
+    fit(TinyValidatedQ(), WandbRLCallback(executor=executor, env=MarksProcess, policy="q_network", on_error="raise"))
     run = read_offline_run("wandb")
-    for rank in RANKS:
-        _, frames = decode(run.media(f"video/{rank}")[0])
-        assert (frames[0, 10, 10, 1] > 128) == is_elsewhere
+    for label in LABELS:
+        _, frames = decode(run.media(f"video/{label}")[0])
+        assert (frames[0, 10, 10, 1] > 128) == in_other_process
     assert "logging/errors" not in run.summary
 
 
-def test_rows_of_the_worker_stand_at_the_step_they_belong_to(fit: Any) -> None:
+def test_rows_from_the_worker_have_the_step_of_their_evaluation(fit: Any) -> None:
     callback = WandbRLCallback(
-        executor="process", queue_size=9, env=SlowToDraw, policy="q_network", metrics={"every_n_steps": 1}
+        executor="process", queue_size=9, env=SlowRender, policy="q_network", metrics={"every_n_steps": 1}
     )
     fit(TinyValidatedQ(batches=8), callback, val_check_interval=4, num_sanity_val_steps=0)
     run = read_offline_run("wandb")
@@ -72,9 +72,9 @@ def test_rows_of_the_worker_stand_at_the_step_they_belong_to(fit: Any) -> None:
     assert captions[0].endswith("env step 40")
 
 
-def test_a_full_queue_skips_videos_and_counts_them_and_keeps_the_numbers(fit: Any) -> None:
+def test_full_queue_skips_and_counts_videos_but_logs_statistics(fit: Any) -> None:
     tracker = MemoryTracker()
-    callback = EvaluationCallback(executor="process", queue_size=1, env=SlowToDraw, policy="q_network", tracker=tracker)
+    callback = EvaluationCallback(executor="process", queue_size=1, env=SlowRender, policy="q_network", tracker=tracker)
     with pytest.warns(UserWarning, match="was skipped, as the queue of videos and pictures is full"):
         fit(TinyValidatedQ(batches=8), callback, val_check_interval=1, num_sanity_val_steps=0)
     videos, skipped = len(tracker.column("video/best")), tracker.column("logging/skipped")
@@ -83,7 +83,7 @@ def test_a_full_queue_skips_videos_and_counts_them_and_keeps_the_numbers(fit: An
     assert skipped[-1] == 8 - videos
 
 
-def test_a_full_queue_may_have_training_wait(fit: Any) -> None:
+def test_full_queue_blocks_training_if_configured(fit: Any) -> None:
     tracker = MemoryTracker()
     callback = EvaluationCallback(
         executor="thread", queue_size=1, queue_full="wait", env=CorridorEnv, policy="q_network", tracker=tracker
@@ -93,10 +93,10 @@ def test_a_full_queue_may_have_training_wait(fit: Any) -> None:
     assert not tracker.column("logging/skipped")
 
 
-def test_what_is_not_ready_in_time_is_given_up_and_counted(fit: Any) -> None:
+def test_jobs_that_exceed_finish_seconds_are_abandoned_and_counted(fit: Any) -> None:
     tracker = MemoryTracker()
     callback = EvaluationCallback(
-        executor="process", finish_seconds=0.1, env=SlowToDraw, policy="q_network", tracker=tracker
+        executor="process", finish_seconds=0.1, env=SlowRender, policy="q_network", tracker=tracker
     )
     with pytest.warns(UserWarning, match="were abandoned .1 in the queue"):
         fit(TinyValidatedQ(), callback)
@@ -104,8 +104,8 @@ def test_what_is_not_ready_in_time_is_given_up_and_counted(fit: Any) -> None:
     assert not tracker.column("video/best")
 
 
-class Stops(TinyValidatedQ):
-    """Ends in the middle of its second epoch."""
+class RaisesInSecondEpoch(TinyValidatedQ):
+    """Module that raises the given error in its second epoch."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -118,16 +118,16 @@ class Stops(TinyValidatedQ):
 
 
 @pytest.mark.parametrize(("error", "raised"), [(RuntimeError("boom"), RuntimeError), (KeyboardInterrupt(), SystemExit)])
-def test_videos_under_way_are_in_the_run_after_an_exception_or_ctrl_c(fit: Any, error: Any, raised: Any) -> None:
+def test_pending_videos_are_logged_after_an_exception_or_ctrl_c(fit: Any, error: Any, raised: Any) -> None:
     callback = WandbRLCallback(executor="process", env=CorridorEnv, policy="q_network")
     with pytest.raises(raised):
-        fit(Stops(error), callback, max_epochs=2)
+        fit(RaisesInSecondEpoch(error), callback, max_epochs=2)
     run = read_offline_run("wandb")
     assert len(run.media("video/best")) == 1
     assert run.exit_code == 1
 
 
-def test_an_executor_of_the_users_is_used_and_can_be_used_on(fit: Any) -> None:
+def test_user_executor_is_used_and_not_shut_down(fit: Any) -> None:
     tracker = MemoryTracker()
     with ThreadPoolExecutor(2) as executor:
         callback = EvaluationCallback(executor=executor, env=CorridorEnv, policy="q_network", tracker=tracker)
@@ -136,12 +136,12 @@ def test_an_executor_of_the_users_is_used_and_can_be_used_on(fit: Any) -> None:
     assert len(tracker.column("video/best")) == 1
 
 
-def test_an_env_that_cannot_be_sent_to_a_worker_is_rendered_here_with_one_warning(fit: Any) -> None:
-    class Maker(TinyValidatedQ):
+def test_env_that_cannot_be_pickled_is_rendered_in_the_training_process_with_one_warning(fit: Any) -> None:
+    class HasEnvFactory(TinyValidatedQ):
         def make_env(self, render_mode: str | None = None) -> CorridorEnv:
             return CorridorEnv(render_mode)
 
-    tracker, module = MemoryTracker(), Maker(batches=4)
+    tracker, module = MemoryTracker(), HasEnvFactory(batches=4)
     callback = EvaluationCallback(executor="process", env=module.make_env, policy="q_network", tracker=tracker)
     with pytest.warns(UserWarning, match="no worker could take the job") as caught:
         fit(module, callback, val_check_interval=2, num_sanity_val_steps=0)
@@ -149,20 +149,20 @@ def test_an_env_that_cannot_be_sent_to_a_worker_is_rendered_here_with_one_warnin
     assert len(tracker.column("video/best")) == 2
 
 
-def test_an_environment_that_only_breaks_in_the_worker_costs_no_number(fit: Any, monkeypatch: Any) -> None:
-    class NotThere(CorridorEnv):
+def test_statistics_are_logged_if_rendering_fails_in_the_worker(fit: Any, monkeypatch: Any) -> None:
+    class RenderErrorEnv(CorridorEnv):
         def render(self) -> Any:
             raise RuntimeError("no display in the worker")
 
     tracker = MemoryTracker()
-    callback = EvaluationCallback(executor="process", env=NotThere, policy="q_network", tracker=tracker)
+    callback = EvaluationCallback(executor="process", env=RenderErrorEnv, policy="q_network", tracker=tracker)
     with pytest.warns(UserWarning, match="no display in the worker"):
         fit(TinyValidatedQ(), callback)
     assert len(tracker.column("eval/return_mean")) == 1
     assert tracker.column("logging/errors") == [1]
 
 
-def test_the_weights_are_the_same_whatever_the_executor(fit: Any) -> None:
+def test_weights_do_not_depend_on_the_executor(fit: Any) -> None:
     def weights(executor: str) -> list[torch.Tensor]:
         torch.manual_seed(3)
         module = TinyValidatedQ()
@@ -191,16 +191,16 @@ pl.Trainer(max_epochs=1, callbacks=[callback], **options).fit(TinyValidatedQ())
 """
 
 
-def test_a_script_without_a_main_guard_and_with_an_env_of_its_own_has_videos(tmp_path: Path) -> None:
+def test_script_without_main_guard_and_with_its_own_env_logs_videos(tmp_path: Path) -> None:
     Path("train.py").write_text(SCRIPT)
-    answer = subprocess.run([sys.executable, "train.py"], capture_output=True, text=True, check=False, timeout=120)
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    assert answer.stdout.count("the script runs") == 1
-    assert "no worker" not in answer.stderr
+    process = subprocess.run([sys.executable, "train.py"], capture_output=True, text=True, check=False, timeout=120)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert process.stdout.count("the script runs") == 1
+    assert "no worker" not in process.stderr
     assert len(read_offline_run("wandb").media("video/best")) == 1
 
 
-def test_dask_workers_on_a_shared_folder_make_the_videos(fit: Any, tmp_path: Path) -> None:
+def test_dask_workers_with_a_shared_folder_make_videos(fit: Any, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     tracker = MemoryTracker()
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
@@ -221,7 +221,7 @@ def test_dask_workers_on_a_shared_folder_make_the_videos(fit: Any, tmp_path: Pat
     assert all(Path(video.path).is_file() for video in tracker.column("video/best"))
 
 
-def test_a_second_ctrl_c_while_reports_are_awaited_finishes_the_run(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_ctrl_c_while_waiting_for_jobs_finishes_the_run(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(jobs: Any, max_seconds: float) -> int:
         raise KeyboardInterrupt
 

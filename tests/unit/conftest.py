@@ -1,4 +1,4 @@
-"""Fixtures of several unit tests: episodes and transitions in one line, errors that are kept."""
+"""Fixtures shared by unit tests: episodes, transitions, maps and collected errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def raised_errors() -> KeptErrors:
 
 @pytest.fixture
 def make_episode() -> Callable[..., Episode]:
-    """Makes an episode from its rewards; everything else by keyword."""
+    """Returns a function that makes an episode from its rewards; keywords set other fields."""
 
     def make(rewards: Sequence[float] = (1.0, 1.0), **keywords: Any) -> Episode:
         given = {"actions": np.zeros(len(rewards), dtype=np.int64), "terminated": True} | keywords
@@ -42,26 +42,26 @@ def make_episode() -> Callable[..., Episode]:
 
 @pytest.fixture
 def run_alone() -> Callable[[str], str]:
-    """Runs a script in a Python of its own, without a display, and gives what it printed."""
+    """Returns a function that runs a script in a new Python process without a display and returns its output."""
 
     def run(script: str, **environment: str) -> str:
         clean = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL")}
-        answer = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script)],
             env={**clean, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert answer.returncode == 0, answer.stderr
-        return answer.stdout
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     return run
 
 
 @pytest.fixture
 def little_room() -> Iterator[None]:
-    """No file may grow beyond 64 KiB, as on a disk that is full."""
+    """Limits the size of written files to 64 KiB, to simulate a full disk."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
@@ -71,7 +71,7 @@ def little_room() -> Iterator[None]:
 
 @pytest.fixture
 def make_transitions() -> Callable[..., Transitions]:
-    """Makes transitions from their observations: 10 steps an episode; everything else by keyword."""
+    """Returns a function that makes transitions from observations, 10 per episode; keywords set other fields."""
 
     def make(observations: np.ndarray, *, per_episode: int = 10, **keywords: Any) -> Transitions:
         count = len(observations)
@@ -93,7 +93,7 @@ def make_transitions() -> Callable[..., Transitions]:
 
 @pytest.fixture
 def make_data_map(make_transitions: Callable[..., Transitions]) -> Callable[..., DataMap]:
-    """Lays out 60 random states, or those that are given, by principal components; anything else by keyword."""
+    """Returns a function that makes a PCA map of the given states or of 60 random ones; keywords set other fields."""
 
     def make(
         observations: np.ndarray | None = None, *, method: str = "pca", total: int = 1_000, **keywords: Any

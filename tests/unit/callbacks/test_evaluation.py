@@ -49,7 +49,9 @@ def lengths(episodes: list[Episode]) -> list[int]:
     return [episode.length for episode in episodes]
 
 
-def test_best_median_and_worst_are_clips_with_captions(errors: KeptErrors, decode: Decode, tmp_path: Path) -> None:
+def test_best_median_and_worst_episode_have_clips_with_captions(
+    errors: KeptErrors, decode: Decode, tmp_path: Path
+) -> None:
     cfg = config()
     episodes, clips = Evaluations(cfg, tmp_path, errors, env_steps=34_000.0)()
     assert lengths(episodes) == [2, 3, 4, 5, 6]
@@ -69,7 +71,7 @@ def test_best_median_and_worst_are_clips_with_captions(errors: KeptErrors, decod
     assert (errors.errors, errors.warnings) == ([], [])
 
 
-def test_the_video_shows_the_episode_up_to_its_last_state(errors: KeptErrors, decode: Decode, tmp_path: Path) -> None:
+def test_video_shows_the_episode_up_to_its_last_state(errors: KeptErrors, decode: Decode, tmp_path: Path) -> None:
     _, clips = Evaluations(config(), tmp_path, errors)()
     _, frames = decode(clips["video/median"].path)
     factor = 6  # 45 pixels become 270
@@ -79,7 +81,7 @@ def test_the_video_shows_the_episode_up_to_its_last_state(errors: KeptErrors, de
 
 
 @pytest.mark.parametrize(("action_logger", "is_wider"), [(False, False), (True, True), ("action_probability", True)])
-def test_the_panel_is_there_where_it_is_asked_for(
+def test_panel_is_drawn_if_action_logger_is_set(
     errors: KeptErrors, decode: Decode, tmp_path: Path, action_logger: Any, is_wider: bool
 ) -> None:
     _, clips = Evaluations(config(action_logger=action_logger), tmp_path, errors)()
@@ -88,7 +90,9 @@ def test_the_panel_is_there_where_it_is_asked_for(
 
 
 @pytest.mark.parametrize(("episodes", "labels"), [(1, ["best"]), (2, ["best", "worst"])])
-def test_few_episodes_make_few_clips(errors: KeptErrors, tmp_path: Path, episodes: int, labels: list[str]) -> None:
+def test_one_or_two_episodes_have_as_many_clips(
+    errors: KeptErrors, tmp_path: Path, episodes: int, labels: list[str]
+) -> None:
     cfg = as_config(
         {"evaluation": {"env": CorridorEnv, "policy": go_right, "episodes": episodes}, "return_logger": False}
     )
@@ -98,32 +102,32 @@ def test_few_episodes_make_few_clips(errors: KeptErrors, tmp_path: Path, episode
     )
 
 
-def test_nothing_is_rendered_where_no_video_is_wanted(errors: KeptErrors, tmp_path: Path) -> None:
-    class Unseen(CorridorEnv):
+def test_nothing_is_rendered_if_videos_are_off(errors: KeptErrors, tmp_path: Path) -> None:
+    class RenderNotAllowed(CorridorEnv):
         def render(self) -> Any:
             raise AssertionError
 
-    episodes, clips = Evaluations(config(Unseen), tmp_path, errors, makes_videos=False)()
+    episodes, clips = Evaluations(config(RenderNotAllowed), tmp_path, errors, makes_videos=False)()
     assert (lengths(episodes), clips) == ([2, 3, 4, 5, 6], {})
     assert list(tmp_path.iterdir()) == []
 
 
-class Headless(CorridorEnv):
-    """Fails to draw."""
+class RenderRaises(CorridorEnv):
+    """Environment whose render() raises an error."""
 
     def render(self) -> Any:
         raise OSError("no OpenGL platform library")
 
 
-class Blank(CorridorEnv):
-    """Draws nothing."""
+class RenderReturnsNone(CorridorEnv):
+    """Environment whose render() returns None."""
 
     def render(self) -> None:
         return None
 
 
-class NoScreen(CorridorEnv):
-    """Cannot be made with pictures."""
+class RenderModeRaises(CorridorEnv):
+    """Environment that cannot be created with a render mode."""
 
     def __init__(self, render_mode: str | None = None) -> None:
         if render_mode is not None:
@@ -131,8 +135,8 @@ class NoScreen(CorridorEnv):
         super().__init__()
 
 
-class LateScreen(CorridorEnv):
-    """Opens its screen when it is reset, as some simulators do."""
+class ResetRaises(CorridorEnv):
+    """Environment whose reset() raises an error if it has a render mode, as in some simulators."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         if self.render_mode is not None:
@@ -140,8 +144,8 @@ class LateScreen(CorridorEnv):
         return super().reset(seed=seed, options=options)
 
 
-class LostScreen(CorridorEnv):
-    """Loses its screen at the second step."""
+class SecondStepRaises(CorridorEnv):
+    """Environment whose second step raises an error if it has a render mode."""
 
     def step(self, action: Any) -> Any:
         if self.render_mode is not None and self._steps == 1:
@@ -149,53 +153,54 @@ class LostScreen(CorridorEnv):
         return super().step(action)
 
 
-def without_render_mode() -> CorridorEnv:
+def make_env_without_render_mode() -> CorridorEnv:
     return CorridorEnv()
 
 
-@pytest.mark.parametrize("env", [Headless, Blank, NoScreen, LateScreen, LostScreen, without_render_mode])
-def test_an_env_that_cannot_render_gives_numbers_and_one_report(errors: KeptErrors, tmp_path: Path, env: Any) -> None:
+@pytest.mark.parametrize(
+    "env",
+    [RenderRaises, RenderReturnsNone, RenderModeRaises, ResetRaises, SecondStepRaises, make_env_without_render_mode],
+)
+def test_env_that_cannot_render_is_evaluated_with_one_error(errors: KeptErrors, tmp_path: Path, env: Any) -> None:
     cfg = config(env)
     evaluate = Evaluations(cfg, tmp_path, errors)
     for _ in range(3):
         episodes, clips = evaluate()
         assert (lengths(episodes), clips) == ([2, 3, 4, 5, 6], {})
-    assert [what for what, _ in errors.errors] == ["Making videos"]
+    assert [task for task, _ in errors.errors] == ["Making videos"]
     assert isinstance(errors.errors[0][1], RenderError | EnvError)
     assert errors.warnings == []
     assert list(tmp_path.rglob("*.mp4")) == []
 
 
-def test_the_report_of_a_missing_display_holds_the_remedy(errors: KeptErrors, tmp_path: Path) -> None:
-    Evaluations(config(Headless), tmp_path, errors)()
+def test_error_for_a_missing_display_contains_the_remedy(errors: KeptErrors, tmp_path: Path) -> None:
+    Evaluations(config(RenderRaises), tmp_path, errors)()
     assert "MUJOCO_GL=egl" in str(errors.errors[0][1])
 
 
-def test_an_env_that_cannot_render_is_raised_where_the_user_wants_that(
-    raised_errors: KeptErrors, tmp_path: Path
-) -> None:
+def test_render_error_is_raised_with_on_error_raise(raised_errors: KeptErrors, tmp_path: Path) -> None:
     with pytest.raises(RenderError):
-        Evaluations(config(Headless), tmp_path, raised_errors)()
+        Evaluations(config(RenderRaises), tmp_path, raised_errors)()
 
 
-def test_an_env_that_cannot_be_made_at_all_is_not_tried_for_ever(raised_errors: KeptErrors, tmp_path: Path) -> None:
+def test_env_creation_is_not_retried_indefinitely(raised_errors: KeptErrors, tmp_path: Path) -> None:
     made = []
 
-    def once() -> CorridorEnv:
+    def make_env_once() -> CorridorEnv:
         made.append(True)
         if len(made) > 1:
             raise RuntimeError("license expired")
         return CorridorEnv()
 
-    cfg = config(once)
+    cfg = config(make_env_once)
     evaluate = Evaluations(cfg, tmp_path, raised_errors)
     with pytest.raises(EnvError, match="license expired"):
         evaluate()
     assert len(made) <= 4
 
 
-class Flickering(CorridorEnv):
-    """Renders, and fails at some of the calls of all its kind."""
+class FailsAtRenderCalls(CorridorEnv):
+    """Environment whose render() raises an error at given calls, counted over all instances."""
 
     calls = 0
     fails_at: tuple[int, ...] | range = ()
@@ -208,61 +213,61 @@ class Flickering(CorridorEnv):
 
 
 @pytest.fixture
-def flicker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes a kind of environment fail at some calls of its ``render``, counted from now on."""
+def set_failing_calls(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Returns a function that sets the failing calls of ``render`` for a class and resets its call counter."""
 
-    def plant(kind: type[Flickering], fails_at: tuple[int, ...] | range) -> None:
+    def set_calls(kind: type[FailsAtRenderCalls], fails_at: tuple[int, ...] | range) -> None:
         monkeypatch.setattr(kind, "calls", 0)
         monkeypatch.setattr(kind, "fails_at", fails_at)
 
-    return plant
+    return set_calls
 
 
-def test_a_failure_to_render_costs_one_clip_and_the_next_evaluation_has_all(
-    errors: KeptErrors, flicker: Callable[..., None], tmp_path: Path
+def test_render_error_skips_one_clip_and_the_next_evaluation_has_all_clips(
+    errors: KeptErrors, set_failing_calls: Callable[..., None], tmp_path: Path
 ) -> None:
-    cfg = config(Flickering)
+    cfg = config(FailsAtRenderCalls)
     evaluate = Evaluations(cfg, tmp_path, errors)
-    flicker(Flickering, (4,))
+    set_failing_calls(FailsAtRenderCalls, (4,))
     _, clips = evaluate()
     assert sorted(clips) == ["video/median", "video/median_sheet", "video/worst", "video/worst_sheet"]
-    assert [what for what, _ in errors.errors] == ["Making videos"]
+    assert [task for task, _ in errors.errors] == ["Making videos"]
     _, clips = evaluate()
     assert sorted(clips) == KEYS
     assert len(errors.errors) == 1
 
 
-def test_an_env_that_rendered_once_is_given_up_after_three_evaluations_without_a_clip(
-    errors: KeptErrors, flicker: Callable[..., None], tmp_path: Path
+def test_videos_stop_after_three_consecutive_evaluations_without_a_clip(
+    errors: KeptErrors, set_failing_calls: Callable[..., None], tmp_path: Path
 ) -> None:
-    cfg = config(Flickering)
+    cfg = config(FailsAtRenderCalls)
     evaluate = Evaluations(cfg, tmp_path, errors)
     for fails_at, has_clips in [((), True), (range(99), False), (range(99), False), ((), True)]:
-        flicker(Flickering, fails_at)
+        set_failing_calls(FailsAtRenderCalls, fails_at)
         assert bool(evaluate()[1]) == has_clips
     assert errors.warnings == []
     for _ in range(5):
-        flicker(Flickering, range(99))
+        set_failing_calls(FailsAtRenderCalls, range(99))
         evaluate()
-    assert Flickering.calls == 0, "it is not tried any more"
+    assert FailsAtRenderCalls.calls == 0, "it is not tried any more"
     assert len(errors.errors) == 2 + 3
     (warning,) = errors.warnings
     assert "3 evaluations in a row gave no video" in warning
 
 
-class Restless(CorridorEnv):
-    """Ends by chance, and by the interpreter's own random numbers: it cannot be played again."""
+class NonDeterministicLength(CorridorEnv):
+    """Environment with random rewards and lengths from the global generator: episodes cannot be replayed."""
 
     def step(self, action: Any) -> Any:
         observation, reward, _, truncated, info = super().step(action)
         return observation, reward + random.random(), random.random() < 0.3, truncated, info
 
 
-def test_an_env_that_does_not_repeat_itself_is_recorded_while_playing(
+def test_non_deterministic_env_is_recorded_during_evaluation(
     errors: KeptErrors, decode: Decode, tmp_path: Path
 ) -> None:
     random.seed(0)
-    cfg = config(Restless)
+    cfg = config(NonDeterministicLength)
     evaluate = Evaluations(cfg, tmp_path, errors)
     for _ in range(2):
         episodes, clips = evaluate()
@@ -276,47 +281,56 @@ def test_an_env_that_does_not_repeat_itself_is_recorded_while_playing(
     assert errors.errors == []
 
 
-def test_frames_that_are_recorded_while_playing_are_those_of_the_episode(
+def test_frames_recorded_during_evaluation_match_the_episode(
     errors: KeptErrors, decode: Decode, tmp_path: Path
 ) -> None:
-    class Jittery(CorridorEnv):
+    class NonDeterministicReward(CorridorEnv):
         def step(self, action: Any) -> Any:
             observation, reward, *others = super().step(action)
             return observation, reward + 1e-6 * random.random(), *others
 
-    _, clips = Evaluations(config(Jittery), tmp_path, errors)()
+    _, clips = Evaluations(config(NonDeterministicReward), tmp_path, errors)()
     _, frames = decode(clips["video/best"].path)
     assert len(frames) == 7
     columns = [np.nonzero(frame[100, :, 0] > 128)[0][0] for frame in frames]
     assert columns == pytest.approx([position * 61 // 8 * 6 for position in range(7)], abs=1)
 
 
-class FlickeringJitter(Flickering):
-    """Cannot be played again, and fails to render now and then."""
+class NonDeterministicFailsAtRenderCalls(FailsAtRenderCalls):
+    """Environment that cannot be replayed and whose render() raises an error at given calls."""
 
     def step(self, action: Any) -> Any:
         observation, reward, *others = super().step(action)
         return observation, reward + 1e-6 * random.random(), *others
 
 
-def in_vector(render_mode: str | None = None) -> gym.vector.VectorEnv[Any, Any, Any]:
-    return gym.vector.SyncVectorEnv([lambda: FlickeringJitter(render_mode)] * 2)
+def make_vector_env(render_mode: str | None = None) -> gym.vector.VectorEnv[Any, Any, Any]:
+    return gym.vector.SyncVectorEnv([lambda: NonDeterministicFailsAtRenderCalls(render_mode)] * 2)
 
 
 @pytest.mark.parametrize(
     ("env", "fails_at", "missing"),
-    [(FlickeringJitter, 5, ["best"]), (FlickeringJitter, 4, []), (in_vector, 1, ["worst"])],
-    ids=["of a clip", "of no clip", "of a vector"],
+    [
+        (NonDeterministicFailsAtRenderCalls, 5, ["best"]),
+        (NonDeterministicFailsAtRenderCalls, 4, []),
+        (make_vector_env, 1, ["worst"]),
+    ],
+    ids=["frame of a clip", "frame of no clip", "vector env"],
 )
-def test_a_failure_to_render_while_playing_costs_the_films_under_way(
-    errors: KeptErrors, flicker: Callable[..., None], tmp_path: Path, env: Any, fails_at: int, missing: list[str]
+def test_render_error_during_evaluation_drops_the_current_recordings(
+    errors: KeptErrors,
+    set_failing_calls: Callable[..., None],
+    tmp_path: Path,
+    env: Any,
+    fails_at: int,
+    missing: list[str],
 ) -> None:
     cfg = config(env)
     evaluate = Evaluations(cfg, tmp_path, errors)
-    flicker(FlickeringJitter, ())
+    set_failing_calls(NonDeterministicFailsAtRenderCalls, ())
     assert sorted(evaluate()[1]) == KEYS
     assert evaluate.mode is Mode.RECORD
-    flicker(FlickeringJitter, (fails_at,))
+    set_failing_calls(NonDeterministicFailsAtRenderCalls, (fails_at,))
     episodes, clips = evaluate()
     assert lengths(episodes) == [2, 3, 4, 5, 6]
     assert sorted(clips) == [key for key in KEYS if not any(label in key for label in missing)]
@@ -324,30 +338,28 @@ def test_a_failure_to_render_while_playing_costs_the_films_under_way(
     assert sorted(evaluate()[1]) == KEYS
 
 
-def test_an_env_that_cannot_be_made_with_pictures_once_is_recorded_the_next_time(
-    errors: KeptErrors, tmp_path: Path
-) -> None:
-    class Reluctant(Restless):
-        is_reluctant = False
+def test_recording_resumes_after_one_error_of_env_creation_with_render_mode(errors: KeptErrors, tmp_path: Path) -> None:
+    class FailsWithRenderMode(NonDeterministicLength):
+        fails = False
 
         def __init__(self, render_mode: str | None = None) -> None:
-            if self.is_reluctant and render_mode is not None:
+            if self.fails and render_mode is not None:
                 raise RuntimeError("out of video memory")
             super().__init__(render_mode)
 
-    cfg = config(Reluctant)
+    cfg = config(FailsWithRenderMode)
     evaluate = Evaluations(cfg, tmp_path, errors)
-    for is_reluctant in (False, True, False):
-        Reluctant.is_reluctant = is_reluctant
+    for fails in (False, True, False):
+        FailsWithRenderMode.fails = fails
         episodes, clips = evaluate()
         assert len(episodes) == 5
-        assert sorted(clips) == ([] if is_reluctant else KEYS)
-    assert [what for what, _ in errors.errors] == ["Making videos"]
+        assert sorted(clips) == ([] if fails else KEYS)
+    assert [task for task, _ in errors.errors] == ["Making videos"]
     assert "render_mode='rgb_array'" in str(errors.errors[0][1])
 
 
-def test_an_env_that_neither_repeats_itself_nor_renders_gives_numbers(errors: KeptErrors, tmp_path: Path) -> None:
-    class Hopeless(Restless):
+def test_non_deterministic_env_that_cannot_render_is_evaluated(errors: KeptErrors, tmp_path: Path) -> None:
+    class NonDeterministicRenderRaises(NonDeterministicLength):
         def render(self) -> Any:
             if self._steps > 3:
                 raise OSError("no display")
@@ -357,54 +369,52 @@ def test_an_env_that_neither_repeats_itself_nor_renders_gives_numbers(errors: Ke
             observation, reward, *_ = super().step(action)
             return observation, reward, self._steps == 6, False, {}
 
-    episodes, clips = Evaluations(config(Hopeless), tmp_path, errors)()
+    episodes, clips = Evaluations(config(NonDeterministicRenderRaises), tmp_path, errors)()
     assert (lengths(episodes), clips) == ([6] * 5, {})
     assert len(errors.errors) == len(errors.warnings) == 1
 
 
-def test_videos_that_cannot_be_written_are_reported_and_the_numbers_kept(errors: KeptErrors, tmp_path: Path) -> None:
+def test_unwritable_videos_are_an_error_and_episodes_are_returned(errors: KeptErrors, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file, where a folder should be")
     cfg = config()
     evaluate = Evaluations(cfg, tmp_path, errors)
     episodes, clips = evaluate()
     assert (lengths(episodes), clips) == ([2, 3, 4, 5, 6], {})
-    assert [what for what, _ in errors.errors] == ["Drawing the evaluation"]
+    assert [task for task, _ in errors.errors] == ["Drawing the evaluation"]
     (tmp_path / "run").unlink()
     _, clips = evaluate()
     assert sorted(clips) == KEYS, "once there is room again, videos are made again"
 
 
-def test_videos_that_cannot_be_written_are_raised_where_the_user_wants_that(
-    raised_errors: KeptErrors, tmp_path: Path
-) -> None:
+def test_unwritable_videos_raise_with_on_error_raise(raised_errors: KeptErrors, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file, where a folder should be")
     with pytest.raises(OSError, match="run"):
         Evaluations(config(), tmp_path, raised_errors)()
 
 
 @pytest.mark.parametrize("crf", [0, 51], ids=["video", "contact sheet"])
-def test_a_disk_that_is_full_is_told_with_the_file_and_the_remedy(
+def test_error_for_a_full_disk_contains_the_file_and_the_remedy(
     errors: KeptErrors, tmp_path: Path, little_room: None, crf: int
 ) -> None:
-    class Snow(CorridorEnv):
+    class RandomFrames(CorridorEnv):
         def render(self) -> Any:
             return np.random.default_rng(self._steps).integers(0, 256, (100, 141, 3), dtype=np.uint8)
 
-    cfg = config(Snow, videos={"crf": crf})
+    cfg = config(RandomFrames, videos={"crf": crf})
     evaluate = Evaluations(cfg, tmp_path, errors)
     for count in (1, 2):
         episodes, clips = evaluate()
         assert (lengths(episodes), clips) == ([2, 3, 4, 5, 6], {})
         assert len(errors.errors) == count
-    told = str(errors.errors[0][1])
-    assert told.startswith(str(tmp_path / "run" / "step_000001200_best.mp4"))
-    assert ("ffmpeg could not write" if crf == 0 else "File too large") in told
-    assert "Free space on that disk, or set record_path to a folder that has room" in told
+    message = str(errors.errors[0][1])
+    assert message.startswith(str(tmp_path / "run" / "step_000001200_best.mp4"))
+    assert ("ffmpeg could not write" if crf == 0 else "File too large") in message
+    assert "Free space on that disk, or set record_path to a folder that has room" in message
     assert not [path for path in (tmp_path / "run").iterdir() if path.suffix != ".mp4" or path.name.startswith(".")]
 
 
-class Noisy(Restless):
-    """Shows pictures that do not compress."""
+class LargeRandomFrames(NonDeterministicLength):
+    """Environment whose frames do not compress."""
 
     def render(self) -> Any:
         return np.random.default_rng(self._steps).integers(0, 256, (300, 400, 3), dtype=np.uint8)
@@ -414,10 +424,10 @@ class Noisy(Restless):
         return observation, reward, self._steps == 19, False, {}
 
 
-def test_frames_that_are_recorded_stay_within_the_budget_and_the_caption_says_so(
+def test_recorded_frames_stay_within_max_bytes_and_caption_has_the_stride(
     errors: KeptErrors, decode: Decode, tmp_path: Path
 ) -> None:
-    cfg = config(Noisy, action_logger=False, videos={"max_bytes": 16_000_000})
+    cfg = config(LargeRandomFrames, action_logger=False, videos={"max_bytes": 16_000_000})
     evaluate = Evaluations(cfg, tmp_path, errors)
     _, clips = evaluate()
     assert "one frame in 8" in clips["video/worst"].caption
@@ -425,18 +435,18 @@ def test_frames_that_are_recorded_stay_within_the_budget_and_the_caption_says_so
     assert len(frames) == 4
 
 
-def given(make_episode: MakeEpisode, frames: bool = True) -> list[Episode]:
+def make_episodes(make_episode: MakeEpisode, frames: bool = True) -> list[Episode]:
     return [
         make_episode([1.0] * steps, frames=np.full((steps + 1, 64, 64, 3), 90, np.uint8) if frames else None)
         for steps in (3, 1, 2)
     ]
 
 
-def test_episodes_that_bring_their_frames_become_clips(
+def test_episodes_with_frames_become_clips(
     errors: KeptErrors, make_episode: MakeEpisode, decode: Decode, tmp_path: Path
 ) -> None:
     evaluate = Evaluations(as_config(return_logger=False, videos={"fps": 7}), tmp_path, errors)
-    episodes, clips = evaluate(given(make_episode))
+    episodes, clips = evaluate(make_episodes(make_episode))
     assert lengths(episodes) == [3, 1, 2]
     assert sorted(clips) == KEYS
     assert "seed unknown" in clips["video/best"].caption
@@ -446,24 +456,24 @@ def test_episodes_that_bring_their_frames_become_clips(
 
 
 @pytest.mark.parametrize(("frames", "makes_videos"), [(False, True), (True, False)])
-def test_episodes_without_frames_or_a_wish_for_videos_make_no_clips(
+def test_episodes_without_frames_or_with_videos_off_make_no_clips(
     errors: KeptErrors, make_episode: MakeEpisode, tmp_path: Path, frames: bool, makes_videos: bool
 ) -> None:
     evaluate = Evaluations(as_config(return_logger=False), tmp_path, errors, makes_videos=makes_videos)
-    assert evaluate(given(make_episode, frames))[1] == {}
+    assert evaluate(make_episodes(make_episode, frames))[1] == {}
     assert errors.errors == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_clips_of_given_episodes_that_cannot_be_written_are_reported(
+def test_unwritable_clips_of_given_episodes_are_an_error(
     errors: KeptErrors, make_episode: MakeEpisode, tmp_path: Path
 ) -> None:
     (tmp_path / "run").write_text("a file, where a folder should be")
-    assert Evaluations(as_config(return_logger=False), tmp_path, errors)(given(make_episode))[1] == {}
-    assert [what for what, _ in errors.errors] == ["Drawing the evaluation"]
+    assert Evaluations(as_config(return_logger=False), tmp_path, errors)(make_episodes(make_episode))[1] == {}
+    assert [task for task, _ in errors.errors] == ["Drawing the evaluation"]
 
 
-def test_clips_are_named_by_step_and_label_from_the_root(
+def test_clip_paths_are_absolute_and_contain_step_and_label(
     make_episode: MakeEpisode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -475,7 +485,7 @@ def test_clips_are_named_by_step_and_label_from_the_root(
     assert result.values["video/worst"].path == str(tmp_path / "here" / "step_000001200_worst.mp4")
 
 
-def test_clip_jobs_can_be_sent_to_another_process(tmp_path: Path) -> None:
+def test_clip_jobs_and_results_can_be_pickled(tmp_path: Path) -> None:
     cfg = config()
     evaluator = Evaluator(cfg, nn.Module())
     evaluation = Evaluation([each.episode for each in evaluator.play()], 1.0, evaluator.env.actions)
@@ -488,19 +498,19 @@ def test_clip_jobs_can_be_sent_to_another_process(tmp_path: Path) -> None:
     assert result.error is None
 
 
-def test_a_clip_that_cannot_be_written_costs_no_other_clip(errors: KeptErrors, tmp_path: Path) -> None:
+def test_unwritable_clip_does_not_affect_other_clips(errors: KeptErrors, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "step_000001200_median.png").mkdir()  # a folder where the second sheet should be
     _, clips = Evaluations(config(), tmp_path, errors)()
     assert sorted(clips) == ["video/best", "video/best_sheet", "video/worst", "video/worst_sheet"]
-    assert [what for what, _ in errors.errors] == ["Drawing the evaluation"]
+    assert [task for task, _ in errors.errors] == ["Drawing the evaluation"]
 
 
-def test_videos_of_an_env_that_a_reset_does_not_bring_back_come_from_replay(errors: KeptErrors, tmp_path: Path) -> None:
-    def stride(seen: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([[0.9, -0.4, 0.6, 0.3]] * len(seen))
+def test_env_with_state_that_survives_reset_is_replayed_in_a_fresh_env(errors: KeptErrors, tmp_path: Path) -> None:
+    def fixed_policy(observations: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[0.9, -0.4, 0.6, 0.3]] * len(observations))
 
-    evaluation = {"env": "BipedalWalker-v3", "policy": stride, "episodes": 3, "num_envs": 1, "max_steps": 8}
+    evaluation = {"env": "BipedalWalker-v3", "policy": fixed_policy, "episodes": 3, "num_envs": 1, "max_steps": 8}
     cfg = as_config({"evaluation": evaluation, "return_logger": False})
     evaluate = Evaluations(cfg, tmp_path, errors)
     for _ in range(2):
@@ -510,10 +520,8 @@ def test_videos_of_an_env_that_a_reset_does_not_bring_back_come_from_replay(erro
     assert (errors.errors, errors.warnings) == ([], [])
 
 
-def test_envs_that_cannot_be_made_any_more_stop_videos_after_three_evaluations(
-    errors: KeptErrors, tmp_path: Path
-) -> None:
-    class Licensed(Restless):
+def test_videos_stop_after_three_evaluations_with_env_creation_errors(errors: KeptErrors, tmp_path: Path) -> None:
+    class FailsIfInvalid(NonDeterministicLength):
         is_valid = True
         made = 0
 
@@ -523,21 +531,21 @@ def test_envs_that_cannot_be_made_any_more_stop_videos_after_three_evaluations(
                 raise RuntimeError("license expired")
             super().__init__(render_mode)
 
-    evaluate = Evaluations(config(Licensed), tmp_path, errors)
+    evaluate = Evaluations(config(FailsIfInvalid), tmp_path, errors)
     assert sorted(evaluate()[1]) == KEYS
     assert evaluate.mode is Mode.RECORD
-    Licensed.is_valid = False
+    FailsIfInvalid.is_valid = False
     attempts = []
     for _ in range(5):
-        Licensed.made = 0
+        FailsIfInvalid.made = 0
         assert evaluate() == ([], {})
-        attempts.append(Licensed.made)
+        attempts.append(FailsIfInvalid.made)
     assert attempts == [2, 2, 2, 1, 1], "with pictures and without, then without only"
-    assert [what for what, _ in errors.errors].count("Making videos") == 3
+    assert [task for task, _ in errors.errors].count("Making videos") == 3
     assert sum("3 evaluations in a row gave no video" in warning for warning in errors.warnings) == 1
 
 
-def test_numbers_are_published_although_the_tracker_fails(errors: KeptErrors, tmp_path: Path) -> None:
+def test_statistics_are_published_if_the_tracker_fails(errors: KeptErrors, tmp_path: Path) -> None:
     class FailingTracker(MemoryTracker):
         def write(self, axes: Any, values: Any) -> None:
             raise OSError("no space left")
@@ -545,28 +553,28 @@ def test_numbers_are_published_although_the_tracker_fails(errors: KeptErrors, tm
     evaluate = Evaluations(config(), tmp_path, errors, tracker=FailingTracker())
     evaluate()
     assert evaluate.published["eval/length_mean"] == 4.0
-    assert {what for what, _ in errors.errors} == {"Logging the evaluation", "Drawing the evaluation"}
+    assert {task for task, _ in errors.errors} == {"Logging the evaluation", "Drawing the evaluation"}
 
 
-def test_a_divergence_that_shows_after_the_end_of_training_is_described_as_during_it(
+def test_divergence_detected_after_training_has_the_same_warning_as_during_training(
     errors: KeptErrors, tmp_path: Path
 ) -> None:
-    class Held(Executor):
-        """Runs jobs when it is told to."""
+    class PendingExecutor(Executor):
+        """Executor that stores jobs and does not run them."""
 
         def __init__(self) -> None:
-            self.held: list[tuple[Future[Any], Any]] = []
+            self.submitted: list[tuple[Future[Any], Any]] = []
 
         def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
             future: Future[Any] = Future()
-            self.held.append((future, partial(work, *args, **kwargs)))
+            self.submitted.append((future, partial(work, *args, **kwargs)))
             return future
 
-    executor = Held()
+    executor = PendingExecutor()
     cfg = config(evaluation={"env": CorridorEnv, "policy": go_right, "episodes": 5, "num_envs": 2})
     evaluate = Evaluations(cfg, tmp_path, errors, executor=executor)
     evaluate()
-    ((future, _),) = executor.held
+    ((future, _),) = executor.submitted
     future.set_result(Result(error=ReplayDivergedError("Step 3 differs.")))
     evaluate.finish()
     (warning,) = errors.warnings

@@ -1,4 +1,4 @@
-"""Small data sets with known content, and how each layout stores them."""
+"""Fixtures for small data sets with known content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def data_folder() -> Path:
 
 @pytest.fixture
 def make_arrays() -> Callable[..., Arrays]:
-    """Makes flat arrays under D4RL's names: episodes of the given lengths; each second ends by a time limit."""
+    """Returns a function that makes flat D4RL arrays with episodes of given lengths; every second one is truncated."""
 
     def make(lengths: tuple[int, ...] = (3, 5, 2), width: int = 4, seed: int = 0) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ def make_arrays() -> Callable[..., Arrays]:
 
 @pytest.fixture
 def write_hdf5(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a tree of arrays to an HDF5 file; keywords go to each array."""
+    """Returns a function that writes a tree of arrays to an HDF5 file; keywords are options of each data set."""
 
     def write(tree: dict[str, Any], name: str = "data.bin", *, userblock: int = 0, **options: Any) -> Path:
         def fill(group: Any, inner: dict[str, Any]) -> None:

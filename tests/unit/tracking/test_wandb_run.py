@@ -1,4 +1,4 @@
-"""The functions that open no run; runs themselves are tested against wandb in tests/integration."""
+"""Functions that do not open a run; tests/integration tests runs with wandb."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A local port on which somebody listens."""
+    """Returns a local port with a listening server."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
-def test_a_server_that_listens_is_reachable(no_proxy: None, port: int) -> None:
+def test_listening_server_is_reachable(no_proxy: None, port: int) -> None:
     assert is_reachable(f"http://127.0.0.1:{port}")
     assert is_reachable(f"https://127.0.0.1:{port}/some/path")
 
 
-def test_a_port_that_is_closed_is_not_reachable(no_proxy: None) -> None:
+def test_closed_port_is_not_reachable(no_proxy: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        closed = server.getsockname()[1]
-    assert not is_reachable(f"http://127.0.0.1:{closed}")
+        closed_port = server.getsockname()[1]
+    assert not is_reachable(f"http://127.0.0.1:{closed_port}")
 
 
 @pytest.mark.parametrize("url", ["https://no-such-host.invalid", "", "https://"])
-def test_a_server_that_does_not_exist_is_not_reachable(no_proxy: None, url: str) -> None:
+def test_unknown_or_invalid_host_is_not_reachable(no_proxy: None, url: str) -> None:
     assert not is_reachable(url)
 
 
-def test_behind_a_proxy_a_server_is_taken_for_reachable(no_proxy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_behind_a_proxy_is_assumed_to_be_reachable(no_proxy: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     assert is_reachable("https://no-such-host.invalid")
     assert not is_reachable("http://no-such-host.invalid")
@@ -61,7 +61,7 @@ def test_behind_a_proxy_a_server_is_taken_for_reachable(no_proxy: None, monkeypa
     ("configured", "in_environment", "mode"),
     [("offline", None, "offline"), ("online", "offline", "online"), (None, "offline", None), (None, "disabled", None)],
 )
-def test_a_mode_that_the_user_chose_is_not_questioned(
+def test_configured_mode_is_kept(
     monkeypatch: pytest.MonkeyPatch, configured: str | None, in_environment: str | None, mode: str | None
 ) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
@@ -72,7 +72,7 @@ def test_a_mode_that_the_user_chose_is_not_questioned(
 
 @dataclass
 class Section:
-    """A section of somebody's settings."""
+    """Settings of a user, one of them a secret."""
 
     lr: float = 0.1
     auth_token: str = "abc"
@@ -101,11 +101,11 @@ class Section:
         ({}, {}),
     ],
 )
-def test_configs_become_plain_and_lose_their_secrets(value: Any, expected: Any) -> None:
+def test_configs_are_converted_to_plain_values_without_secrets(value: Any, expected: Any) -> None:
     assert without_secrets(value) == expected
 
 
-def test_what_is_written_at_length_is_cut() -> None:
+def test_long_representations_are_truncated() -> None:
     assert (
         len(
             without_secrets({"data": np.zeros((100, 100)), "model": torch.nn.Sequential(*[torch.nn.ReLU()] * 90)})[
@@ -116,30 +116,30 @@ def test_what_is_written_at_length_is_cut() -> None:
     )
 
 
-def test_infinite_numbers_are_left_to_wandb() -> None:
+def test_infinite_numbers_are_unchanged() -> None:
     assert without_secrets({"clip": math.inf}) == {"clip": math.inf}
 
 
-def test_the_callbacks_own_config_is_made_plain() -> None:
+def test_config_of_the_callback_is_converted_to_plain_values() -> None:
     plain = without_secrets(as_config(env=CorridorEnv, run={"config": {"api_key": "k", "note": "n"}}))
     assert plain["evaluation"]["env"] == "CorridorEnv"
     assert plain["run"]["config"] == {"note": "n"}
     assert set(plain) == {field.name for field in fields(WandbRLConfig)}
 
 
-@pytest.mark.parametrize("stand_in", [None, "run", object()])
-def test_stand_ins_are_no_runs(stand_in: Any) -> None:
-    assert not is_run(stand_in)
+@pytest.mark.parametrize("value", [None, "run", object()])
+def test_other_objects_are_not_runs(value: Any) -> None:
+    assert not is_run(value)
 
 
-def test_scalars_and_histograms_keep_their_numbers() -> None:
+def test_scalars_and_histograms_keep_their_values() -> None:
     assert to_wandb(Scalar(2)) == 2.0
     assert math.isnan(to_wandb(Scalar(math.nan)))
     histogram = to_wandb(Histogram(np.array([1, 2]), np.array([0.0, 1.0, 3.0])))
     assert (histogram.histogram, histogram.bins) == ([1, 2], [0.0, 1.0, 3.0])
 
 
-def test_pictures_and_tables_keep_their_content() -> None:
+def test_images_and_tables_keep_their_content() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     image = to_wandb(Image(pixels, "a caption"))
     assert isinstance(image, wandb.Image)
