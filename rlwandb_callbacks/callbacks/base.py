@@ -64,7 +64,7 @@ class RLCallback(LightningCallback):
         return {**kept, "_is_open": False}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds or opens the run for ``trainer.validate``; that of a fit waits until the fit has started.
+        """Moves our callbacks before monitors, and opens the run of ``trainer.validate``; a fit opens it at its start.
 
         A search for a learning rate or a batch size calls this hook too, and ends before the fit starts.
         """

@@ -64,7 +64,7 @@ class CallbackGroup(LightningCallback):
     def __init__(self, callbacks: Sequence[RLCallback]) -> None:
         super().__init__()
         self.callbacks = list(callbacks)
-        self._listeners = {hook: [part for part in self.callbacks if overrides(part, hook)] for hook in HOOKS}
+        self._parts_by_hook = {hook: [part for part in self.callbacks if overrides(part, hook)] for hook in HOOKS}
 
     @property
     def state_key(self) -> str:
@@ -88,12 +88,12 @@ class CallbackGroup(LightningCallback):
 
 def _forwarding(hook: str) -> Callable[..., None]:
     def forward(self: CallbackGroup, *args: Any, **kwargs: Any) -> None:
-        for part in self._listeners[hook]:
+        for part in self._parts_by_hook[hook]:
             getattr(part, hook)(*args, **kwargs)
 
     def forward_to_all(self: CallbackGroup, *args: Any, **kwargs: Any) -> None:
         with contextlib.ExitStack() as calls:  # calls every part, even if one raises
-            for part in reversed(self._listeners[hook]):
+            for part in reversed(self._parts_by_hook[hook]):
                 calls.callback(getattr(part, hook), *args, **kwargs)
 
     return functools.wraps(getattr(LightningCallback, hook))(forward_to_all if hook in LAST_HOOKS else forward)
