@@ -118,10 +118,18 @@ def added_per_event(network: str, callback: pl.Callback) -> CpuSeconds:
     )
 
 
+class ClosingCallback(GradientsCallback):
+    """Our callback, which writes each row in its own step rather than at the start of the next one."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self.session.close_row()
+
+
 def fused(sample: int | None) -> GradientsCallback:
     """Makes our callback."""
     gradients = {"log": "gradients", "log_freq": LOG_EVERY, "sample": sample}
-    return GradientsCallback({"gradients": gradients, "on_error": "raise"})
+    return ClosingCallback({"gradients": gradients, "on_error": "raise"})
 
 
 @cache

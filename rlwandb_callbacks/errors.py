@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class ConfigError(ValueError):
@@ -42,14 +44,19 @@ def sentence(text: object) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Returns the type and message of an error as a sentence.
+    """Returns the type and message of an error as a sentence; without a message, the line that raised it.
 
     Example:
         >>> describe_error(RuntimeError("no display")), describe_error(KeyError())
         ('RuntimeError: no display.', 'KeyError.')
     """
     kind, text = type(error).__name__, str(error).strip()
-    return sentence(f"{kind}: {text}" if text else kind)
+    if text:
+        return sentence(f"{kind}: {text}")
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return sentence(kind)
+    return f"{kind} in {Path(frames[-1].filename).name}, line {frames[-1].lineno}: {frames[-1].line}."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

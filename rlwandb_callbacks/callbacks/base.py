@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from rlwandb_callbacks.callbacks.fabric import WarnsInFabric
 from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback, move_before_monitors
 from rlwandb_callbacks.callbacks.session import Session
 from rlwandb_callbacks.config import WandbRLConfig, as_config
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 RUNTIME_ATTRIBUTES = ("log", "log_dict")
 
 
-class RLCallback(LightningCallback):
+class RLCallback(WarnsInFabric, LightningCallback):
     """Callback that writes rows to the tracker of its session.
 
     Args:
@@ -76,8 +77,9 @@ class RLCallback(LightningCallback):
                 self.connect(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds or opens the run."""
+        """Finds or opens the run, and continues the counters of a checkpoint."""
         self.connect(trainer, pl_module, "fit")
+        self.session.counters.resume(trainer, pl_module)
 
     def connect(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds or opens the run; subclasses add what depends on whether there is one."""
@@ -86,6 +88,10 @@ class RLCallback(LightningCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the counters where a checkpoint left them."""
         self.session.counters.start(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Writes the row of the batch before."""
+        self.session.close_row()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from rlwandb_callbacks.callbacks.metric_names import ENV_STEP_NAMES
+from rlwandb_callbacks.callbacks.env_steps import EnvSteps, as_number
+from rlwandb_callbacks.callbacks.lightning_results import logged_on_step
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -24,31 +23,50 @@ class Counters:
 
     def __init__(self) -> None:
         self.updates = 0
+        self._env_steps = EnvSteps()
         self._latest_batch = -1
         self._optimizer_steps = 0
-        self._batch_step: int | None = None
+        self._batch_step: float | None = None
         self._module_step: float | None = None
-        self._env_steps: float | None = None
-        self._env_steps_output: Any = None
+        self._saved_step: float | None = None
+        self._checkpoint_axes: dict[str, float] | None = None  # of a checkpoint that is evaluated, not trained
+        self._trainer: weakref.ref[Trainer] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out a live tensor."""
-        return {**vars(self), "_env_steps_output": None}
+        """Leaves out the reference to the Trainer, which cannot be pickled."""
+        return {**vars(self), "_trainer": None}
 
     def state(self) -> dict[str, float]:
-        """Returns what a resumed training needs, as plain numbers."""
-        return {"updates": self.updates, **({} if self._env_steps is None else {"env_steps": self._env_steps})}
+        """Returns what a resumed training needs, as plain numbers, at the latest batch."""
+        trainer = None if self._trainer is None else self._trainer()
+        if trainer is not None:
+            self._read(trainer, trainer.lightning_module)
+            self._saved_step = self._step
+        named = {"updates": self.updates, "global_step": self._saved_step, "env_steps": self._env_steps.total}
+        return {name: count for name, count in named.items() if count is not None}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`state` returned."""
         self.updates = int(state.get("updates", 0))
-        self._env_steps = state.get("env_steps")
+        self._saved_step = self._batch_step = state.get("global_step")
+        self._module_step = None
+        self._env_steps.restore(state.get("env_steps"))
+
+    def resume(self, trainer: Trainer, module: LightningModule) -> None:
+        """Compares the environment steps of a checkpoint with those of the module, before it makes further ones."""
+        self._env_steps.resume(trainer, module)
 
     def start(self, trainer: Trainer) -> None:
         """Starts a training; takes Lightning's count if the checkpoint that it resumes has no counters of ours."""
+        self._trainer = weakref.ref(trainer)
         self._optimizer_steps = trainer.global_step
         self._latest_batch = trainer.fit_loop.epoch_loop.total_batch_idx
         self.updates = self.updates or batches_that_stepped(trainer)
+
+    def evaluate_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Takes the counters of a checkpoint whose weights are evaluated until the next training."""
+        axes = {"trainer/global_step": "global_step", "time/updates": "updates", "time/env_steps": "env_steps"}
+        self._checkpoint_axes = {axis: state[name] for axis, name in axes.items() if name in state}
 
     def advance(self, trainer: Trainer, module: LightningModule, outputs: Any) -> None:
         """Counts a training batch; further calls in the same batch, by other callbacks, change nothing."""
@@ -65,9 +83,8 @@ class Counters:
         else:
             self.updates += 1
         if outputs:
-            for name in ENV_STEP_NAMES:
-                if name in outputs:
-                    self._env_steps_output = outputs[name]
+            self._env_steps.keep(outputs)
+        self._env_steps.resume(trainer, module)
 
     def axes(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
         """Returns the counters at the latest batch.
@@ -76,28 +93,24 @@ class Counters:
         metric of that name. ``time/env_steps`` comes from the outputs of ``training_step``, the logged metrics or an
         attribute of the module, if one of them has it.
         """
-        logged_step = as_number(logged_on_step(trainer).get("step"))
-        self._module_step = self._module_step if logged_step is None else logged_step
-        step = self._batch_step if self._module_step is None else self._module_step
-        sources = [self._env_steps_output]
-        sources += [trainer.callback_metrics.get(name) for name in ENV_STEP_NAMES]
-        sources += [getattr(module, name, None) for name in ENV_STEP_NAMES]
-        numbers = (as_number(source) for source in sources)
-        self._env_steps = next((number for number in numbers if number is not None), self._env_steps)
+        if self._checkpoint_axes is not None:
+            return dict(self._checkpoint_axes)
+        self._read(trainer, module)
+        step, env_steps = self._step, self._env_steps.total
         return {
             "trainer/global_step": int(batches_that_stepped(trainer) if step is None else step),
             "time/updates": self.updates,
-            **({} if self._env_steps is None else {"time/env_steps": self._env_steps}),
+            **({} if env_steps is None else {"time/env_steps": env_steps}),
         }
 
+    def _read(self, trainer: Trainer, module: LightningModule) -> None:
+        logged_step = as_number(logged_on_step(trainer).get("step"))
+        self._module_step = self._module_step if logged_step is None else logged_step
+        self._env_steps.read(trainer, module)
 
-def logged_on_step(trainer: Trainer) -> Mapping[str, Any]:
-    """Returns the metrics that the module logged for this batch, as Lightning will pass them to its loggers.
-
-    The Trainer's ``logged_metrics`` and ``callback_metrics`` also hold metrics of epochs and of earlier batches.
-    """
-    results = getattr(trainer.fit_loop.epoch_loop, "_results", None)
-    return {} if results is None else results.metrics(on_step=True)["log"]
+    @property
+    def _step(self) -> float | None:
+        return self._batch_step if self._module_step is None else self._module_step
 
 
 def batches_that_stepped(trainer: Trainer) -> int:
@@ -109,10 +122,3 @@ def batches_that_stepped(trainer: Trainer) -> int:
 def log_every_n_steps(trainer: Any) -> int:
     """Returns the Trainer's logging interval, or Lightning's default if the Trainer has no loggers and says 0."""
     return int(trainer.log_every_n_steps) or 50
-
-
-def as_number(value: Any) -> float | None:
-    """Converts a number, or an array or tensor of one element; returns None for any other value."""
-    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        value = value.item() if np.prod(value.shape) == 1 else None
-    return value if isinstance(value, int | float) else None

@@ -7,17 +7,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rlwandb_callbacks.callbacks.backward_gradients import BackwardGradients
+from rlwandb_callbacks.callbacks.checkpoint_counters import read_counters
 from rlwandb_callbacks.callbacks.counters import Counters
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
 from rlwandb_callbacks.callbacks.lightning_namespaces import find_wandb_logger
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
+from rlwandb_callbacks.callbacks.rows import Rows, Submit
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.key_names import Naming
 from rlwandb_callbacks.core.values import Scalar, Value
+from rlwandb_callbacks.environments.headless import set_headless_backends
 from rlwandb_callbacks.evaluation.summary import Evaluation
 from rlwandb_callbacks.tracking.job_queue import JobQueue
 from rlwandb_callbacks.tracking.result import Job, Result
-from rlwandb_callbacks.tracking.tracker import AlertingTracker, Tracker
+from rlwandb_callbacks.tracking.tracker import AlertingTracker, SharedTracker, Tracker
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -36,8 +40,8 @@ class Session:
         run: W&B run behind the tracker, if there is one.
         run_folder: Local folder of the latest W&B run, if there was one.
         has_wandb_logger: Whether a WandbLogger of the Trainer writes to the same run.
-        published: Keys that evaluations put among the Trainer's metrics.
         listeners: Called with every row that is written.
+        backward: Gradients as backward passes left them, shared by the callbacks that read them.
         evaluation_jobs: Functions that add a job to each evaluation, by the name of their callback.
         wants_observations: Whether evaluations keep the observations of their episodes.
     """
@@ -62,12 +66,17 @@ class Session:
             waits_when_full=self.cfg.queue_full == "wait",
             max_bytes=self.cfg.videos.max_bytes,
             on_fallback=self._warn_of_fallback,
+            prepare=set_headless_backends,
         )
+
+    def _new_rows(self) -> Rows:
+        return Rows(self._write_row, lambda: {"logging/errors": self.errors.count, "logging/skipped": self.skipped})
 
     def _forget_run(self) -> None:
         self.tracker: Tracker | None = None
         self.run: Any = None
         self.has_wandb_logger = False
+        self.backward = BackwardGradients(self.errors)
         self.evaluation_jobs: dict[str, JobOfEvaluation] = {}
         self.wants_observations = False
         self._users = 0
@@ -78,19 +87,18 @@ class Session:
         self.timer.reset()
         self.errors.reset()
         self.skipped = 0
-        self.published: set[str] = set()
-        self._counts_written = {"logging/errors": 0, "logging/skipped": 0}
+        self._rows = self._new_rows()
         self._axes: dict[str, float] = {"trainer/global_step": 0}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the open run and the worker, so that callbacks can be pickled and copied at any time."""
-        open_only = ("tracker", "run", "jobs", "_users", "_is_connected", "evaluation_jobs")
+        open_only = ("tracker", "run", "jobs", "_users", "_is_connected", "evaluation_jobs", "backward", "_rows")
         return {name: value for name, value in vars(self).items() if name not in open_only}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a session that has no run yet."""
         self.__dict__.update(state)
-        self.jobs = self._new_queue()
+        self.jobs, self._rows = self._new_queue(), self._new_rows()
         self._forget_run()
 
     def open(self, stage: str) -> None:
@@ -98,6 +106,12 @@ class Session:
         self._users += 1
         if self._users == 1 and stage == "fit":
             self._start_counting()
+
+    def count_from_checkpoint(self, trainer: Trainer) -> None:
+        """Takes the counters of the checkpoint whose weights ``trainer.validate`` evaluates, if there is one."""
+        if trainer.state.fn == "validate" and trainer.ckpt_path is not None and self.tracker is not None:
+            with self.errors.guard("Reading the step of the checkpoint"):
+                self.counters.evaluate_checkpoint(read_counters(str(trainer.ckpt_path)))
 
     def connect(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Finds or opens the run, once for all callbacks of this session, on rank zero only."""
@@ -133,6 +147,7 @@ class Session:
         if self._users > 0:
             return
         run = self.run
+        self.backward.close()
         try:
             with self.errors.guard("Finishing"):
                 try:
@@ -160,8 +175,10 @@ class Session:
 
     def _flush(self) -> None:
         if self.tracker is not None:
-            if (self.errors.count, self.skipped) != tuple(self._counts_written.values()):
-                self._write(self._axes, {})
+            if self._rows.has_new_counts:
+                self._rows.add(self._axes, {})
+            self._rows.flush()
+            self._warn_of_dropped_row()
             self.tracker.flush()
 
     def key_in_run(self, key: str) -> str:
@@ -175,32 +192,53 @@ class Session:
         values: Mapping[str, Value],
         *,
         logged_elsewhere: Mapping[str, Value] = NOTHING,
+        axes: Mapping[str, float] | None = None,
     ) -> None:
-        """Writes one row by our own keys, with its axes; does nothing without a tracker.
+        """Adds values, by our own keys, to the row of their step; does nothing without a tracker.
 
-        ``logged_elsewhere`` holds values that Lightning logs on this step; only the listeners get them.
+        ``logged_elsewhere`` holds values that Lightning logs on this step; only the listeners get them. ``axes`` are
+        those of an earlier step; by default those of now.
         """
-        if self.tracker is not None:
-            self._axes = self.counters.axes(trainer, module)
-            self._write(self._axes, {**values, **self.timer.values()}, logged_elsewhere)
-
-    def _write(
-        self, axes: Mapping[str, float], values: Mapping[str, Value], logged_elsewhere: Mapping[str, Value] = NOTHING
-    ) -> None:
-        assert self.tracker is not None
-        counts = {"logging/errors": self.errors.count, "logging/skipped": self.skipped}
-        row = {**values, **{k: Scalar(count) for k, count in counts.items() if count > self._counts_written[k]}}
-        if self._naming is None:
-            self.tracker.write(axes, row)
-        else:
-            self.tracker.write(self._naming.row(axes), self._naming.row(row))
-        self._counts_written = counts
+        if self.tracker is None:
+            return
+        now = self.counters.axes(trainer, module)
+        self._axes = now if axes is None else dict(axes)
+        add = self._rows.add if self._axes == now else self._rows.add_late
+        add(self._axes, {**values, **self.timer.values()})
         if self.listeners:
-            self._notify(axes, {**logged_elsewhere, **row})
+            self._notify(self._axes, {**logged_elsewhere, **values})
 
-    def notify(self, trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:
-        """Passes values of the present step to the listeners without writing them."""
-        self._notify(self.counters.axes(trainer, module), values)
+    def close_row(self) -> None:
+        """Writes the row of the present step, if there is one; called before the next batch starts."""
+        if self._rows.has_open_row:
+            with self.errors.guard("Writing a row"):
+                self._rows.close_row()
+            self._warn_of_dropped_row()
+
+    def _warn_of_dropped_row(self) -> None:
+        tracker: object = self.tracker
+        message = tracker.dropped_row() if isinstance(tracker, SharedTracker) else None
+        if message is not None:
+            self.errors.warn_once(message, kind="dropped row")
+
+    def _write_row(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
+        if self.tracker is None:
+            return
+        if self._naming is None:
+            self.tracker.write(axes, values)
+        else:
+            self.tracker.write(self._naming.row(axes), self._naming.row(values))
+
+    def notify(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        values: Mapping[str, Value],
+        *,
+        axes: Mapping[str, float] | None = None,
+    ) -> None:
+        """Passes values of the present step, or of that of ``axes``, to the listeners without writing them."""
+        self._notify(self.counters.axes(trainer, module) if axes is None else axes, values)
 
     def _notify(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         numbers = {key: value.value for key, value in values.items() if isinstance(value, Scalar)}
@@ -208,17 +246,12 @@ class Session:
             with self.errors.guard("Checking a row"):
                 listener(axes, numbers)
 
-    def row_writer(self, trainer: Trainer, module: LightningModule) -> Callable[[Mapping[str, Value]], None]:
-        """Returns a function that writes a row at the present step; it may be called later, on another thread."""
+    def row_writer(
+        self, trainer: Trainer, module: LightningModule, submit: Submit
+    ) -> Callable[[Mapping[str, Value]], None]:
+        """Returns a function that adds values to the row of the present step; see :meth:`Rows.writer`."""
         self._axes = self.counters.axes(trainer, module)
-        tracker, naming = self.tracker, self._naming or Naming()
-        axes = naming.row(self._axes)
-
-        def write(values: Mapping[str, Value]) -> None:
-            if tracker is not None:
-                tracker.write(axes, naming.row(values))
-
-        return write
+        return self._rows.writer(self._axes, submit)
 
     def submit(
         self,
@@ -242,7 +275,8 @@ class Session:
 
         def take(result: Result) -> None:
             if result.values and self.tracker is not None:
-                self._write(axes, result.values)
+                self._rows.add_late(axes, result.values)
+                self._notify(axes, result.values)
             if on_result is not None:
                 on_result(result)
             elif result.error is not None:

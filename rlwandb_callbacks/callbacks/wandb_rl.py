@@ -12,6 +12,7 @@ from rlwandb_callbacks.callbacks.alerts.callback import AlertCallback
 from rlwandb_callbacks.callbacks.base import RUNTIME_ATTRIBUTES, RLCallback, new_session
 from rlwandb_callbacks.callbacks.dataset import DatasetCallback
 from rlwandb_callbacks.callbacks.evaluation.callback import EvaluationCallback
+from rlwandb_callbacks.callbacks.fabric import WarnsInFabric
 from rlwandb_callbacks.callbacks.gradients.callback import GradientsCallback
 from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback
 from rlwandb_callbacks.callbacks.metrics.callback import MetricsCallback
@@ -21,6 +22,7 @@ from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.tracking.tracker import Tracker
 
 LAST_HOOKS = ("on_exception", "teardown")
+CLOSES_ROW = "on_train_batch_start"
 
 
 def build_callbacks(
@@ -52,7 +54,7 @@ def build_callbacks(
     return [kind(session=session) for kind, wanted in is_wanted.items() if wanted]
 
 
-class CallbackGroup(LightningCallback):
+class CallbackGroup(WarnsInFabric, LightningCallback):
     """Several callbacks as one object in the Trainer, as each object there costs time in every batch.
 
     Every hook of Lightning is forwarded to the parts that override it, in their order.
@@ -65,6 +67,7 @@ class CallbackGroup(LightningCallback):
         super().__init__()
         self.callbacks = list(callbacks)
         self._parts_by_hook = {hook: [part for part in self.callbacks if overrides(part, hook)] for hook in HOOKS}
+        self._parts_by_hook[CLOSES_ROW] = closing_rows_once(self._parts_by_hook[CLOSES_ROW])
 
     @property
     def state_key(self) -> str:
@@ -102,6 +105,13 @@ def _forwarding(hook: str) -> Callable[..., None]:
 def overrides(callback: LightningCallback, hook: str) -> bool:
     """Returns whether the class of a callback overrides a hook."""
     return getattr(type(callback), hook) is not getattr(LightningCallback, hook)
+
+
+def closing_rows_once(parts: Sequence[RLCallback]) -> list[RLCallback]:
+    """Leaves out parts that would only close the row of their session when a batch starts, if another part does so."""
+    with_more = [part for part in parts if getattr(type(part), CLOSES_ROW) is not getattr(RLCallback, CLOSES_ROW)]
+    closing = {id(part.session): part for part in [*reversed(parts), *with_more]}.values()
+    return [part for part in parts if part in with_more or part in closing]
 
 
 HOOKS = tuple(name for name in dir(LightningCallback) if name.startswith("on_") or name in ("setup", "teardown"))

@@ -36,6 +36,8 @@ class EvaluationConfig(Section, key="evaluation"):
         info_keys: Keys of ``info`` to log (``eval/info_<key>_mean`` over the steps, ``_last`` at the end of an
             episode, and ``_sum`` if the key contains ``reward`` or ``cost``); by default the first 32 numeric ones,
             none for an empty list.
+        action_names: Names to show: one for each discrete action, or for each dimension of other actions; by default
+            those that the environment has (``get_action_meanings``, ``action_names``, an enum ``actions``).
         use_training_statistics: If the training environment of the module (an attribute such as ``self.envs``)
             normalizes observations by running statistics, evaluate with a frozen copy of them.
         shared_policy: With several agents, call the policy for each agent with the batch of its observations;
@@ -53,5 +55,6 @@ class EvaluationConfig(Section, key="evaluation"):
     gamma: Annotated[float, Bounds(ge=0, le=1)] | None = None
     max_steps: PositiveInt = 27_000
     info_keys: list[str] | None = None
+    action_names: list[str] | None = None
     use_training_statistics: bool = True
     shared_policy: bool = False

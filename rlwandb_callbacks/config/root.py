@@ -16,7 +16,7 @@ from rlwandb_callbacks.config.videos import VideosConfig
 from rlwandb_callbacks.core.key_names import PRESETS
 from rlwandb_callbacks.errors import ConfigError
 
-DATASET_FORMATS = ("d4rl", "minari", "di-engine", "di-engine-pickle", "hdf5", "npz", "memory", "torch")
+DATASET_FORMATS = ("d4rl", "minari", "di-engine", "di-engine-pickle", "hdf5", "npz")  # of files and folders
 SPELLINGS = {"q value": "q_value", "action probability": "action_probability"}
 
 
@@ -35,9 +35,11 @@ class WandbRLConfig(Section):
         record_path: Folder for videos and pictures.
         metric_list: Names, or aliases, of the metrics to log; by default all that are known.
         vis_dataset: Draw the offline data at ``dataset_path``, and the states on them that evaluation episodes visit.
-        dataset_path: Offline data: a file, a folder, or any text that :func:`rlwandb_callbacks.open_dataset` takes.
-        dataset_format: Layout of the data: ``d4rl``, ``minari``, ``di-engine``, ``di-engine-pickle``, ``hdf5``,
-            ``npz``, ``memory`` or ``torch``; by default recognized from the content.
+        dataset_path: Offline data: a file, a folder, or the id of an installed Minari data set; by default the only
+            data set under ``record_path``. Data in memory are saved first:
+            ``rlwandb_callbacks.open_dataset(data).save("data.npz")``.
+        dataset_format: Layout of the data: ``d4rl``, ``minari``, ``di-engine``, ``di-engine-pickle``, ``hdf5`` or
+            ``npz``; by default recognized from the content.
         executor: Where slow jobs (replaying, drawing, encoding, embedding) run: ``process``, one worker process;
             ``thread``; ``inline``, in the training process, which waits; or a ``concurrent.futures.Executor``, such as
             Dask's, whose workers can write to ``record_path`` under the same name.
@@ -88,13 +90,19 @@ class WandbRLConfig(Section):
         for name in ("record_path", "dataset_path"):
             path = getattr(self, name)
             object.__setattr__(self, name, os.fspath(path) if isinstance(path, os.PathLike) else path)
+        if not isinstance(self.dataset_path, str | None):
+            raise ConfigError(
+                f"dataset_path is a {type(self.dataset_path).__name__}; it must be the path of a file or folder of "
+                "offline data. Save data that are in memory first: "
+                'rlwandb_callbacks.open_dataset(data).save("data.npz").'
+            )
         super().__post_init__()
         if isinstance(self.action_logger, str):
             object.__setattr__(self, "action_logger", SPELLINGS.get(self.action_logger, self.action_logger))
-        if self.vis_dataset and not self.dataset_path:
+        if self.dataset_path is not None and not self.dataset_path.strip():
             raise ConfigError(
-                f"vis_dataset is True, which needs offline data, and dataset_path is {self.dataset_path!r}. Set "
-                "dataset_path to a file or folder of offline data, or leave vis_dataset out."
+                f"dataset_path is {self.dataset_path!r}; it must be the path of a file or folder of offline data, or "
+                "null for the data set under record_path."
             )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_SHOWN_ACTIONS = 18
+"""Largest number of actions, or of dimensions of an action, on a panel and as histograms: all actions of Atari."""
+
 
 @dataclass(frozen=True)
 class DiscreteActions:

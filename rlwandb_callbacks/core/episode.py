@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,10 +142,12 @@ class Episode:
         scores: Scores of the policy for each action, with the leading axis T.
         values: V(s), shape ``[T]``, if the policy returns it.
         chosen_q: Q(s, a) of the actions, shape ``[T]``, if a critic returns it and ``scores`` do not contain it.
-        success: Whether the episode was a success, if the environment reports it.
+        success: Whether the last step of the episode was a success, if the environment reports it.
+        success_any: Whether any step was one, if the environment reports it; None if that is unknown.
         cut_at: The step limit that ended the episode, if it was ``evaluation.max_steps`` and not the environment's.
         digests: Fingerprints of observation and reward, shape ``[T + 1]``, ``uint32``, to check a replay.
-        frames: RGB frames, shape ``[T + 1, H, W, 3]``, ``uint8``, if they were recorded.
+        states: Summaries of the observations, structured, shape ``[T + 1]``, to accept a replay whose last bits differ.
+        frames: RGB frames, shape ``[T + 1, H, W, 3]``, if they were recorded: ``uint8``, booleans, or floats in [0, 1].
         infos: Summary of each numeric key of the environment's ``info``.
         agent_returns: Undiscounted return by agent if several play together; ``rewards`` are their sums then.
         observations: Observations of every ``observation_stride``-th action, shape ``[ceil(T / observation_stride),
@@ -173,16 +175,18 @@ class Episode:
     success: bool | None = None
     cut_at: int | None = None
     digests: NDArray[np.uint32] | None = field(default=None, repr=False)
-    frames: NDArray[np.uint8] | None = field(default=None, repr=False)
+    states: NDArray[np.void] | None = field(default=None, repr=False)
+    frames: NDArray[Any] | None = field(default=None, repr=False)
     infos: Mapping[str, InfoSummary] = field(default_factory=dict, repr=False)
     agent_returns: Mapping[str, float] = field(default_factory=dict, repr=False)
     observations: NDArray[np.float32] | None = field(default=None, repr=False)
     observation_stride: int = field(default=1, repr=False)
+    success_any: bool | None = None
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)
         expected = dict.fromkeys(("actions", "values", "chosen_q", "scores"), steps)
-        expected |= dict.fromkeys(("digests", "frames"), steps + 1)
+        expected |= dict.fromkeys(("digests", "states", "frames"), steps + 1)
         expected["observations"] = math.ceil(steps / self.observation_stride)
         for name, count in expected.items():
             array = _score_array(self.scores) if name == "scores" else getattr(self, name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from rlwandb_callbacks.core.process_settings import preserved_process_settings
+
 
 def import_object(path: str) -> Any:
     """Imports an object by ``package.module:name`` or ``package.module.name``.
@@ -14,7 +16,8 @@ def import_object(path: str) -> Any:
         True
     """
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
-    found: Any = importlib.import_module(module)
+    with preserved_process_settings():
+        found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
     return found

@@ -15,15 +15,65 @@ from rlwandb_callbacks.core.key_names import valid_name
 MAX_KEYS = 32
 SUMMED = re.compile(r"reward|cost", re.IGNORECASE)
 LOGGED_ELSEWHERE = ("is_success", "success", "TimeLimit.truncated")
+WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+TOTAL_WORDS = {"total", "cum", "cumulative", "cumulated", "acc", "accum", "accumulated", "ep", "episode", "episodic"}
+STEP_WORDS = {"step", "instant", "current"}
+MIN_STEPS_TO_JUDGE = 3
+PROPORTIONAL = 1 - 1e-6  # squared cosine of two series, up to rounding in float32
 
 
 @dataclass(frozen=True)
 class InfoSummary:
-    """Summary of one key of ``info`` over the steps of an episode that have the key."""
+    """Summary of one key of ``info`` over the steps of an episode that have the key.
+
+    ``is_running_total`` is True if the values run like the return, so that they are totals since the start of the
+    episode; False if they run like the reward or go up and down; None if they do neither.
+    """
 
     mean: float
     last: float
     total: float
+    is_running_total: bool | None = None
+
+
+class _Sums:
+    """Sums over the values of one key; if it is summed, also how they run beside the rewards and the return so far."""
+
+    def __init__(self, *, compares: bool) -> None:
+        self._compares = compares
+        self._total = self._last = 0.0
+        self._count = 0
+        self._rises = self._falls = False
+        self._follows_rewards = True
+        self._values2 = self._rewards2 = self._returns2 = self._by_reward = self._by_return = 0.0
+
+    def add(self, value: float, reward: float, return_so_far: float) -> None:
+        if self._compares:
+            self._compare(value, reward, return_so_far)
+        self._total, self._last, self._count = self._total + value, value, self._count + 1
+
+    def _compare(self, value: float, reward: float, return_so_far: float) -> None:
+        if self._count:
+            rises, falls = value > self._last, value < self._last
+            self._rises, self._falls = self._rises or rises, self._falls or falls
+            self._follows_rewards &= rises == (reward > 0) and falls == (reward < 0)
+        self._values2 += value * value
+        self._rewards2 += reward * reward
+        self._returns2 += return_so_far * return_so_far
+        self._by_reward += value * reward
+        self._by_return += value * return_so_far
+
+    def summary(self) -> InfoSummary:
+        return InfoSummary(self._total / self._count, self._last, self._total, self._is_running_total())
+
+    def _is_running_total(self) -> bool | None:
+        if self._count < MIN_STEPS_TO_JUDGE or not (self._values2 and self._rewards2 and self._returns2):
+            return None
+        like_reward = self._by_reward * self._by_reward >= PROPORTIONAL * self._values2 * self._rewards2
+        like_return = self._by_return * self._by_return >= PROPORTIONAL * self._values2 * self._returns2
+        if like_reward != like_return:
+            return like_return
+        return False if self._rises and self._falls and not self._follows_rewards else None
 
 
 class InfoAccumulator:
@@ -37,22 +87,25 @@ class InfoAccumulator:
         >>> for height in (1.0, 3.0):
         ...     tally.add({"height": height, "name": "hopper"})
         >>> tally.numbers()
-        {'height': InfoSummary(mean=2.0, last=3.0, total=4.0)}
+        {'height': InfoSummary(mean=2.0, last=3.0, total=4.0, is_running_total=None)}
     """
 
     def __init__(self, keys: Sequence[str] | None = None) -> None:
         self._keys = None if keys is None else frozenset(keys)
-        self._sums: dict[str, list[float]] = {}  # sum, count and last value by key
+        self._sums: dict[str, _Sums] = {}
+        self._return = 0.0
 
-    def add(self, info: Mapping[str, Any]) -> None:
-        """Adds the ``info`` of one step."""
+    def add(self, info: Mapping[str, Any], reward: float = 0.0) -> None:
+        """Adds the ``info`` and the reward of one step."""
         if self._keys is not None and not self._keys:
             return
+        self._return += reward
         for key, value in info.items():
-            number = _number(value)
-            if number is not None and self._selects(str(key)):
-                total, count, _ = self._sums.get(str(key), [0.0, 0.0, 0.0])
-                self._sums[str(key)] = [total + number, count + 1.0, number]
+            number, name = _number(value), str(key)
+            if number is not None and self._selects(name):
+                if name not in self._sums:
+                    self._sums[name] = _Sums(compares=SUMMED.search(name) is not None)
+                self._sums[name].add(number, reward, self._return)
 
     def _selects(self, key: str) -> bool:
         if self._keys is not None:
@@ -61,7 +114,7 @@ class InfoAccumulator:
 
     def numbers(self) -> dict[str, InfoSummary]:
         """Returns the summary of each key."""
-        return {key: InfoSummary(total / count, last, total) for key, (total, count, last) in self._sums.items()}
+        return {key: sums.summary() for key, sums in self._sums.items()}
 
 
 def reward_of(reward: Any) -> float:
@@ -71,6 +124,8 @@ def reward_of(reward: Any) -> float:
         >>> reward_of(np.array([0.5]))
         0.5
     """
+    if isinstance(reward, float):  # of most environments, also numpy.float64
+        return float(reward)
     try:
         return float(np.ravel(reward)[0] if np.ndim(reward) and np.size(reward) == 1 else reward)
     except (TypeError, ValueError) as error:
@@ -81,7 +136,10 @@ def _number(value: Any) -> float | None:
     is_scalar = isinstance(value, int | float | np.integer | np.floating | np.bool_)
     if not is_scalar and not (isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"):
         return None
-    number = float(value)
+    try:
+        number = float(value)
+    except (ArithmeticError, TypeError, ValueError):  # such as an integer of 400 digits
+        return None
     return number if math.isfinite(number) else None
 
 
@@ -89,7 +147,7 @@ def summarize_infos(episodes: Sequence[Mapping[str, InfoSummary]]) -> dict[str, 
     """Returns the mean summary of each key over the episodes that have it.
 
     The result has ``info_<key>_mean`` and ``info_<key>_last`` for each key, and ``info_<key>_sum`` for keys that
-    contain ``reward`` or ``cost``, because the parts of a reward add up to the return.
+    contain ``reward`` or ``cost``, because the parts of a reward add up to the return; but not for running totals.
 
     Example:
         >>> summarize_infos([{"reward_ctrl": InfoSummary(-0.5, -1.0, -10.0)}])
@@ -101,6 +159,23 @@ def summarize_infos(episodes: Sequence[Mapping[str, InfoSummary]]) -> dict[str, 
         name = f"info_{valid_name(key)}"
         summary[f"{name}_mean"] = float(np.mean([numbers.mean for numbers in summaries]))
         summary[f"{name}_last"] = float(np.mean([numbers.last for numbers in summaries]))
-        if SUMMED.search(key):
+        if SUMMED.search(key) and not is_running_total(key, summaries):
             summary[f"{name}_sum"] = float(np.mean([numbers.total for numbers in summaries]))
     return summary
+
+
+def is_running_total(key: str, summaries: Sequence[InfoSummary]) -> bool:
+    """Returns whether the values of a key are totals since the start of an episode.
+
+    Most of the episodes whose values show it decide, else the name of the key.
+
+    Example:
+        >>> silent = [InfoSummary(1.0, 1.0, 3.0)]
+        >>> is_running_total("total_reward", silent), is_running_total("reward_ctrl", silent)
+        (True, False)
+    """
+    votes = [1 if each.is_running_total else -1 for each in summaries if each.is_running_total is not None]
+    if sum(votes) != 0:
+        return sum(votes) > 0
+    words = {word.lower() for word in WORDS.findall(key)}
+    return bool(words & TOTAL_WORDS) and not words & STEP_WORDS

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """An image: RGB, shape ``[H, W, 3]``, ``uint8``."""
+
+RawFrame: TypeAlias = NDArray[Any]
+"""A frame as an environment returns it: RGB, shape ``[H, W, 3]``, of any dtype."""
 
 DEFAULT_FPS = 30.0
 """Frames per second of a video if the environment has no ``render_fps``."""
@@ -45,6 +48,7 @@ class Video:
 
     path: str  # of an mp4 file (H.264, yuv420p)
     caption: str = ""
+    flat_color: tuple[int, int, int] | None = None  # RGB, if all frames have one color, as if nothing was drawn
 
 
 @dataclass(frozen=True)

@@ -3,65 +3,31 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
 from rlwandb_callbacks.core.action_spec import ActionSpec
+from rlwandb_callbacks.core.files import atomic_write
 from rlwandb_callbacks.core.transitions import EpisodeSummaries, Transitions
 from rlwandb_callbacks.datasets.columns import Column, Rows, row_bytes, spans
-from rlwandb_callbacks.datasets.episode_boundaries import EpisodeBoundaries, StepBlock, boundary_warnings, find_episodes
+from rlwandb_callbacks.datasets.episode_boundaries import EpisodeBoundaries, boundary_warnings, find_episodes
 from rlwandb_callbacks.datasets.infer_actions import ActionDecoder, infer_actions
+from rlwandb_callbacks.datasets.reader import DatasetReader, KeptReader
+from rlwandb_callbacks.datasets.unwritten_rows import RowChoice
 from rlwandb_callbacks.errors import DatasetError, sentence
 
 MAX_SAMPLE_BYTES = 160 * 2**20
 FULL_DIGEST_BYTES = 128 * 2**20
 _DIGEST_BLOCKS = 1024
 _DIGEST_BLOCK_BYTES = 64 * 2**10
-
-
-class DatasetReader(Protocol):
-    """An open data set of N transitions."""
-
-    @property
-    def observations(self) -> Column:
-        """Shape ``[N, ...]``."""
-        ...
-
-    @property
-    def actions(self) -> Column:
-        """Shape ``[N, ...]``, as they are stored."""
-        ...
-
-    @property
-    def rewards(self) -> Column:
-        """Shape ``[N]`` or ``[N, 1]``."""
-        ...
-
-    @property
-    def declared_actions(self) -> ActionSpec | None:
-        """The action space that the file declares."""
-        ...
-
-    @property
-    def marks_timeouts(self) -> bool:
-        """Whether the layout distinguishes time limits from terminal states."""
-        ...
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Problems of the file, except those of the ends of episodes."""
-        ...
-
-    def steps(self) -> Iterator[StepBlock]:
-        """Yields all steps in order, in blocks."""
-        ...
 
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[DatasetReader]]
@@ -80,7 +46,6 @@ class OfflineDataset:
         file: The file with the content, if there is one.
 
     Attributes:
-        num_transitions: Number of transitions, N.
         observation_shape: Shape of one observation; dict and tuple observations are one vector.
 
     Raises:
@@ -99,11 +64,11 @@ class OfflineDataset:
         self._opener = opener
         self._file = file
         self._kept_open: tuple[ExitStack, DatasetReader] | None = None
+        self._choice: RowChoice | None = None
         self._boundaries: EpisodeBoundaries | None = None
         self._decoder: ActionDecoder | None = None
         self._digest: str | None = None
-        with self._open() as reader:
-            self.num_transitions = reader.rewards.shape[0]
+        with self._open_whole() as reader:
             self.observation_shape = tuple(reader.observations.shape[1:])
             self._file_warnings = reader.warnings
 
@@ -130,6 +95,14 @@ class OfflineDataset:
 
     @contextmanager
     def _open(self) -> Iterator[DatasetReader]:
+        """Opens the data set without the rows that hold no transition."""
+        with self._open_whole() as reader:
+            if self._choice is None:
+                self._choice = reader.choose_rows()
+            yield reader if self._choice.kept is None else KeptReader(reader, self._choice.kept)
+
+    @contextmanager
+    def _open_whole(self) -> Iterator[DatasetReader]:
         try:
             if self._kept_open is not None:
                 yield self._kept_open[1]
@@ -140,6 +113,12 @@ class OfflineDataset:
             raise DatasetError(
                 f"{self.name} cannot be read: {sentence(error)} Is it complete? Copy or create it again."
             ) from error
+
+    @property
+    def num_transitions(self) -> int:
+        """Number of transitions, N, without rows that were never written; the first access reads small columns."""
+        with self._open() as reader:
+            return reader.rewards.shape[0]
 
     @property
     def num_episodes(self) -> int:
@@ -158,7 +137,14 @@ class OfflineDataset:
         """Problems of the data, a sentence each, such as missing or misplaced ends of episodes."""
         with self._open() as reader:
             found = boundary_warnings(self._find_episodes(reader), marks_timeouts=reader.marks_timeouts)
-        return self._file_warnings + found
+        return self.reading_warnings + found
+
+    @property
+    def reading_warnings(self) -> tuple[str, ...]:
+        """The part of ``warnings`` on what was not read or left out, such as keys and unwritten rows."""
+        with self._open():
+            assert self._choice is not None
+            return self._file_warnings + self._choice.warnings
 
     def episodes(self) -> EpisodeSummaries:
         """Returns the returns, lengths and ends of all episodes."""
@@ -183,6 +169,38 @@ class OfflineDataset:
             count = min(count, self.num_transitions, fitting)
             chosen = np.random.default_rng(seed).choice(self.num_transitions, count, replace=False, shuffle=False)
             return self._read(reader, np.sort(chosen.astype(np.int64)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes all transitions to an ``.npz`` file, which can be opened by its path.
+
+        The file has the arrays ``observations`` and ``actions`` as they are stored (dict observations as one vector),
+        ``rewards``, ``terminals``, ``timeouts``, and ``episode_ids``, the number of each row's episode, from 0.
+
+        Args:
+            path: The file; an existing one is replaced.
+
+        Raises:
+            DatasetError: If the data cannot be read.
+            OSError: If the file cannot be written.
+
+        Example:
+            Transitions that are in memory, such as a list of named tuples, as a file for ``dataset_path``::
+
+                open_dataset(replay_memory).save("data.npz")
+        """
+        with self._open() as reader:
+            steps, count = list(reader.steps()), reader.rewards.shape[0]
+            lengths = self._find_episodes(reader).summaries.lengths
+            arrays: dict[str, Any] = {
+                "observations": reader.observations.span(0, count),
+                "actions": reader.actions.span(0, count),
+                "rewards": np.concatenate([block.rewards for block in steps]),
+                "terminals": np.concatenate([block.terminated & block.last for block in steps]),
+                "timeouts": np.concatenate([block.truncated & block.last for block in steps]),
+                "episode_ids": np.repeat(np.arange(len(lengths)), lengths),
+            }
+        with atomic_write(Path(path)) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **arrays)
 
     def _read(self, reader: DatasetReader, rows: Rows) -> Transitions:
         found, decoder = self._find_episodes(reader), self._action_decoder(reader)

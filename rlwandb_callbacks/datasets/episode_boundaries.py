@@ -14,6 +14,7 @@ from rlwandb_callbacks.core.transitions import EpisodeSummaries
 
 LONGEST_PLAUSIBLE = 27_000  # steps of 30 minutes of Atari, the longest time limit in common use
 LONGEST_WITHOUT_TIMEOUTS = 5_000  # five times the most common limit, if limits are not marked
+_MAX_NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,7 @@ def boundary_warnings(found: EpisodeBoundaries, *, marks_timeouts: bool) -> tupl
         _all_one_step(lengths),
         _time_limit_as_terminal(found.summaries, marks_timeouts=marks_timeouts),
         _marks_inside(found.marks_inside),
+        _not_finite(found.summaries.returns),
     )
     return tuple(check for check in checks if check)
 
@@ -150,9 +152,13 @@ def _too_long(lengths: NDArray[np.int64], *, marks_timeouts: bool) -> str:
 
 
 def _all_one_step(lengths: NDArray[np.int64]) -> str:
-    if len(lengths) < 2 or lengths.max() > 1:
+    if len(lengths) < 2 or lengths.max() > 2 or np.median(lengths) > 1:
         return ""
-    return "Every step is marked as the end of its episode; the marks are probably inverted or constant."
+    every = "Every" if lengths.max() == 1 else "Nearly every"
+    return (
+        f"{every} step is marked as the end of its episode; the marks are probably inverted or constant, or the rows "
+        "of several episodes alternate."
+    )
 
 
 def _time_limit_as_terminal(episodes: EpisodeSummaries, *, marks_timeouts: bool) -> str:
@@ -164,6 +170,19 @@ def _time_limit_as_terminal(episodes: EpisodeSummaries, *, marks_timeouts: bool)
     return (
         f"All {len(lengths):,} episodes are marked as done after exactly {lengths[0]:,} steps: probably a time "
         "limit, which this layout cannot tell from a terminal state. They are counted as terminal."
+    )
+
+
+def _not_finite(returns: Floats) -> str:
+    """Returns how many episodes have NaN or infinite rewards; statistics of returns leave them out."""
+    rows = np.flatnonzero(~np.isfinite(returns))
+    if not len(rows):
+        return ""
+    count, which = len(rows), ", ".join(map(str, rows[:_MAX_NAMED].tolist())) + ", …" * (len(rows) > _MAX_NAMED)
+    have, are = ("have", "are") if count > 1 else ("has", "is")
+    return (
+        f"{count:,} of {len(returns):,} episodes {have} rewards that are NaN or infinite, and {are} left out of all "
+        f"statistics of returns: {which}."
     )
 
 

@@ -11,17 +11,20 @@ from typing import Any
 
 from rlwandb_callbacks.config import DATASET_FORMATS
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
-from rlwandb_callbacks.datasets.formats.flat import HDF5_LAYOUTS, Aliases, has_required_fields
+from rlwandb_callbacks.datasets.formats.data_frames import columns_of, is_data_frame
+from rlwandb_callbacks.datasets.formats.field_names import LAYOUTS, aliases_of, has_required_fields
 from rlwandb_callbacks.datasets.formats.hdf5 import EPISODE_GROUP, is_hdf5, open_flat_hdf5, open_hdf5
 from rlwandb_callbacks.datasets.formats.memory import open_mapping
 from rlwandb_callbacks.datasets.formats.minari import find_installed, looks_like_id, open_minari
 from rlwandb_callbacks.datasets.formats.npz import open_npz
 from rlwandb_callbacks.datasets.formats.pickles import open_pickle
+from rlwandb_callbacks.datasets.formats.records import is_record
 from rlwandb_callbacks.datasets.formats.torch_dataset import open_torch_dataset
 from rlwandb_callbacks.datasets.formats.transition_lists import to_arrays
 from rlwandb_callbacks.datasets.safe_pickle.file import is_torch_zip, looks_like_pickle
 from rlwandb_callbacks.errors import DatasetError, nearest
 
+_OBJECT_FORMATS = ("memory", "torch")
 _KNOWN = (
     "d4rl (HDF5 with observations, actions, rewards, terminals, timeouts), minari (folder with data/main_data.hdf5, or "
     "HDF5 with groups episode_0, episode_1, …), di-engine (HDF5 with obs, action, reward, done), di-engine-pickle "
@@ -33,10 +36,11 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
     """Opens offline data of any known layout.
 
     Args:
-        source: Path of a file or folder; id of a Minari data set that is installed here; mapping of arrays; list of
-            transitions; ``torch.utils.data.Dataset`` of transitions (dicts, or tuples (s, a, r, s', done)).
-        dataset_format: One of ``d4rl``, ``minari``, ``di-engine``, ``di-engine-pickle``, ``hdf5``, ``npz``, ``memory``,
-            ``torch``; by default it is recognized by the content.
+        source: Path of a file or folder; id of a Minari data set that is installed here; mapping of arrays; DataFrame;
+            list of transitions or of episodes (dicts, named tuples, objects with attributes, or tuples
+            (s, a, r, s', done)); ``torch.utils.data.Dataset`` of transitions.
+        dataset_format: Of a path one of ``d4rl``, ``minari``, ``di-engine``, ``di-engine-pickle``, ``hdf5``, ``npz``;
+            of other sources ``memory`` or ``torch``. By default it is recognized by the content.
 
     Raises:
         DatasetError: If the source does not exist, its layout or ``dataset_format`` is unknown, arrays are missing,
@@ -47,10 +51,11 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
         >>> open_dataset({"obs": [[0.0], [1.0]], "action": [0, 1], "reward": [1.0, 1.0], "done": [0, 1]}).num_episodes
         1
     """
-    if dataset_format is not None and dataset_format not in DATASET_FORMATS:
+    known = (*DATASET_FORMATS, *_OBJECT_FORMATS)
+    if dataset_format is not None and dataset_format not in known:
         raise DatasetError(
-            f"dataset_format is {dataset_format!r}; allowed are {', '.join(DATASET_FORMATS)}, or None to "
-            f"recognize it by the content.{nearest(str(dataset_format), DATASET_FORMATS)}"
+            f"dataset_format is {dataset_format!r}; allowed are {', '.join(known)}, or None to "
+            f"recognize it by the content.{nearest(str(dataset_format), known)}"
         )
     if isinstance(source, OfflineDataset):
         return source
@@ -60,20 +65,25 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
 
 
 def _open_object(source: Any, dataset_format: str | None) -> OfflineDataset:
-    if dataset_format not in (None, "memory", "torch"):
+    if dataset_format not in (None, *_OBJECT_FORMATS):
         raise DatasetError(
             f"dataset_format is {dataset_format!r}, which needs a path, not a value of type {type(source).__name__}."
         )
+    if dataset_format != "torch" and is_data_frame(source):
+        return open_mapping(columns_of(source), "the DataFrame")
+    if dataset_format != "torch" and (names := getattr(getattr(source, "dtype", None), "names", None)):
+        return open_mapping({name: source[name] for name in names}, "the structured array")
     if dataset_format != "torch" and isinstance(source, Mapping):
         return open_mapping(source)
-    if dataset_format != "torch" and isinstance(source, Sequence):
+    holds_items = hasattr(source, "__getitem__") and not isinstance(source, Sequence)
+    if dataset_format != "torch" and (isinstance(source, Sequence) or (is_record(source) and not holds_items)):
         return open_mapping(to_arrays(source, "the list"), "the list")
     if dataset_format != "memory" and hasattr(source, "__getitem__"):
         return open_torch_dataset(source)
     raise DatasetError(
         f"Offline data cannot be read from a value of type {type(source).__name__}; allowed are a path, the id of a "
-        "Minari data set, a mapping of arrays, a list of transitions, or a torch Dataset of transitions with __len__ "
-        "and __getitem__."
+        "Minari data set, a mapping of arrays, a DataFrame, a list of transitions or episodes, or a torch Dataset of "
+        "transitions with __len__ and __getitem__."
     )
 
 
@@ -83,7 +93,7 @@ def _open_path(source: str, dataset_format: str | None) -> OfflineDataset:
         if looks_like_id(source) and dataset_format in (None, "minari"):
             return open_minari(find_installed(source), name=source)
         raise _missing(source, path)
-    if dataset_format in ("memory", "torch"):
+    if dataset_format in _OBJECT_FORMATS:
         raise DatasetError(f"dataset_format is {dataset_format!r}, which is not read from a path such as {source}.")
     return _OPENERS[dataset_format or _recognize(path)](path)
 
@@ -119,15 +129,17 @@ def _recognize_hdf5(path: Path) -> str:
         shapes = {name: getattr(file.get(name), "shape", None) for name in file}  # None for groups
     if any(shape is None and EPISODE_GROUP.fullmatch(name) for name, shape in shapes.items()):
         return "minari"
-    for layout, aliases in HDF5_LAYOUTS.items():
-        if has_required_fields(shapes, aliases):
+    for layout, required in LAYOUTS.items():
+        if set(required) <= set(shapes):
             return layout
+    if has_required_fields(shapes):
+        return "hdf5"
     found = ", ".join(f"{key} {shape or '(group)'}" for key, shape in list(shapes.items())[:20])
     raise DatasetError(f"{path} has no known layout. Keys found: {found or 'none'}. Known layouts: {_KNOWN}.")
 
 
-def _open_flat(path: Path, *, layout: str, aliases: Aliases) -> OfflineDataset:
-    opener = partial(open_flat_hdf5, str(path), aliases)
+def _open_flat(path: Path, *, layout: str) -> OfflineDataset:
+    opener = partial(open_flat_hdf5, str(path), aliases_of(layout))
     return OfflineDataset(name=str(path), layout=layout, opener=opener, file=str(path))
 
 
@@ -135,5 +147,5 @@ _OPENERS: dict[str, Callable[[Path], OfflineDataset]] = {
     "minari": open_minari,
     "npz": open_npz,
     "di-engine-pickle": open_pickle,
-    **{layout: partial(_open_flat, layout=layout, aliases=aliases) for layout, aliases in HDF5_LAYOUTS.items()},
+    **{layout: partial(_open_flat, layout=layout) for layout in (*LAYOUTS, "hdf5")},
 }

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rlwandb_callbacks.demos.networks import make_cnn, make_mlp, seeded
 from rlwandb_callbacks.demos.playing import Player, PlayingModule, make_env, soft_update
 from rlwandb_callbacks.demos.replay_buffer import ReplayBuffer, Transitions
+from rlwandb_callbacks.environments.names import env_name
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -44,7 +45,7 @@ def make_q_network(env: gym.Env[Any, Any], hidden_size: int) -> tuple[nn.Sequent
         case spaces:
             raise ValueError(
                 "DQN needs a Box of flat observations or uint8 images [C, H, W], and Discrete actions that start at 0; "
-                f"{env} has {spaces}"
+                f"{env_name(env)} has {spaces}"
             )
 
 

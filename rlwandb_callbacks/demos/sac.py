@@ -24,6 +24,7 @@ from rlwandb_callbacks.demos.actors import SquashedGaussianActor
 from rlwandb_callbacks.demos.networks import make_mlp, seeded
 from rlwandb_callbacks.demos.playing import Player, PlayingModule, make_env, soft_update
 from rlwandb_callbacks.demos.replay_buffer import ReplayBuffer, Transitions
+from rlwandb_callbacks.environments.names import env_name
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -194,4 +195,4 @@ def flat_spaces(env: gym.Env[Any, Any]) -> tuple[int, gym.spaces.Box]:
         case gym.spaces.Box(shape=(size,)), gym.spaces.Box(shape=(_,)) as actions:
             return size, actions
         case spaces:
-            raise ValueError(f"SAC needs flat Boxes of observations and actions; {env} has {spaces}")
+            raise ValueError(f"SAC needs flat Boxes of observations and actions; {env_name(env)} has {spaces}")

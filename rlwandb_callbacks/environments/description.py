@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -19,38 +20,71 @@ from rlwandb_callbacks.core.action_spec import (
     OtherActions,
 )
 from rlwandb_callbacks.core.values import DEFAULT_FPS
-from rlwandb_callbacks.environments.pettingzoo import MultiAgentEnv
+from rlwandb_callbacks.environments.action_names import action_names, dimension_names, option_names
+from rlwandb_callbacks.errors import ConfigError
 
 
-def describe_actions(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> ActionSpec:
-    """Returns the names or bounds of the actions of an environment, or of one environment in a vector."""
+def describe_actions(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], given: Sequence[str] = ()) -> ActionSpec:
+    """Returns the names or bounds of the actions of an environment, or of one environment in a vector.
+
+    Args:
+        env: The environment.
+        given: ``evaluation.action_names``: names of discrete actions, or of the dimensions of other actions; by default
+            those of the environment.
+
+    Raises:
+        ConfigError: If ``given`` has another number of names.
+    """
     space = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
-    meanings = getattr(env.unwrapped, "get_action_meanings", None)
-    named: Any = list(meanings()) if callable(meanings) else []
     if isinstance(space, spaces.Discrete):
-        return _options(int(space.n), int(space.start), named)
-    dimensions = env.unwrapped.action_names if isinstance(env.unwrapped, MultiAgentEnv) else ()
+        count, first = int(space.n), int(space.start)
+        _check_number(given, count, "actions", space)
+        return _options(count, first, given or action_names(env, count, first))
     if isinstance(space, spaces.Box):
         low, high = (bound.ravel().astype(np.float64) for bound in (space.low, space.high))
-        return ContinuousActions(low, high, dimensions if len(dimensions) == low.size else ())
+        _check_number(given, low.size, "dimensions of its actions", space)
+        return ContinuousActions(low, high, tuple(given) or dimension_names(env, low.size))
     if isinstance(space, spaces.MultiDiscrete):
         sizes, starts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
-        names = named if len(named) == len(sizes) else [[]] * len(sizes)
-        titles = dimensions if len(dimensions) == len(sizes) else ()
-        return GroupedActions(tuple(map(_options, sizes, starts, names)), titles)
+        _check_number(given, len(sizes), "dimensions of its actions", space)
+        named = option_names(env)
+        options = named if len(named) == len(sizes) else [[]] * len(sizes)
+        titles = tuple(given) or dimension_names(env, len(sizes))
+        return GroupedActions(tuple(map(_options, sizes, starts, options)), titles)
     if isinstance(space, spaces.MultiBinary):
         count = math.prod(space.shape)
-        return BinaryActions(tuple(map(str, named)) if len(named) == count else tuple(f"a[{i}]" for i in range(count)))
+        _check_number(given, count, "dimensions of its actions", space)
+        names = tuple(given) or dimension_names(env, count) or action_names(env, count)
+        return BinaryActions(names or tuple(f"a[{i}]" for i in range(count)))
+    if given:
+        raise ConfigError(
+            f"evaluation.action_names is {list(given)!r}, and the actions of evaluation.env, {space}, have no names. "
+            "Remove it."
+        )
     return OtherActions()
 
 
-def _options(count: int, first: int, named: Any) -> DiscreteActions:
-    """Names the options as the environment does if it names all of them, else by their integers."""
-    names = () if isinstance(named, str) else tuple(map(str, named))
-    return DiscreteActions(names if len(names) == count else tuple(map(str, range(first, first + count))), first)
+def _check_number(given: Sequence[str], count: int, what: str, space: spaces.Space[Any]) -> None:
+    if given and len(given) != count:
+        raise ConfigError(
+            f"evaluation.action_names has {len(given)} names, {', '.join(given)}; it must have {count}, one for each "
+            f"of the {what} of evaluation.env, {space}."
+        )
+
+
+def _options(count: int, first: int, names: Sequence[str]) -> DiscreteActions:
+    """Names the options if there is a name for each of them, else by their integers."""
+    numbers = map(str, range(first, first + count))
+    return DiscreteActions(tuple(map(str, names)) if len(names) == count else tuple(numbers), first)
+
+
+def render_modes(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> tuple[str, ...]:
+    """Returns the render modes in the metadata of an environment."""
+    modes = (env.metadata or {}).get("render_modes") or ()
+    return tuple(map(str, modes)) if isinstance(modes, list | tuple | set) else ()
 
 
 def frames_per_second(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> float:
     """Returns ``render_fps`` from the environment's metadata; 30 if it is missing or not a positive number."""
-    fps = env.metadata.get("render_fps")
+    fps = (env.metadata or {}).get("render_fps")
     return float(fps) if isinstance(fps, int | float) and fps > 0 else DEFAULT_FPS

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
-from rlwandb_callbacks.core.import_string import find_object, import_object
+from rlwandb_callbacks.core.import_string import find_object
+from rlwandb_callbacks.core.process_settings import preserved_process_settings
 from rlwandb_callbacks.environments import packages
-from rlwandb_callbacks.environments.copies import spec_or_copier
-from rlwandb_callbacks.environments.normalization import Statistics, normalizers, with_raw_rewards, with_statistics
+from rlwandb_callbacks.environments.closing import close
+from rlwandb_callbacks.environments.copies import EnvCopier, env_copier, importable, without_output
+from rlwandb_callbacks.environments.headless import set_mujoco_backend, set_pyglet_headless, set_sdl_driver
+from rlwandb_callbacks.environments.interface import describe_foreign, shortened
+from rlwandb_callbacks.environments.names import env_name
+from rlwandb_callbacks.environments.normalization import normalizes, with_raw_rewards, with_statistics
+from rlwandb_callbacks.environments.output import discarded_output, without_output_wrappers
 from rlwandb_callbacks.environments.pettingzoo import MultiAgentEnv, is_parallel
-from rlwandb_callbacks.environments.rendering import HEADLESS_REMEDY, set_mujoco_backend, set_sdl_driver
+from rlwandb_callbacks.environments.rendering import explain_failure
+from rlwandb_callbacks.environments.statistics import ObservationStatistics, is_environment
 from rlwandb_callbacks.environments.wrappers import has_sub_envs
 from rlwandb_callbacks.errors import EnvError, describe_error, nearest
 
 Env: TypeAlias = gym.Env[Any, Any]
 MODULE_PREFIX = "self."
+UNREGISTERED = (
+    "the process that renders has not imported the package that registers it. Import that package inside the function "
+    "that makes the environment, set evaluation.env to an id with the package ('highway_env:racetrack-v0'), or set "
+    "executor='thread'. "
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,12 @@ class EnvFactory:
 
     make: str | EnvSpec | Callable[..., Any]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    statistics: Statistics | None = None
+    statistics: ObservationStatistics | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the environment in messages."""
+        return self.make.name if isinstance(self.make, EnvCopier) else env_name(self.make)
 
     def __call__(self, *, render: bool = False) -> Env:
         """Makes a single environment like :meth:`open`; if ``make`` makes a vector, its first sub-environment."""
@@ -49,8 +65,7 @@ class EnvFactory:
         if not isinstance(env, VectorEnv):
             return env
         single = _first_sub_env(env, render=render)
-        is_normalized_outside = next(normalizers(env), None) is not None and next(normalizers(single), None) is None
-        if self.statistics is None or not is_normalized_outside:
+        if self.statistics is None or not normalizes(env) or normalizes(single):
             return single
         return with_statistics(single, self.statistics)  # type: ignore[no-any-return]  # returns what it is given
 
@@ -68,39 +83,44 @@ class EnvFactory:
             env = MultiAgentEnv(env)
         if not isinstance(env, gym.Env | VectorEnv):
             raise EnvError(
-                f"evaluation.env: {self.make!r} returned {env!r} of type {type(env).__name__}; it must return a "
-                "gymnasium.Env, a gymnasium.vector.VectorEnv or a pettingzoo.ParallelEnv."
+                f"evaluation.env {self.name} returned an object of type {type(env).__name__}. {describe_foreign(env)}"
             )
-        if _uses_mujoco(env):
-            set_mujoco_backend()
         env = with_raw_rewards(env)
         return env if self.statistics is None else with_statistics(env, self.statistics)  # type: ignore[no-any-return]  # returns what it is given
 
     def _make(self, mode: Mapping[str, str]) -> Any:
-        if mode:
-            set_sdl_driver()
         try:
-            if callable(self.make):
-                accepted = mode if _has_parameter(self.make, "render_mode") else {}
-                return self.make(**{**self.kwargs, **accepted})
-            if isinstance(self.make, str):
-                packages.register(self.make)
-            spec = gym.registry.get(self.make) if isinstance(self.make, str) else self.make
-            if spec is not None and packages.uses_mujoco(spec):
-                set_mujoco_backend()
-            return gym.make(self.make, disable_env_checker=True, **{**self.kwargs, **mode})
+            with discarded_output(), preserved_process_settings():
+                return without_output_wrappers(self._make_any(mode))
         except Exception as error:
             raise EnvError(self._describe_failure(error, renders=bool(mode))) from error
 
+    def _make_any(self, mode: Mapping[str, str]) -> Any:
+        _set_backends(self.make, renders=bool(mode))
+        if isinstance(self.make, str):
+            packages.register(self.make)
+        spec = gym.registry.get(self.make) if isinstance(self.make, str) else self.make
+        if callable(self.make):
+            accepted = mode if _has_parameter(self.make, "render_mode") else {}
+            return self.make(**{**self.kwargs, **accepted})
+        if isinstance(spec, EnvSpec) and spec.additional_wrappers:
+            return gym.make(without_output(spec), disable_env_checker=True, **{**self.kwargs, **mode})
+        return gym.make(self.make, disable_env_checker=True, **{**self.kwargs, **mode})
+
     def _describe_failure(self, error: Exception, *, renders: bool) -> str:
-        what = f"evaluation.env {self.make!r} with env_kwargs {dict(self.kwargs)!r} cannot be made"
+        if error.__cause__ is not None and "with kwargs (" in str(error):
+            error = cast(Exception, error.__cause__)  # Gymnasium adds the values of all arguments
+        names = ", ".join(map(repr, self.kwargs))  # values may be long, or secret
+        what = f"evaluation.env {self.name}{f' with env_kwargs {names}' if names else ''} cannot be made"
         if renders:  # without rendering it was made before
-            return f"{what} with render_mode='rgb_array': {describe_error(error)} {HEADLESS_REMEDY}"
+            hint = UNREGISTERED if isinstance(error, gym.error.UnregisteredEnv) else ""
+            return f"{what} with render_mode='rgb_array': {hint}{explain_failure(error)}"
         hint = ""
         if isinstance(self.make, str) and self.make not in gym.registry:
             hint = packages.install_hint(self.make) or nearest(self.make, gym.registry)
         return (
-            f"{what}: {describe_error(error)}{hint} Allowed are the id of a registered Gymnasium environment, a "
+            f"{what}: {describe_error(error)}{hint} Allowed are the id of a registered Gymnasium environment, with the "
+            "package that registers it if Gymnasium does not know it ('highway_env:racetrack-v0'), a "
             "function that makes one, the import path of such a function ('package.module:function'), and an attribute "
             "of the module with one of these ('self.make_env')."
         )
@@ -115,10 +135,7 @@ class EnvFactory:
             name = getattr(self.make, "__qualname__", self.make)
             raise TypeError(f"{name} is a method of the module, which stays in the training process")
         make: Any = gym.registry.get(self.make, self.make) if isinstance(self.make, str) else self.make
-        entry_point = make.entry_point if isinstance(make, EnvSpec) else None
-        if isinstance(entry_point, str) and entry_point.startswith("__main__:"):  # another module in other processes
-            make = copy.deepcopy(make)
-            make.entry_point = import_object(entry_point)
+        make = importable(make) if isinstance(make, EnvSpec) else make
         return EnvFactory, (make, self.kwargs, self.statistics)
 
 
@@ -126,17 +143,17 @@ def _first_sub_env(vector: VectorEnv[Any, Any, Any], *, render: bool) -> Env:
     """Returns the first sub-environment of a vector, made again if it must render, and closes the others."""
     inner: Any = vector.unwrapped
     if not has_sub_envs(vector):
-        vector.close()
-        raise EnvError(f"evaluation.env is {vector}, which has no sub-environments to render one by one.")
+        close(vector)
+        raise EnvError(f"evaluation.env is {env_name(vector)}, which has no sub-environments to render one by one.")
     singles = list(getattr(inner, "envs", ()))
     if not singles:
         singles = [inner.env_fns[0]()]
-        vector.close()
+        close(vector)
     single = singles[0]
     if render and single.render_mode is None:
-        single = EnvFactory(spec_or_copier(single))(render=True)
+        single = EnvFactory(env_copier(single))(render=True)
     for unused in (each for each in singles if each is not single):
-        unused.close()
+        close(unused)
     return _VectorObservation(single)
 
 
@@ -150,10 +167,13 @@ class _VectorObservation(gym.ObservationWrapper[Any, Any, Any]):
         return next(iter(iterate(batch_space(space, 1), batch)))
 
 
-def _uses_mujoco(env: Any) -> bool:
-    return hasattr(env.unwrapped, "mujoco_renderer") or any(
-        "mujoco" in cls.__module__ for cls in type(env.unwrapped).__mro__
-    )
+def _set_backends(make: Any, *, renders: bool) -> None:
+    """Sets with what an environment renders without a display, before its package is imported."""
+    if renders:
+        set_sdl_driver()
+        set_pyglet_headless()
+    if packages.may_use_mujoco(gym.registry.get(make) if isinstance(make, str) else getattr(make, "spec", make)):
+        set_mujoco_backend()
 
 
 def env_factory(env: Any, kwargs: Mapping[str, Any], module: Any = None) -> EnvFactory:
@@ -170,21 +190,24 @@ def env_factory(env: Any, kwargs: Mapping[str, Any], module: Any = None) -> EnvF
     """
     env = resolve_attribute(module, env)
     if isinstance(env, str):
+        _set_backends(env, renders=False)
         packages.register(env)
         function = None if env in gym.registry else find_object(env)
         return EnvFactory(function if callable(function) else env, kwargs)
     if isinstance(env, gym.Env | VectorEnv) or (is_parallel(env) and not isinstance(env, type)):
         if kwargs:
             raise EnvError(
-                f"evaluation.env is the environment {env!r}, which has its arguments already, but "
-                f"evaluation.env_kwargs is {dict(kwargs)!r}. Remove env_kwargs, or set evaluation.env to a function "
-                "that takes them."
+                f"evaluation.env is the environment {env_name(env)}, which has its arguments already, but "
+                f"evaluation.env_kwargs has {', '.join(map(repr, kwargs))}. Remove env_kwargs, or set "
+                "evaluation.env to a function that takes them."
             )
-        return EnvFactory(spec_or_copier(env))
+        return EnvFactory(env_copier(env))
+    if is_environment(env):
+        raise EnvError(f"evaluation.env is an object of type {type(env).__name__}. {describe_foreign(env)}")
     if not callable(env) and not isinstance(env, EnvSpec):
         raise EnvError(
-            f"evaluation.env is {env!r} of type {type(env).__name__}; it must be an id, an environment, or a function "
-            "that makes one."
+            f"evaluation.env is {shortened(env)} of type {type(env).__name__}; it must be an id, an environment, or "
+            "a function that makes one."
         )
     return EnvFactory(env, kwargs)
 

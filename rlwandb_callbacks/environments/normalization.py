@@ -3,79 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from gymnasium.wrappers import NormalizeObservation
-from gymnasium.wrappers.vector import NormalizeObservation as NormalizeVectorObservation
-from numpy.typing import NDArray
+from gymnasium.vector.utils import batch_space
 
+from rlwandb_callbacks.environments.closing import close
+from rlwandb_callbacks.environments.statistics import (
+    ObservationStatistics,
+    Statistics,
+    layers,
+    part_for,
+    running_statistics,
+)
 from rlwandb_callbacks.environments.wrappers import AnyVectorWrapper, sub_envs, wrapper_chain
-
-TRAINING_NAMES = ("envs", "env", "train_envs", "train_env", "training_envs", "training_env")
-EVALUATION_NAMES = ("eval", "val", "test")
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Running statistics of observations at one moment; mean and variance have the shape of one observation.
-
-    ``epsilon`` is added to the variance before the square root.
-    """
-
-    mean: NDArray[np.floating[Any]]
-    variance: NDArray[np.floating[Any]]
-    count: float
-    epsilon: float = 1e-8
-
-
-def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
-    """Returns the statistics of all observations together (Chan et al. 1979)."""
-    if len(parts) == 1:
-        return parts[0]
-    count = sum(part.count for part in parts)
-    mean = np.asarray(sum(part.mean * part.count for part in parts) / count)
-    variance = sum((part.variance + (part.mean - mean) ** 2) * part.count for part in parts) / count
-    return Statistics(mean, np.asarray(variance), count, parts[0].epsilon)
-
-
-def training_statistics(module: Any, evaluation_env: Any = None) -> tuple[str, Statistics] | None:
-    """Finds a normalizing environment: the attribute of the module and its current statistics; None if there is none.
-
-    ``TRAINING_NAMES`` come first; names with a part of ``EVALUATION_NAMES`` are skipped. The value of
-    ``evaluation.env`` comes last, if it is an environment. The sub-environments of an ``AsyncVectorEnv`` are in other
-    processes and are not searched; wrappers around it are.
-    """
-    held = {name: value for name, value in vars(module).items() if isinstance(value, gym.Env | VectorEnv)}
-    names = [name for name in TRAINING_NAMES if name in held]
-    names += [name for name in held if name not in names and not any(part in name for part in EVALUATION_NAMES)]
-    for name, env in [*((f"self.{name}", held[name]) for name in names), ("evaluation.env", evaluation_env)]:
-        found = statistics_of(env)
-        if found is not None:
-            return name, found
-    return None
-
-
-def statistics_of(env: Any) -> Statistics | None:
-    """Returns the current statistics with which an environment normalizes observations; None if it does not."""
-    parts = []
-    for layer in normalizers(env):
-        rms, epsilon = layer.obs_rms, float(getattr(layer, "epsilon", 1e-8))
-        parts.append(Statistics(np.array(rms.mean), np.array(rms.var), float(rms.count), epsilon))
-    return merge_statistics(parts) if parts else None
 
 
 def normalizers(env: Any) -> Iterator[Any]:
     """Yields the wrappers with running statistics of observations, also those inside a vector."""
-    for layer in wrapper_chain(env):
-        if all(hasattr(getattr(layer, "obs_rms", None), name) for name in ("mean", "var", "count")):
-            yield layer
-        for inner in sub_envs(layer):
-            yield from normalizers(inner)
+    return (layer for layer in layers(env) if running_statistics(layer) is not None)
 
 
 def normalizes_in_subprocesses(env: Any) -> bool:
@@ -90,14 +40,21 @@ def normalizes_in_subprocesses(env: Any) -> bool:
     try:
         return next(normalizers(single), None) is not None or any(map(_scales_rewards, wrapper_chain(single)))
     finally:
-        single.close()
+        close(single)
 
 
 def _scales_rewards(layer: Any) -> bool:
     return any(cls.__name__ == "NormalizeReward" for cls in type(layer).__mro__)
 
 
-def with_statistics(env: Any, statistics: Statistics) -> Any:
+def normalizes(env: Any) -> bool:
+    """Returns whether an environment normalizes observations, by running statistics or by given ones."""
+    return next(normalizers(env), None) is not None or any(
+        isinstance(layer, _FrozenNormalization) for layer in wrapper_chain(env)
+    )
+
+
+def with_statistics(env: Any, statistics: ObservationStatistics) -> Any:
     """Freezes the running statistics of an environment at the given ones, in a new wrapper if it does not normalize.
 
     An environment whose observations have another shape is returned unchanged.
@@ -105,17 +62,70 @@ def with_statistics(env: Any, statistics: Statistics) -> Any:
     found = list(normalizers(env))
     if not found:
         space = env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space
-        if space.shape != statistics.mean.shape:
+        part = part_for(statistics, space)
+        if part is None:
             return env
-        wrapper = NormalizeVectorObservation if isinstance(env, VectorEnv) else NormalizeObservation
-        env = wrapper(env, epsilon=statistics.epsilon)
-        found = [env]
+        return (_FrozenVector if isinstance(env, VectorEnv) else _Frozen)(env, part)
     for layer in found:
-        if np.shape(layer.obs_rms.mean) == statistics.mean.shape:
+        if isinstance(statistics, Statistics) and np.shape(layer.obs_rms.mean) == statistics.mean.shape:
             layer.obs_rms.mean, layer.obs_rms.var = statistics.mean.copy(), statistics.variance.copy()
             layer.obs_rms.count = statistics.count
             layer.update_running_mean = False
     return env
+
+
+def can_apply(env: Any, statistics: ObservationStatistics) -> bool:
+    """Returns whether :func:`with_statistics` can use the statistics in an environment."""
+    shapes = [np.shape(layer.obs_rms.mean) for layer in normalizers(env)]
+    if shapes:
+        return isinstance(statistics, Statistics) and statistics.mean.shape in shapes
+    space = env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space
+    return part_for(statistics, space) is not None
+
+
+class _FrozenNormalization:
+    """Mixin for a wrapper that normalizes observations by given statistics."""
+
+    env: Any
+
+    def __init__(self, env: Any, statistics: ObservationStatistics) -> None:
+        super().__init__(env)  # type: ignore[call-arg]  # of the wrapper
+        self.statistics = statistics
+
+    def _normalize(self, observations: Any) -> Any:
+        if isinstance(self.statistics, Statistics):
+            return self.statistics.normalize(observations)
+        return {**observations, **{key: part.normalize(observations[key]) for key, part in self.statistics.items()}}
+
+    def _normalized_space(self, space: spaces.Space[Any]) -> spaces.Space[Any]:
+        if isinstance(self.statistics, Statistics):
+            return spaces.Box(-self.statistics.clip, self.statistics.clip, space.shape, np.float32)
+        parts = {
+            key: spaces.Box(-part.clip, part.clip, space[key].shape, np.float32)  # type: ignore[index]  # a Dict
+            for key, part in self.statistics.items()
+        }
+        return spaces.Dict({**space.spaces, **parts})  # type: ignore[attr-defined]  # a Dict
+
+    def reset(self, **kwargs: Any) -> Any:
+        observations, info = self.env.reset(**kwargs)
+        return self._normalize(observations), info
+
+    def step(self, action: Any) -> Any:
+        observations, *rest = self.env.step(action)
+        return self._normalize(observations), *rest
+
+
+class _Frozen(_FrozenNormalization, gym.Wrapper[Any, Any, Any, Any]):
+    def __init__(self, env: Any, statistics: ObservationStatistics) -> None:
+        super().__init__(env, statistics)
+        self.observation_space = self._normalized_space(env.observation_space)
+
+
+class _FrozenVector(_FrozenNormalization, AnyVectorWrapper):
+    def __init__(self, env: Any, statistics: ObservationStatistics) -> None:
+        super().__init__(env, statistics)
+        self.single_observation_space = self._normalized_space(env.single_observation_space)
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
 
 
 def with_raw_rewards(env: Any) -> Any:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 
-MUJOCO_MODULES = ("gymnasium.envs.mujoco", "gymnasium_robotics")
+from rlwandb_callbacks.core.process_settings import preserved_process_settings
+
+MUJOCO_MODULES = ("gymnasium.envs.mujoco",)
+MODULES_WITHOUT_MUJOCO = ("gymnasium.envs.", "ale_py")  # but for the above
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,50 @@ class EnvPackage:
     requirement: str
 
 
+ATARI_GAMES = (  # noqa: SIM905  # a list would fill a page
+    "Adventure AirRaid Alien Amidar Assault Asterix Asteroids Atlantis BankHeist BattleZone BeamRider Berzerk Bowling "
+    "Boxing Breakout Carnival Centipede ChopperCommand CrazyClimber Defender DemonAttack DoubleDunk ElevatorAction "
+    "Enduro FishingDerby Freeway Frostbite Gopher Gravitar Hero IceHockey Jamesbond JourneyEscape Kangaroo Krull "
+    "KungFuMaster MontezumaRevenge MsPacman NameThisGame Phoenix Pitfall Pong Pooyan PrivateEye Qbert Riverraid "
+    "RoadRunner Robotank Seaquest Skiing Solaris SpaceInvaders StarGunner Tennis TimePilot Tutankham UpNDown Venture "
+    "VideoPinball WizardOfWor YarsRevenge Zaxxon"
+).split()
+ATARI_SUFFIXES = (
+    "-v0",
+    "-v4",
+    "NoFrameskip-v",
+    "Deterministic-v",
+    "-ram-v",
+    "-ramNoFrameskip-v",
+    "-ramDeterministic-v",
+)
+ATARI_IDS = tuple(f"{game}{suffix}" for game in ATARI_GAMES for suffix in ATARI_SUFFIXES)
+HIGHWAY_SCENES = (
+    "highway-",
+    "merge-",
+    "roundabout-",
+    "parking-",
+    "intersection-",
+    "racetrack-",
+    "two-way-",
+    "exit-",
+    "u-turn-",
+    "lane-keeping-",
+)
+MULTI_OBJECTIVE = (
+    "mo-",
+    "deep-sea-treasure-",
+    "breakable-bottles-",
+    "fishwood-",
+    "four-room-",
+    "fruit-tree-",
+    "minecart-",
+    "resource-gathering-",
+    "water-reservoir-",
+)
+
 PACKAGES = (
-    EnvPackage(("ALE/",), "ale_py", '"rlwandb-callbacks[atari]"'),
+    EnvPackage(("ALE/", *ATARI_IDS), "ale_py", '"rlwandb-callbacks[atari]"'),
     EnvPackage(("MiniGrid-", "BabyAI-"), "minigrid", "minigrid"),
     EnvPackage(
         ("Fetch", "Hand", "Adroit", "FrankaKitchen", "PointMaze_", "AntMaze_"),
@@ -29,7 +76,14 @@ PACKAGES = (
         "gymnasium-robotics",
     ),
     EnvPackage(("Panda",), "panda_gym", "panda-gym"),
-    EnvPackage(("highway-", "merge-", "roundabout-", "parking-", "intersection-"), "highway_env", "highway-env"),
+    EnvPackage(HIGHWAY_SCENES, "highway_env", "highway-env"),
+    EnvPackage(("MiniWorld-",), "miniworld", "miniworld"),
+    EnvPackage(("Meta-World/",), "metaworld", "metaworld"),
+    EnvPackage(("FlappyBird-",), "flappy_bird_gymnasium", "flappy-bird-gymnasium"),
+    EnvPackage(MULTI_OBJECTIVE, "mo_gymnasium", "mo-gymnasium"),
+    EnvPackage(("rware-",), "rware", "rware"),
+    EnvPackage(("Foraging-",), "lbforaging", "lbforaging"),
+    EnvPackage(("TradingEnv", "MultiDatasetTradingEnv"), "gym_trading_env", "gym-trading-env"),
     EnvPackage(("dm_control/",), "shimmy", '"shimmy[dm-control]"'),
     EnvPackage((), "pettingzoo", '"rlwandb-callbacks[pettingzoo]"'),
 )
@@ -40,7 +94,8 @@ def register(env_id: str) -> None:
     package = _package_of(env_id)
     if env_id in gym.registry or package is None or importlib.util.find_spec(package.module) is None:
         return
-    gym.register_envs(importlib.import_module(package.module))
+    with preserved_process_settings():
+        gym.register_envs(importlib.import_module(package.module))
 
 
 def install_hint(env_id: str) -> str:
@@ -48,7 +103,7 @@ def install_hint(env_id: str) -> str:
     package = _package_of(env_id)
     if env_id in gym.registry or package is None or importlib.util.find_spec(package.module) is not None:
         return ""
-    return f" Its package is not installed (pip install {package.requirement})."
+    return f" Such ids are those of {package.module}, which is not installed (pip install {package.requirement})."
 
 
 def _package_of(env_id: str) -> EnvPackage | None:
@@ -57,6 +112,12 @@ def _package_of(env_id: str) -> EnvPackage | None:
     return next(matches, None)
 
 
-def uses_mujoco(spec: gym.envs.registration.EnvSpec) -> bool:
-    """Returns whether the class of an environment belongs to a package that renders with MuJoCo."""
-    return isinstance(spec.entry_point, str) and spec.entry_point.startswith(MUJOCO_MODULES)
+def may_use_mujoco(env: Any) -> bool:
+    """Returns whether an environment, given by its spec or a function, may render with MuJoCo.
+
+    Only the specs of Gymnasium and ALE show that it does not.
+    """
+    entry_point = env.entry_point if isinstance(env, EnvSpec) else None
+    if isinstance(entry_point, str) and entry_point.startswith(MODULES_WITHOUT_MUJOCO):
+        return entry_point.startswith(MUJOCO_MODULES)
+    return importlib.util.find_spec("mujoco") is not None

@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.infos import reward_of
+from rlwandb_callbacks.environments.names import env_name
 from rlwandb_callbacks.errors import EnvError
 
 AGENT_REWARDS = "agent_rewards"
@@ -34,12 +35,12 @@ class MultiAgentEnv(gym.Env[dict[str, Any], NDArray[Any]]):
     def __init__(self, env: Any) -> None:
         if hasattr(env, "agent_iter"):
             raise EnvError(
-                f"evaluation.env {env} is turn-based (AEC); it must be a parallel environment, such as "
+                f"evaluation.env {env_name(env)} is turn-based (AEC); it must be a parallel environment, such as "
                 "pettingzoo.utils.aec_to_parallel(env)."
             )
         self.parallel_env = env
         self.agents = tuple(env.possible_agents)
-        self.metadata = {**env.metadata}
+        self.metadata = {**(env.metadata or {})}
         self._observation_spaces = {str(agent): env.observation_space(agent) for agent in self.agents}
         self.observation_space = spaces.Dict(self._observation_spaces)
         self.agent_action_spaces = {str(agent): env.action_space(agent) for agent in self.agents}

@@ -1,25 +1,20 @@
-"""Frames of environments as RGB pixels, and settings with which simulators render without a display."""
+"""Frames of environments as RGB."""
 
 from __future__ import annotations
 
-import ctypes.util
-import os
-import sys
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from rlwandb_callbacks.core.values import Pixels
+from rlwandb_callbacks.core.values import RawFrame
+from rlwandb_callbacks.environments.display_remedies import display_remedy
+from rlwandb_callbacks.environments.names import env_name
 from rlwandb_callbacks.errors import RenderError, describe_error
 
 WITHOUT_VIDEOS = "Scalars are logged without videos; video_logger=False turns this warning off."
-HEADLESS_REMEDY = (
-    "On a machine without a display MuJoCo needs libEGL or libOSMesa (apt-get install libegl1, or apt-get install "
-    "libosmesa6); MUJOCO_GL=egl or MUJOCO_GL=osmesa, set before Python starts, selects one. pygame environments need "
-    f"SDL_VIDEODRIVER=dummy. {WITHOUT_VIDEOS}"
-)
 NO_FRAME = (
     "a frame of shape [H, W, 3] is needed. A function that makes the environment must take render_mode and pass it on."
 )
@@ -29,96 +24,81 @@ WRONG_SHAPE = (
 )
 
 
-def render(env: gym.Env[Any, Any], *, rendered_before: bool = False) -> Pixels:
-    """Renders the current state of an environment with ``render_mode="rgb_array"``, to ``[H, W, 3]``, contiguous.
-
-    Args:
-        env: The environment.
-        rendered_before: Whether it has rendered a frame; a missing display is not the cause of an error then.
+def render(env: gym.Env[Any, Any]) -> RawFrame:
+    """Renders the current state of an environment with ``render_mode="rgb_array"``, to ``[H, W, 3]`` of any dtype.
 
     Raises:
-        RenderError: If rendering fails or returns no frame; the message has the remedy.
+        RenderError: If rendering fails or returns no frame; the message has the remedy, if the cause is known.
     """
-    return _to_pixels(_rendered(env, rendered_before=rendered_before), env)
+    return _to_rgb(_rendered(env), env)
 
 
-def render_each(envs: VectorEnv[Any, Any, Any], *, rendered_before: bool = False) -> list[Pixels]:
+def render_each(envs: VectorEnv[Any, Any, Any]) -> list[RawFrame]:
     """Renders the current state of each environment of a vector, like :func:`render`."""
-    frames = _rendered(envs, rendered_before=rendered_before)
+    frames = _rendered(envs)
     if not isinstance(frames, list | tuple | np.ndarray) or len(frames) != envs.num_envs:
         raise RenderError(
-            f"{envs} was made with render_mode={envs.render_mode!r} and its render() returned {_describe(frames)}; it "
-            f"must return one frame for each of its {envs.num_envs} environments."
+            f"{env_name(envs)} was made with render_mode={envs.render_mode!r} and its render() returned "
+            f"{_describe(frames)}; it must return one frame for each of its {envs.num_envs} environments."
         )
-    return [_to_pixels(frame, envs) for frame in frames]
+    return [_to_rgb(frame, envs) for frame in frames]
 
 
-def _rendered(env: Any, *, rendered_before: bool) -> Any:
+def _rendered(env: Any) -> Any:
     try:
         return env.render()
     except Exception as error:
-        raise rendering_error(f"{env} cannot render", error, rendered_before=rendered_before) from error
+        raise rendering_error(f"{env_name(env)} cannot render", error) from error
 
 
-def rendering_error(what: str, cause: Exception, *, rendered_before: bool) -> RenderError:
+def rendering_error(what: str, cause: Exception) -> RenderError:
     """Returns an error that begins with ``what``, for an environment that failed to render; see :func:`render`."""
-    return RenderError(f"{what}: {describe_error(cause)} {WITHOUT_VIDEOS if rendered_before else HEADLESS_REMEDY}")
+    return RenderError(f"{what}: {explain_failure(cause)}")
+
+
+def explain_failure(cause: Exception) -> str:
+    """Returns the message of an error, its remedy if a display is missing, and what is logged without frames."""
+    return f"{describe_error(cause)} {display_remedy(cause)}{WITHOUT_VIDEOS}"
 
 
 def _describe(frame: Any) -> str:
     return "None" if frame is None else f"{type(frame).__name__} of shape {np.shape(frame)}"
 
 
-def _to_pixels(frame: Any, env: Any) -> Pixels:
+def _to_rgb(frame: Any, env: Any) -> RawFrame:
     """Converts RGB, RGBA or gray pixels, or the last entry of a list of these, to RGB."""
     if isinstance(frame, list) and frame:
         frame = frame[-1]
-    pixels = np.asarray(frame) if frame is not None else np.empty(0)
+    pixels = _in_declared_range(_as_array(frame), env) if frame is not None else np.empty(0)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or 0 in pixels.shape:
         raise RenderError(
-            f"{env} was made with render_mode={env.render_mode!r} and its render() returned {_describe(frame)}; "
-            f"{NO_FRAME if frame is None else WRONG_SHAPE}"
+            f"{env_name(env)} was made with render_mode={env.render_mode!r} and its render() returned "
+            f"{_describe(frame)}; {NO_FRAME if frame is None else WRONG_SHAPE}"
         )
-    colors = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
-    return np.ascontiguousarray(colors, dtype=np.uint8)
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else np.ascontiguousarray(pixels[..., :3])
 
 
-def has_display() -> bool:
-    """Returns whether a display is available; True on all platforms but Linux."""
-    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+def _as_array(frame: Any) -> RawFrame:
+    """Converts a frame to an array: also tensors of any device and dtype, and pictures of Pillow."""
+    if callable(getattr(frame, "detach", None)):
+        frame = frame.detach().cpu()
+        frame = frame.float() if "bfloat16" in str(frame.dtype) else frame  # which numpy does not have
+    if callable(getattr(frame, "convert", None)) and hasattr(frame, "getbands"):
+        frame = frame.convert("RGB")  # pixels of a palette are no colors
+    return np.asarray(frame)
 
 
-def set_sdl_driver() -> None:
-    """Sets SDL's dummy video driver, which pygame environments need, if there is no display."""
-    if not has_display():
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+def _in_declared_range(pixels: RawFrame, env: Any) -> RawFrame:
+    """Converts floats to ``uint8`` if the observations are such pictures and their space ends at 255.
 
-
-def set_mujoco_backend() -> None:
-    """Sets ``MUJOCO_GL`` if there is no display and the user has not set it: EGL if its library loads, else OSMesa.
-
-    MuJoCo reads the variable when it is imported or first renders. If neither library loads, the variable is not set,
-    and rendering fails with MuJoCo's message.
+    Dark frames do not show whether floats are in [0, 1] or in [0, 255].
     """
-    if has_display() or "MUJOCO_GL" in os.environ:
-        return
-    platform = os.environ.get("PYOPENGL_PLATFORM", "").lower()
-    for backend, library in {"egl": "EGL", "osmesa": "OSMesa"}.items():
-        # MuJoCo's backends render through PyOpenGL, which supports one platform per process.
-        if platform in ("", backend) and can_load(library):
-            os.environ["MUJOCO_GL"] = backend
-            return
-
-
-def can_load(library: str) -> bool:
-    """Returns whether a shared library exists and loads."""
-    name = ctypes.util.find_library(library)
-    if name is None:
-        return False
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        return False
-    return True
+    space = env.single_observation_space if isinstance(env, VectorEnv) else getattr(env, "observation_space", None)
+    if pixels.dtype.kind != "f" or not isinstance(space, spaces.Box) or space.shape != pixels.shape:
+        return pixels
+    is_declared = (
+        space.high.dtype.kind == "f" and bool((space.high == 255).all()) and pixels.min() >= 0 and pixels.max() <= 255
+    )
+    return np.rint(pixels).astype(np.uint8) if is_declared else pixels

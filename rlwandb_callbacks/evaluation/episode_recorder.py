@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Episode, PolicyScores, PolicyStep, row_of, stack_scores
 from rlwandb_callbacks.core.infos import InfoAccumulator, reward_of
-from rlwandb_callbacks.core.values import Pixels
+from rlwandb_callbacks.core.values import RawFrame
 from rlwandb_callbacks.environments.pettingzoo import AGENT_REWARDS
 from rlwandb_callbacks.errors import RenderError
+from rlwandb_callbacks.evaluation.fingerprint import StateFingerprint, fingerprint, stack_states
 from rlwandb_callbacks.evaluation.observation_buffer import ObservationBuffer
 from rlwandb_callbacks.media.frame_sources import FrameRecorder, MissingFrames, RecordedFrames
 
@@ -59,7 +59,7 @@ class EpisodeRecorder:
     """
 
     def __init__(
-        self, options: RecordingOptions, seed: int | None, observation: Any, render: Callable[[], Pixels]
+        self, options: RecordingOptions, seed: int | None, observation: Any, render: Callable[[], RawFrame]
     ) -> None:
         self._options, self._seed, self._render = options, seed, render
         self._actions: list[Any] = []
@@ -67,18 +67,19 @@ class EpisodeRecorder:
         self._scores: list[PolicyScores] = []
         self._values: list[float] = []
         self._chosen_q: list[float] = []
-        self._digests: list[int] = []
+        self._states: list[StateFingerprint] = []
         self._frames: FrameRecorder | MissingFrames | None = None
         if options.frames_max_bytes is not None:
             self._frames = FrameRecorder(options.frames_max_bytes)
         self._observations = ObservationBuffer(options.observations_max_bytes)
         self._infos = InfoAccumulator(options.info_keys)
+        self._success_any: bool | None = None
         self._agent_returns: dict[str, float] = {}
         self._ending: dict[str, Any] = {}
         self._add_state(observation, 0.0)
 
     def _add_state(self, observation: Any, reward: float) -> None:
-        self._digests.append(digest(observation, reward))
+        self._states.append(fingerprint(observation, reward))
         self._observations.append(observation)
         if isinstance(self._frames, FrameRecorder):
             try:
@@ -95,9 +96,8 @@ class EpisodeRecorder:
         reward = reward_of(step.reward)
         self._actions.append(_copy(step.action))
         self._rewards.append(reward)
-        self._infos.add(step.info)
-        for agent, agent_reward in step.info.get(AGENT_REWARDS, {}).items():
-            self._agent_returns[agent] = self._agent_returns.get(agent, 0.0) + float(agent_reward)
+        self._infos.add(step.info, reward)
+        success = self._add_info(step.info) if step.info else None
         self._add_state(step.observation, reward)
         has_ended = bool(step.terminated) or bool(step.truncated)
         is_cut = not has_ended and len(self._rewards) >= self._options.max_steps
@@ -106,9 +106,19 @@ class EpisodeRecorder:
                 "terminated": bool(step.terminated),
                 "truncated": bool(step.truncated) or is_cut,
                 "cut_at": self._options.max_steps if is_cut else None,
-                "success": _success(step.info),
+                "success": success,
+                "success_any": self._success_any,
             }
         return has_ended or is_cut
+
+    def _add_info(self, info: Mapping[str, Any]) -> bool | None:
+        """Adds the rewards of the agents, and the success of this step, which is returned."""
+        success = _success(info)
+        if success is not None:
+            self._success_any = self._success_any or success
+        for agent, agent_reward in info.get(AGENT_REWARDS, {}).items():
+            self._agent_returns[agent] = self._agent_returns.get(agent, 0.0) + float(agent_reward)
+        return success
 
     def _add_output(self, output: PolicyStep, row: int) -> None:
         if output.scores is not None:
@@ -129,7 +139,8 @@ class EpisodeRecorder:
             scores=stack_scores(self._scores),
             values=np.array(self._values, dtype=np.float64) if self._values else None,
             chosen_q=np.array(self._chosen_q, dtype=np.float64) if self._chosen_q else None,
-            digests=np.array(self._digests, dtype=np.uint32),
+            digests=np.array([state.digest for state in self._states], dtype=np.uint32),
+            states=stack_states(self._states),
             observations=observations,
             observation_stride=stride,
             infos=self._infos.numbers(),
@@ -148,31 +159,8 @@ def _copy(action: Any) -> NDArray[Any]:
     return entry
 
 
-def digest(observation: Any, reward: float) -> int:
-    """Returns a fingerprint of an observation and the reward that led to it (0 after a reset).
-
-    It is the CRC-32 over their bytes, independent of the order of keys. The observation is an array, a number or text,
-    or dicts and tuples of them.
-    """
-    checksum = zlib.crc32(np.float64(reward).tobytes())
-    for leaf in _leaves(observation):
-        checksum = zlib.crc32(leaf, checksum)
-    return checksum
-
-
-def _leaves(observation: Any) -> Iterator[bytes]:
-    if isinstance(observation, dict):
-        for key in sorted(observation, key=str):
-            yield from _leaves(observation[key])
-    elif isinstance(observation, tuple | list):
-        for entry in observation:
-            yield from _leaves(entry)
-    elif isinstance(observation, str):
-        yield observation.encode()
-    else:
-        yield np.ascontiguousarray(observation).tobytes()
-
-
 def _success(info: Mapping[str, Any]) -> bool | None:
-    found = next((info[key] for key in SUCCESS_KEYS if key in info), None)
-    return None if found is None else bool(np.all(found))
+    for key in SUCCESS_KEYS:
+        if key in info:
+            return None if info[key] is None else bool(np.all(info[key]))
+    return None

@@ -14,23 +14,28 @@ from gymnasium.vector import VectorEnv
 
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.action_spec import ActionSpec
-from rlwandb_callbacks.environments.action_masks import action_mask, has_action_masks, stack_masks, vector_action_masks
-from rlwandb_callbacks.environments.description import describe_actions, frames_per_second
+from rlwandb_callbacks.environments.action_masks import action_mask, stack_masks, vector_action_masks
+from rlwandb_callbacks.environments.description import describe_actions, frames_per_second, render_modes
 from rlwandb_callbacks.environments.factory import Env, EnvFactory, env_factory, resolve_attribute
-from rlwandb_callbacks.environments.normalization import (
-    Statistics,
-    normalizers,
-    normalizes_in_subprocesses,
-    training_statistics,
-    with_statistics,
-)
+from rlwandb_callbacks.environments.normalization import normalizers, normalizes_in_subprocesses
 from rlwandb_callbacks.environments.pettingzoo import MultiAgentEnv
+from rlwandb_callbacks.environments.statistics import ObservationStatistics, training_statistics
 from rlwandb_callbacks.environments.wrappers import has_sub_envs
-from rlwandb_callbacks.errors import EnvError, PolicyError
+from rlwandb_callbacks.errors import PolicyError, describe_error
+from rlwandb_callbacks.evaluation.env_checks import (
+    HIDDEN_STATISTICS,
+    UNKNOWN_STATISTICS,
+    can_render,
+    finds_masks,
+    first_observations,
+    normalized,
+)
+from rlwandb_callbacks.evaluation.env_failures import closing_env, env_call
 from rlwandb_callbacks.evaluation.episode_recorder import PlayedEpisode, RecordingOptions
 from rlwandb_callbacks.evaluation.rollout import EnvBatch, play
-from rlwandb_callbacks.evaluation.single_envs import SingleEnvBatch, batch
-from rlwandb_callbacks.evaluation.vector_env import VectorEnvBatch, reset_each
+from rlwandb_callbacks.evaluation.single_envs import SingleEnvBatch
+from rlwandb_callbacks.evaluation.vector_env import VectorEnvBatch
+from rlwandb_callbacks.policies.dry_run import PolicyTraits
 from rlwandb_callbacks.policies.multi_agent import MultiAgentOutputReader, for_each_agent
 from rlwandb_callbacks.policies.output_reader import OutputReader
 from rlwandb_callbacks.policies.resolve import policy_name, resolve_policy, tensor_meaning
@@ -38,29 +43,8 @@ from rlwandb_callbacks.policies.runner import PolicyRunner
 
 MAX_ENVS = 8
 MAX_OBSERVATION_BYTES = 64 * 2**20
-DRY_RUN_BATCH_SIZE = 3
+CLOSING = "Closing the environment"
 AnyEnv: TypeAlias = Env | VectorEnv[Any, Any, Any]
-UNKNOWN_STATISTICS = (
-    "evaluation.env normalizes observations with running statistics, and no attribute of {module} is a training "
-    "environment that does so. The statistics start from zero in each evaluation environment: the policy sees other "
-    "numbers than in training, and the returns are wrong. Keep the training environment as self.envs or self.env, or "
-    "give an evaluation environment that has the statistics of training."
-)
-HIDDEN_STATISTICS = (
-    "evaluation.env is a vector whose environments normalize observations with running statistics in subprocesses. "
-    "These start from zero in each evaluation and cannot be set from here, so the returns are wrong. Give a "
-    "SyncVectorEnv, a function that makes a single environment, or put the normalization around the vector."
-)
-BORROWED_STATISTICS = (
-    "{env} normalizes observations and evaluation.env does not, so its running statistics are applied, frozen, to the "
-    "observations of the evaluation. evaluation.use_training_statistics=False leaves the observations as they are."
-)
-UNKNOWN_MASKS = (
-    "evaluation.policy takes action masks, and evaluation.env has no method action_masks. The policy gets no masks and "
-    "may take actions that the environment does not allow. Add that method to the evaluation environment, as the "
-    "training environment has it (sb3-contrib's ActionMasker adds it), or give a policy that reads the masks from its "
-    "observations."
-)
 
 
 def warn_plainly(message: str, *, kind: str) -> None:  # noqa: ARG001  # signature of ErrorPolicy.warn_once
@@ -76,18 +60,20 @@ class EnvDescription:
     action_space: gym.Space[Any]
     observation_space: gym.Space[Any]
     agent_action_spaces: Mapping[str, gym.Space[Any]]  # by agent; empty unless there are several
+    render_modes: tuple[str, ...]
     fps: float  # of its videos
     is_vector: bool
     can_replay: bool  # single environments can be made to replay its episodes
 
     @classmethod
-    def of(cls, env: AnyEnv) -> EnvDescription:
-        """Describes an environment or a vector environment."""
+    def of(cls, env: AnyEnv, action_names: Sequence[str] = ()) -> EnvDescription:
+        """Describes an environment or a vector environment, with names of its actions that replace its own."""
         return cls(
-            actions=describe_actions(env),
+            actions=describe_actions(env, action_names),
             action_space=env.single_action_space if isinstance(env, VectorEnv) else env.action_space,
             observation_space=env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space,
             agent_action_spaces=env.agent_action_spaces if isinstance(env, MultiAgentEnv) else {},
+            render_modes=render_modes(env),
             fps=frames_per_second(env),
             is_vector=isinstance(env, VectorEnv),
             can_replay=not isinstance(env, VectorEnv) or has_sub_envs(env),
@@ -109,50 +95,47 @@ class Evaluator:
     def __init__(
         self, cfg: WandbRLConfig, module: torch.nn.Module, warn_once: Callable[..., None] = warn_plainly
     ) -> None:
-        self._cfg, self._module = cfg, module
+        self._cfg, self._module, self._warn_once = cfg, module, warn_once
+        self._ignores_seeds = False
         self.make_env: EnvFactory = env_factory(cfg.evaluation.env, cfg.evaluation.env_kwargs, module)
-        env = self.make_env.open()
-        try:
-            self.env = EnvDescription.of(env)
+        with env_call(), closing_env(self.make_env.open(), self._warn_of_close) as env:
+            self.env = EnvDescription.of(env, cfg.evaluation.action_names or ())
             self._uses_statistics = cfg.evaluation.use_training_statistics and not normalizes_in_subprocesses(env)
-            env = self._normalized(env, warn_once)
-            self._sets_masks = self._policy().takes_masks and self._has_masks(env, warn_once)
-            self._dry_run(env)
-        finally:
-            env.close()
+            used = self._normalized(env)
+            self._traits: PolicyTraits | None = None
+            self._sets_masks = self._policy().takes_masks and finds_masks(used, self.make_env, warn_once)
+            self._traits = self._dry_run(used)
 
-    def _normalized(self, env: AnyEnv, warn_once: Callable[..., None]) -> AnyEnv:
-        """Normalizes observations as every evaluation will, and warns of what is unusual about it."""
+    def _warn_of_close(self, error: Exception) -> None:
+        self._warn_once(f"{CLOSING} failed, and training goes on: {describe_error(error)}", kind=CLOSING)
+
+    def _normalized(self, env: AnyEnv) -> AnyEnv:
+        """Normalizes observations as every evaluation will."""
         if normalizes_in_subprocesses(env):
-            warn_once(HIDDEN_STATISTICS, kind="normalization")
-        if not self._uses_statistics:
-            return env
-        found = self._find_statistics()
-        if found is None:
-            if next(normalizers(env), None) is not None:
-                warn_once(UNKNOWN_STATISTICS.format(module=type(self._module).__name__), kind="normalization")
-            return env
-        normalized: AnyEnv = with_statistics(env, found[1])
-        if normalized is not env:
-            warn_once(BORROWED_STATISTICS.format(env=found[0]), kind="normalization")
-        return normalized
+            self._warn_once(HIDDEN_STATISTICS, kind="normalization")
+        found = self._find_statistics() if self._uses_statistics else None
+        if found is not None:
+            result: AnyEnv = normalized(env, *found, self._warn_once)
+            return result
+        if self._uses_statistics and next(normalizers(env), None) is not None:
+            module = type(self._module).__name__
+            self._warn_once(UNKNOWN_STATISTICS.format(module=module), kind="normalization")
+        return env
 
-    def _has_masks(self, env: AnyEnv, warn_once: Callable[..., None]) -> bool:
-        """Returns whether the environment has action masks, and warns if it has none."""
-        found = has_action_masks(env)
-        if not found and isinstance(env, VectorEnv) and has_sub_envs(env):
-            single = self.make_env()  # a vector of subprocesses ends when it is asked for an attribute that it lacks
-            found = has_action_masks(single)
-            single.close()
-        if not found:
-            warn_once(UNKNOWN_MASKS, kind="masks")
-        return found
+    def _policy_name(self) -> str:
+        return policy_name(self._module, self._cfg.evaluation.policy)
 
-    def _dry_run(self, env: AnyEnv) -> None:
-        """Calls the policy once; a network with uninitialized lazy parameters is left to training."""
-        observations, batch_size = self._first_observations(env)
+    def _dry_run(self, env: AnyEnv) -> PolicyTraits | None:
+        """Asks the policy how it must be called, and warns of what is unusual about it.
+
+        Returns None for a network with uninitialized lazy parameters, which training is to initialize.
+        """
+        first = first_observations(env, self._cfg.evaluation.seed, self._warn_once, has_masks=self._sets_masks)
+        observations, batch_size, self._ignores_seeds = first
         if any(torch.nn.parameter.is_lazy(parameter) for parameter in self._module.parameters()):
-            return
+            return None
+        episodes = self._cfg.evaluation.episodes
+        num_rows = batch_size if isinstance(env, VectorEnv) else min(self._num_envs, episodes)
         try:
             policy = self._policy()
             if self._sets_masks:
@@ -161,26 +144,23 @@ class Evaluator:
                     if isinstance(env, VectorEnv)
                     else stack_masks([action_mask(env)] * batch_size)
                 )
-            policy.dry_run(observations, staggered=1 < self._num_envs < self._cfg.evaluation.episodes)
+            is_staggered = not isinstance(env, VectorEnv) and 1 < self._num_envs < episodes
+            traits = policy.dry_run(observations, num_rows=num_rows, staggered=is_staggered)
         except PolicyError as error:
-            raise PolicyError(
-                f"evaluation.policy {policy_name(self._module, self._cfg.evaluation.policy)!r}: {error}"
-            ) from error
+            raise PolicyError(f"evaluation.policy {self._policy_name()!r}: {error}") from error
         except Exception as error:
             raise PolicyError(
                 f"evaluation.policy {self._cfg.evaluation.policy!r} failed on a batch of {batch_size} "
                 f"observations of {self.env.observation_space}: {type(error).__name__}: {error}"
             ) from error
+        for kind, message in traits.warnings:
+            self._warn_once(f"evaluation.policy {self._policy_name()!r}: {message}", kind=kind)
+        return traits
 
-    def _first_observations(self, env: AnyEnv) -> tuple[Any, int]:
+    def can_render(self) -> bool:
+        """Returns whether the environment may render; if its metadata do not say so it is tried, with a warning."""
         seed = self._cfg.evaluation.seed
-        try:
-            if isinstance(env, VectorEnv):
-                return reset_each(env, range(seed, seed + env.num_envs))[0], env.num_envs
-            observations = [env.reset(seed=seed)[0]] * DRY_RUN_BATCH_SIZE
-            return batch(env.observation_space, observations), DRY_RUN_BATCH_SIZE
-        except Exception as error:
-            raise EnvError(f"evaluation.env {env} cannot be reset: {type(error).__name__}: {error}") from error
+        return not self.env.can_replay or can_render(self.make_env, self.env.render_modes, seed, self._warn_once)
 
     @property
     def reuses_envs(self) -> bool:
@@ -191,7 +171,7 @@ class Evaluator:
     def _num_envs(self) -> int:
         return self._cfg.evaluation.num_envs or min(self._cfg.evaluation.episodes, MAX_ENVS)
 
-    def statistics(self) -> Statistics | None:
+    def statistics(self) -> ObservationStatistics | None:
         """Returns the observation statistics of the training environment.
 
         None if it does not normalize observations, or if ``evaluation.use_training_statistics`` is off.
@@ -199,8 +179,9 @@ class Evaluator:
         found = self._find_statistics() if self._uses_statistics else None
         return None if found is None else found[1]
 
-    def _find_statistics(self) -> tuple[str, Statistics] | None:
-        return training_statistics(self._module, resolve_attribute(self._module, self._cfg.evaluation.env))
+    def _find_statistics(self) -> tuple[str, ObservationStatistics] | None:
+        cfg = self._cfg.evaluation
+        return training_statistics(self._module, resolve_attribute(self._module, cfg.env), cfg.policy)
 
     def play(
         self,
@@ -210,6 +191,7 @@ class Evaluator:
         frames_max_bytes: int | None = None,
         fresh_envs: bool = False,
         keeps_observations: bool = False,
+        on_failure: Callable[[Exception], object] | None = None,
     ) -> list[PlayedEpisode]:
         """Plays one episode for each seed.
 
@@ -219,7 +201,11 @@ class Evaluator:
             frames_max_bytes: Memory for the frames of an episode, recorded while playing; None to record none.
             fresh_envs: Play each episode in a new environment, as the reset of some does not restore everything.
             keeps_observations: Keep the observations of the episodes, thinned to 64 MiB for all episodes together.
+            on_failure: Called with the error of each episode that could not be played; by default the error is raised.
         """
+        if self._traits is None:
+            with closing_env(self.make_env.open(), self._warn_of_close) as env:
+                self._traits = self._dry_run(self._normalized(env))
         cfg, policy = self._cfg.evaluation, self._policy()
         seeds = range(cfg.seed, cfg.seed + cfg.episodes) if seeds is None else seeds
         make_env = make_env or self.make_env
@@ -230,31 +216,36 @@ class Evaluator:
         renders = frames_max_bytes is not None
         envs: EnvBatch
         if self.env.is_vector:
-            envs = VectorEnvBatch(cast(VectorEnv[Any, Any, Any], make_env.open(render=renders)))
+            vector = cast(VectorEnv[Any, Any, Any], make_env.open(render=renders))
+            reopen = cast(Callable[[], VectorEnv[Any, Any, Any]], partial(make_env.open, render=renders))
+            envs = VectorEnvBatch(vector, ignores_seeds=self._ignores_seeds, reopen=reopen)
         else:
             num_envs = min(self._num_envs, len(seeds))
             envs = SingleEnvBatch(partial(make_env, render=renders), num_envs, fresh_envs=fresh_envs)
-        try:
-            return play(
-                envs,
-                policy,
-                seeds=seeds,
-                options=options,
-                on_begin=policy.mark_episode_starts,
-                on_masks=policy.set_action_masks if self._sets_masks else None,
-            )
-        finally:
-            envs.close()
+        with closing_env(envs, self._warn_of_close):
+            try:
+                return play(
+                    envs,
+                    policy,
+                    seeds=seeds,
+                    options=options,
+                    on_begin=policy.mark_episode_starts,
+                    on_masks=policy.set_action_masks if self._sets_masks else None,
+                    on_failure=on_failure,
+                )
+            finally:
+                policy.restore()
 
     def _policy(self) -> PolicyRunner:
         cfg, space = self._cfg.evaluation, self.env.observation_space
+        traits = self._traits or PolicyTraits()
         policy = resolve_policy(self._module, cfg.policy)
         if not self.env.agent_action_spaces:
-            return PolicyRunner(policy, self._module, self._reader(self.env.action_space), space)
+            return PolicyRunner(policy, self._module, self._reader(self.env.action_space), space, traits)
         readers = {agent: self._reader(actions) for agent, actions in self.env.agent_action_spaces.items()}
         joint_policy = for_each_agent(policy) if cfg.shared_policy else policy
         reader: Any = MultiAgentOutputReader(readers)
-        return PolicyRunner(joint_policy, self._module, reader, space)
+        return PolicyRunner(joint_policy, self._module, reader, space, traits)
 
     def _reader(self, action_space: gym.Space[Any]) -> OutputReader:
         meaning = tensor_meaning(self._cfg.evaluation.policy, self._module, self._cfg.action_logger)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Episode
-from rlwandb_callbacks.core.values import Value
-from rlwandb_callbacks.errors import sentence
+from rlwandb_callbacks.core.values import Value, Video
+from rlwandb_callbacks.environments.display_remedies import XVFB
+from rlwandb_callbacks.environments.headless import has_display
+from rlwandb_callbacks.environments.rendering import WITHOUT_VIDEOS
+from rlwandb_callbacks.errors import RenderError, sentence
 from rlwandb_callbacks.evaluation.summary import Evaluation
 from rlwandb_callbacks.media.clips import ClipStyle, caption, make_clip
-from rlwandb_callbacks.media.frame_sources import ArrayFrames, FrameSource
+from rlwandb_callbacks.media.frame_sources import ArrayFrames, FrameSource, MissingFrames
 from rlwandb_callbacks.tracking.result import Job
+from rlwandb_callbacks.tracking.worker_process import COMPILED_CODE_FAILED, WorkerDiedError
 
 
 def evaluation_jobs(
@@ -37,7 +46,8 @@ def evaluation_jobs(
         step: Value of ``trainer/global_step``, for file names.
         env_steps: Number of environment steps trained so far, if known.
     """
-    small = replace(evaluation, episodes=[replace(e, frames=None, observations=None) for e in evaluation.episodes])
+    without_data = [replace(e, frames=None, observations=None, states=None) for e in evaluation.episodes]
+    small = replace(evaluation, episodes=without_data)
     jobs: list[Job] = []
     if with_returns or evaluation.has_value_errors:
         jobs.append(partial(small.figures, with_returns=with_returns))
@@ -72,4 +82,44 @@ def frames_in_episodes(
     if len(frames) < len(evaluation.episodes):
         return {}
     each = max_bytes // max(1, len(chosen))
-    return {label: (index, ArrayFrames.thinned(frames[index], max_bytes=each)) for label, index in chosen.items()}
+    return {label: (index, _thinned(np.asarray(frames[index]), max_bytes=each)) for label, index in chosen.items()}
+
+
+def _thinned(frames: NDArray[Any], *, max_bytes: int) -> FrameSource:
+    """Thins frames; those that are no pictures cost their own clip only."""
+    try:
+        return ArrayFrames.thinned(frames, max_bytes=max_bytes)
+    except RenderError as error:
+        return MissingFrames(str(error))
+
+
+def flat_video_warning(values: Mapping[str, Value], env_name: str) -> str | None:
+    """Returns a warning if all frames of a video have one and the same color, as if nothing was drawn.
+
+    ``env_name`` is empty if the frames were given with the episodes.
+    """
+    flat = {key: value.flat_color for key, value in values.items() if isinstance(value, Video) and value.flat_color}
+    if not flat:
+        return None
+    colors = ", ".join(f"RGB {color}" for color in dict.fromkeys(flat.values()))
+    seen = f"all pixels of {', '.join(flat)} have one color ({colors})"
+    if not env_name:
+        return f"{seen}. Look at the frames of the episodes that validation_step returns."
+    hint = ""
+    if os.environ.get("SDL_VIDEODRIVER") == "dummy":
+        hint = (
+            " SDL_VIDEODRIVER is 'dummy', with which some environments draw nothing (highway-env): remove it, or set "
+            "it to 'offscreen'."
+        )
+    return (
+        f"{seen}, so {env_name} seems to draw nothing.{hint} Look at what its render() returns with "
+        "render_mode='rgb_array'."
+    )
+
+
+def rendering_death(error: WorkerDiedError, env_name: str) -> RenderError:
+    """Returns the error for a worker that ended while it rendered an environment."""
+    hint = ""
+    if COMPILED_CODE_FAILED in str(error) and not has_display():
+        hint = f" If it needs a display, {XVFB}."
+    return RenderError(f"Rendering {env_name} failed. {error}{hint} {WITHOUT_VIDEOS}")

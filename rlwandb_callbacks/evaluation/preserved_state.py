@@ -4,28 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from rlwandb_callbacks.core.import_string import find_object
+from rlwandb_callbacks.core.process_settings import preserved_process_settings
+from rlwandb_callbacks.policies.reachable import Part, reachable
+from rlwandb_callbacks.policies.saved_values import MAX_COPIED_BYTES, Snapshot
+
 SMALL_POLICY_ELEMENTS = 1_000_000
+TOO_LARGE = (
+    "an evaluation changed {name!r} of {owner}, and training goes on with the changed values: with {size} it is too "
+    "large to be copied before each evaluation. Let the module change it in training mode only (self.training)."
+)
 
 
 @contextlib.contextmanager
-def preserved_state(module: nn.Module, *, seed: int) -> Iterator[None]:
+def preserved_state(
+    module: nn.Module, *, seed: int, policy: Any = None, warn: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
     """Runs a block in evaluation mode, without gradients, with all random states seeded, and restores the training.
 
-    The state consists of the random states of Python, NumPy and torch (CPU and the module's devices), the training flag
-    of each submodule, and the number of threads of torch. Networks of up to a million parameters on the CPU run on one
-    thread inside the block: on busy cores, threads that wait for each other cost more than they save.
+    The state consists of the random states of Python, NumPy and torch (CPU and the devices of the networks), the
+    training flag of each network, its buffers, the attributes of the module, of the policy and of the objects in them,
+    the number of threads of torch, and the settings of :func:`preserved_process_settings`. Lists that have only grown
+    are kept, as they are logs. Modules of up to a million parameters on the CPU run on one thread inside the
+    block: on busy cores, threads that wait for each other cost more than they save.
+
+    Args:
+        module: The LightningModule; only its own submodules are set to evaluation mode.
+        seed: Seed of the random states, ≥ 0.
+        policy: ``evaluation.policy``, which may consist of other objects than the module does.
+        warn: Called with a message about state that cannot be restored.
     """
     python_state, threads = random.getstate(), torch.get_num_threads()
     numpy_state = np.random.get_state()  # noqa: NPY002  # the global state must be restored
-    modes = {submodule: submodule.training for submodule in module.modules()}
+    parts = list(reachable(module, find_object(policy) if isinstance(policy, str) else policy))
+    networks = [part.value for part in parts if isinstance(part.value, nn.Module)]
+    modes = {network: network.training for network in networks}
+    state = Snapshot(parts, max_buffer_bytes=MAX_COPIED_BYTES)
     try:
-        with _seeded_torch(module, seed), torch.no_grad():
+        with preserved_process_settings(), _seeded_torch(networks, seed), torch.no_grad():
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002  # environments may draw from it
             module.eval()
@@ -34,16 +57,25 @@ def preserved_state(module: nn.Module, *, seed: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-        for submodule, training in modes.items():
-            submodule.training = training
+        state.restore(keeps_logs=True)
+        for part in state.changed_for_good():
+            warn(_too_large(part))
+        for network, training in modes.items():
+            network.training = training
         np.random.set_state(numpy_state)  # noqa: NPY002  # see above
         random.setstate(python_state)
 
 
+def _too_large(part: Part) -> str:
+    is_tensor = isinstance(part.value, torch.Tensor)
+    size = f"{part.value.nbytes:,} bytes" if is_tensor else f"{len(part.value):,} entries"
+    return TOO_LARGE.format(name=part.name, owner=part.path[0], size=size)
+
+
 @contextlib.contextmanager
-def _seeded_torch(module: nn.Module, seed: int) -> Iterator[None]:
-    """Seeds the CPU and the devices of the module; ``torch.manual_seed`` would seed other devices too."""
-    devices = {parameter.device for parameter in module.parameters()}
+def _seeded_torch(networks: Sequence[nn.Module], seed: int) -> Iterator[None]:
+    """Seeds the CPU and the devices of the networks; ``torch.manual_seed`` would seed other devices too."""
+    devices = {parameter.device for network in networks for parameter in network.parameters(recurse=False)}
     cuda = sorted(device.index for device in devices if device.type == "cuda")
     mps_state = torch.mps.get_rng_state() if any(device.type == "mps" for device in devices) else None
     with torch.random.fork_rng(devices=cuda):

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.infos import reward_of
-from rlwandb_callbacks.core.values import Pixels
+from rlwandb_callbacks.core.values import Pixels, RawFrame
 from rlwandb_callbacks.environments.factory import Env, EnvFactory
 from rlwandb_callbacks.environments.rendering import render, rendering_error
 from rlwandb_callbacks.errors import RenderError, ReplayDivergedError
-from rlwandb_callbacks.evaluation.episode_recorder import digest
+from rlwandb_callbacks.evaluation.env_failures import closing_env, env_call
+from rlwandb_callbacks.evaluation.fingerprint import ReplayCheck
+from rlwandb_callbacks.media.pixel_range import PixelRange
 
 
 @dataclass(frozen=True)
 class ReplayFrames:
-    """Frames of an episode, rendered by a replay during each iteration."""
+    """Frames of an episode, rendered by a replay during each iteration.
+
+    Iteration raises a ``PixelRangeError`` where frames show that earlier ones were converted by a wrong range; the next
+    iteration has the right one.
+    """
 
     make_env: EnvFactory
     episode: Episode
+    pixel_range: PixelRange = field(default_factory=PixelRange, repr=False, compare=False)
 
     @property
     def steps(self) -> Sequence[int]:
@@ -30,10 +37,12 @@ class ReplayFrames:
         return range(self.episode.length + 1)
 
     def __iter__(self) -> Generator[Pixels]:
-        return replay(partial(self.make_env, render=True), self.episode)
+        with contextlib.closing(replay(partial(self.make_env, render=True), self.episode)) as frames:
+            for frame in frames:
+                yield self.pixel_range.to_uint8(frame)
 
 
-def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[Pixels]:
+def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[RawFrame]:
     """Repeats the recorded actions in a new environment, from the recorded seed, and yields a frame of each state.
 
     Raises:
@@ -41,16 +50,18 @@ def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[Pixels]:
         RenderError: If the environment returns no picture, or fails as it did not while playing without pictures.
     """
     count = 0
-    with contextlib.closing(make_env()) as env:
+    with env_call(), closing_env(make_env()) as env:
         try:
             for _ in _states(env, episode, episode.length):
-                yield render(env, rendered_before=count > 0)
+                with env_call():
+                    frame = render(env)
+                yield frame
                 count += 1
         except (ReplayDivergedError, RenderError):
             raise
         except Exception as error:
             message = f"The environment failed at step {count} when the episode was replayed with pictures"
-            raise rendering_error(message, error, rendered_before=count > 0) from error
+            raise rendering_error(message, error) from error
 
 
 def check_replay(make_env: Callable[[], Env], episode: Episode, *, max_steps: int) -> None:
@@ -59,19 +70,22 @@ def check_replay(make_env: Callable[[], Env], episode: Episode, *, max_steps: in
     Raises:
         ReplayDivergedError: At the first step whose observation or reward differs from the recorded one.
     """
-    with contextlib.closing(make_env()) as env:
+    with env_call(), closing_env(make_env()) as env:
         for _ in _states(env, episode, max_steps):
             pass
 
 
 def _states(env: Env, episode: Episode, max_steps: int) -> Iterator[None]:
     """Brings an environment into each state of an episode, one per iteration, and compares it with the recorded one."""
-    observation, _ = env.reset(seed=episode.seed)
+    check = ReplayCheck(episode)
+    with env_call():
+        observation, _ = env.reset(seed=episode.seed)
     reward: Any = 0.0
     for step in range(min(max_steps, episode.length) + 1):
         if step:
-            observation, reward, *_ = env.step(episode.actions[step - 1])
-        if episode.digests is not None and int(episode.digests[step]) != digest(observation, reward_of(reward)):
+            with env_call():
+                observation, reward, *_ = env.step(episode.actions[step - 1])
+        if not check.passes(step, observation, reward_of(reward)):
             raise ReplayDivergedError(
                 f"The episode with seed {episode.seed} came out differently at step {step} of {episode.length} when "
                 "its actions were replayed in a new environment."

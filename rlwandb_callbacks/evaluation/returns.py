@@ -47,7 +47,8 @@ def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
     Returns:
         ``return_mean``, ``_std``, ``_min``, ``_max``, ``_median``, ``_p25``, ``_p75``, ``_iqm``, ``_iqm_low``,
         ``_iqm_high`` (95 % bootstrap interval), ``_discounted_mean``, ``length_mean``, ``episodes_count``;
-        ``success_rate`` in [0, 1] if the environment reports success; ``return_mean_<agent>`` for several agents.
+        ``success_rate`` in [0, 1], the share of episodes whose last step was a success, and ``success_any_rate``, that
+        of episodes with any such step, if the environment reports success; ``return_mean_<agent>`` for several agents.
 
     Example:
         >>> episode = Episode(actions=np.zeros(2), rewards=np.ones(2), terminated=True)
@@ -72,8 +73,11 @@ def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
         "length_mean": float(np.mean([episode.length for episode in episodes])),
         "episodes_count": float(len(episodes)),
     }
-    successes = [episode.success for episode in episodes if episode.success is not None]
-    summary |= {"success_rate": float(np.mean(successes))} if successes else {}
+    reported = {
+        "success_rate": [episode.success for episode in episodes if episode.success is not None],
+        "success_any_rate": [episode.success_any for episode in episodes if episode.success_any is not None],
+    }
+    summary |= {name: float(np.mean(successes)) for name, successes in reported.items() if successes}
     for agent in dict.fromkeys(agent for episode in episodes for agent in episode.agent_returns):
         known = [episode.agent_returns[agent] for episode in episodes if agent in episode.agent_returns]
         summary[f"return_mean_{agent}"] = float(np.mean(known))

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import PolicyStep
-from rlwandb_callbacks.core.values import Pixels
+from rlwandb_callbacks.core.values import RawFrame
+from rlwandb_callbacks.evaluation.env_failures import EnvFailure
 from rlwandb_callbacks.evaluation.episode_recorder import EnvStep, EpisodeRecorder, PlayedEpisode, RecordingOptions
 
 
@@ -26,7 +27,10 @@ class EnvBatch(Protocol):
     resets_together: bool  # they cannot be reset one by one: those that have ended wait for the others
 
     def reset(self, seeds: Mapping[int, int]) -> Iterator[tuple[int, Any, int | None]]:
-        """Resets the environments of some rows; yields row, observation, and seed: None if it cannot take its own."""
+        """Resets the environments of some rows; yields row, observation, and seed: None if it cannot take its own.
+
+        An environment that fails gives an ``EnvFailure`` in place of the observation.
+        """
 
     def observations(self) -> Any:
         """Returns the current observations of all rows, batched as ``gymnasium.vector`` does."""
@@ -34,10 +38,13 @@ class EnvBatch(Protocol):
     def masks(self, rows: Sequence[int]) -> NDArray[np.bool_]:
         """Returns the allowed actions, shape ``[B, A]``; those of other rows than ``rows`` may be outdated."""
 
-    def step(self, actions: Any, rows: Sequence[int]) -> Iterator[tuple[int, EnvStep]]:
-        """Takes a batch of actions and yields row and step for each of ``rows``; must be iterated to the end."""
+    def step(self, actions: Any, rows: Sequence[int]) -> Iterator[tuple[int, EnvStep | EnvFailure]]:
+        """Takes a batch of actions and yields row and step for each of ``rows``; must be iterated to the end.
 
-    def render(self, row: int) -> Pixels:
+        A row with an ``EnvFailure`` has no episode any more, and can be reset.
+        """
+
+    def render(self, row: int) -> RawFrame:
         """Returns a picture of the current state of one environment, or raises a ``RenderError``."""
 
     def close(self) -> None:
@@ -52,8 +59,12 @@ def play(
     options: RecordingOptions,
     on_begin: Callable[[NDArray[np.bool_]], None] = lambda _: None,
     on_masks: Callable[[NDArray[np.bool_]], None] | None = None,
+    on_failure: Callable[[Exception], object] | None = None,
 ) -> list[PlayedEpisode]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
+
+    An episode whose environment fails is left out of the result. If no episode could be played in any of the
+    environments, no further one is tried.
 
     Args:
         envs: They must render if frames are recorded, and are not closed.
@@ -62,24 +73,70 @@ def play(
         options: What to record.
         on_begin: Called after a reset with the rows in which an episode begins, shape ``[B]``.
         on_masks: Called before each step with the allowed actions, shape ``[B, A]``; None to not query them.
+        on_failure: Called with the error of each episode that is left out; by default the error is raised.
     """
     waiting = deque(enumerate(seeds))
-    playing: dict[int, tuple[int, EpisodeRecorder]] = {}  # by row: index of the episode, and its recorder
+    playing: dict[int, _Playing] = {}
     played: dict[int, PlayedEpisode] = {}
-    while waiting or playing:
+    failures = _Failures(on_failure)
+    while playing or (waiting and (played or failures.count < envs.num_envs)):
         free = [row for row in range(envs.num_envs) if row not in playing]
         if free and waiting and not (envs.resets_together and playing):
             begun = {row: waiting.popleft() for row in free[: len(waiting)]}
-            for row, observation, seed in envs.reset({row: seed for row, (_, seed) in begun.items()}):
-                playing[row] = begun[row][0], EpisodeRecorder(options, seed, observation, partial(envs.render, row))
+            playing |= _begin(envs, begun, options, failures)
             on_begin(np.isin(np.arange(envs.num_envs), free if envs.resets_together else list(begun)))
         rows = sorted(playing)
+        if not rows:
+            continue
         if on_masks is not None:
             on_masks(envs.masks(rows))
         output = act(envs.observations())
         for row, step in envs.step(output.actions, rows):
-            index, recorder = playing[row]
-            if recorder.add_step(output, row, step):
-                played[index] = recorder.result()
+            position, recorder = playing[row]
+            try:
+                if isinstance(step, EnvFailure):
+                    raise step.error
+                has_ended = recorder.add_step(output, row, step)
+            except Exception as error:  # noqa: BLE001  # environments may raise and return anything
+                failures.add(error)
                 del playing[row]
-    return [played[index] for index in range(len(seeds))]
+                continue
+            if has_ended:
+                played[position] = recorder.result()
+                del playing[row]
+    return [played[index] for index in sorted(played)]
+
+
+class _Playing(NamedTuple):
+    """Episode in one row."""
+
+    position: int  # among all episodes
+    recorder: EpisodeRecorder
+
+
+class _Failures:
+    """Counts the episodes that fail and passes on their errors, or raises the first one."""
+
+    def __init__(self, on_failure: Callable[[Exception], object] | None) -> None:
+        self._on_failure = on_failure
+        self.count = 0
+
+    def add(self, error: Exception) -> None:
+        if self._on_failure is None:
+            raise error
+        self.count += 1
+        self._on_failure(error)
+
+
+def _begin(
+    envs: EnvBatch, begun: Mapping[int, tuple[int, int]], options: RecordingOptions, failures: _Failures
+) -> dict[int, _Playing]:
+    """Resets environments and starts recording; ``begun`` has the index and the seed of an episode by row."""
+    playing = {}
+    for row, observation, seed in envs.reset({row: seed for row, (_, seed) in begun.items()}):
+        if isinstance(observation, EnvFailure):
+            failures.add(observation.error)
+        else:
+            recorder = EpisodeRecorder(options, seed, observation, partial(envs.render, row))
+            playing[row] = _Playing(begun[row][0], recorder)
+    return playing

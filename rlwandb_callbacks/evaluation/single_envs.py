@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,17 +12,37 @@ import numpy as np
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.values import Pixels
+from rlwandb_callbacks.core.values import RawFrame
 from rlwandb_callbacks.environments.action_masks import action_mask, stack_masks
 from rlwandb_callbacks.environments.factory import Env
 from rlwandb_callbacks.environments.rendering import render
+from rlwandb_callbacks.evaluation.env_failures import EnvFailure, close_env, env_call, failure_of
 from rlwandb_callbacks.evaluation.episode_recorder import EnvStep
+
+STEPS_APART = 4
 
 
 def batch(space: gym.Space[Any], observations: Sequence[Any]) -> Any:
     """Returns observations of single environments as one batch, as ``gymnasium.vector`` does."""
     empty: Any = create_empty_array(space, n=len(observations))
     return concatenate(space, observations, empty)
+
+
+def later_observations(env: Env, seed: int, count: int) -> list[Any]:
+    """Returns observations of an environment that has been reset, after some random actions each.
+
+    They are fewer if its episode ends, or if it fails, which is left to the evaluation to report.
+    """
+    observations: list[Any] = []
+    env.action_space.seed(seed)
+    with contextlib.suppress(Exception):
+        for step in range(1, count * STEPS_APART + 1):
+            observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            if step % STEPS_APART == 0:
+                observations.append(copy.deepcopy(observation))  # some environments change it in place
+            if terminated or truncated:
+                break
+    return observations
 
 
 class SingleEnvBatch:
@@ -45,8 +66,9 @@ class SingleEnvBatch:
             self.close = stack.pop_all().close
         self._action_space = batch_space(self._envs[0].action_space, num_envs)
         self._observations: dict[int, Any] = {}
+        self._unfinished: set[int] = set()  # rows whose episode was cut
+        self._failed: set[int] = set()
         self._masks: dict[int, NDArray[np.bool_]] = {}
-        self._has_rendered = False
 
     def _close_row(self, row: int) -> None:
         self._envs[row].close()
@@ -54,30 +76,61 @@ class SingleEnvBatch:
     def reset(self, seeds: Mapping[int, int]) -> Iterator[tuple[int, Any, int | None]]:
         """See :class:`EnvBatch`; every environment takes its seed."""
         for row, seed in seeds.items():
-            if self._fresh_envs and row in self._observations:
-                self._close_row(row)
-                self._envs[row] = self._make_env()
-            self._observations[row], _ = self._envs[row].reset(seed=seed)
-            yield row, self._observations[row], seed
+            yield row, self._reset_row(row, seed), seed
+
+    def _reset_row(self, row: int, seed: int) -> Any:
+        try:
+            with env_call():
+                self._observations[row] = self._first_observation(row, seed)
+        except Exception as error:  # noqa: BLE001  # environments may raise anything
+            self._failed.add(row)
+            return EnvFailure(error)
+        return self._observations[row]
+
+    def _first_observation(self, row: int, seed: int) -> Any:
+        was_cut = row in self._unfinished
+        self._unfinished.discard(row)
+        if row in self._failed or (self._fresh_envs and row in self._observations):
+            self._renew(row)
+        elif was_cut:
+            with contextlib.suppress(Exception):  # some environments refuse to reset before an episode has ended
+                return self._envs[row].reset(seed=seed)[0]
+            self._renew(row)
+        return self._envs[row].reset(seed=seed)[0]
+
+    def _renew(self, row: int) -> None:
+        close_env(self._envs[row])
+        self._envs[row] = self._make_env()
+        self._failed.discard(row)
 
     def observations(self) -> Any:
-        """See :class:`EnvBatch`; a row without an episode keeps its last observation."""
-        return batch(self._envs[0].observation_space, [self._observations[row] for row in range(self.num_envs)])
+        """See :class:`EnvBatch`; a row without an episode keeps its last observation, or has that of another row."""
+        other = next(iter(self._observations.values()))
+        rows = [self._observations.get(row, other) for row in range(self.num_envs)]
+        return batch(self._envs[0].observation_space, rows)
 
     def masks(self, rows: Sequence[int]) -> NDArray[np.bool_]:
         """See :class:`EnvBatch`; a row without an episode keeps its last mask, as a final state may allow no action."""
         self._masks |= {row: action_mask(self._envs[row]) for row in rows}
-        return stack_masks(self._masks[row] for row in range(self.num_envs))
+        other = next(iter(self._masks.values()))
+        return stack_masks(self._masks.get(row, other) for row in range(self.num_envs))
 
-    def step(self, actions: Any, rows: Sequence[int]) -> Iterator[tuple[int, EnvStep]]:
+    def step(self, actions: Any, rows: Sequence[int]) -> Iterator[tuple[int, EnvStep | EnvFailure]]:
         """See :class:`EnvBatch`; only the environments of ``rows`` are stepped."""
         for row, action in zip(range(self.num_envs), iterate(self._action_space, actions), strict=True):
             if row in rows:
-                observation, reward, terminated, truncated, info = self._envs[row].step(action)
-                self._observations[row] = observation
-                yield row, EnvStep(action, observation, reward, terminated, truncated, info)
+                yield row, self._step_row(row, action)
 
-    def render(self, row: int) -> Pixels:
-        picture = render(self._envs[row], rendered_before=self._has_rendered)
-        self._has_rendered = True
-        return picture
+    def _step_row(self, row: int, action: Any) -> EnvStep | EnvFailure:
+        try:
+            observation, reward, terminated, truncated, info = self._envs[row].step(action)
+        except BaseException as error:  # noqa: BLE001  # environments may raise anything
+            failure = failure_of(error)
+            self._failed.add(row)
+            return failure
+        self._observations[row] = observation
+        (self._unfinished.discard if terminated or truncated else self._unfinished.add)(row)
+        return EnvStep(action, observation, reward, terminated, truncated, info)
+
+    def render(self, row: int) -> RawFrame:
+        return render(self._envs[row])

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from rlwandb_callbacks.core.action_spec import (
+    MAX_SHOWN_ACTIONS,
     ActionSpec,
     ContinuousActions,
     DiscreteActions,
@@ -26,7 +27,6 @@ from rlwandb_callbacks.media.figures import prediction_against_return, return_di
 from rlwandb_callbacks.policies.scores import mean_chosen_q, mean_entropy
 
 DEFAULT_GAMMA = 0.99
-MAX_ACTION_HISTOGRAMS = 16
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ def _value_error_figure(errors: ValueErrors) -> Image:
 
 
 def action_histograms(episodes: Sequence[Episode], actions: ActionSpec) -> dict[str, Value]:
-    """Counts the actions of all episodes: in one histogram, or in one per dimension of the action (the first 16)."""
+    """Counts the actions of all episodes: in one histogram, or in one per dimension of the action (the first 18)."""
     taken = [episode.actions.reshape(episode.length, -1) for episode in episodes if episode.length]
     if not taken or isinstance(actions, OtherActions):
         return {}
-    columns = np.concatenate(taken).T[:MAX_ACTION_HISTOGRAMS]
+    columns = np.concatenate(taken).T[:MAX_SHOWN_ACTIONS]
     counts: list[Histogram | None]
     if isinstance(actions, ContinuousActions):
         counts = [histogram(column) for column in columns]
@@ -118,6 +118,22 @@ def action_histograms(episodes: Sequence[Episode], actions: ActionSpec) -> dict[
         ]
     names = [f"policy/action_histogram{f'_{i}' if len(counts) > 1 else ''}" for i in range(len(counts))]
     return {name: value for name, value in zip(names, counts, strict=True) if value is not None}
+
+
+def left_out_histograms(actions: ActionSpec) -> str | None:
+    """Returns a warning if some dimensions of the action have no histogram.
+
+    Example:
+        >>> left_out_histograms(ContinuousActions(-np.ones(26), np.ones(26)))
+        'policy/action_histogram is logged for the first 18 of 26 dimensions of the action; 8 are left out.'
+    """
+    count = actions.low.size if isinstance(actions, ContinuousActions) else len(choices_of(actions))
+    if count <= MAX_SHOWN_ACTIONS:
+        return None
+    return (
+        f"policy/action_histogram is logged for the first {MAX_SHOWN_ACTIONS} of {count} dimensions of the action; "
+        f"{count - MAX_SHOWN_ACTIONS} are left out."
+    )
 
 
 def infer_action_spec(episodes: Sequence[Episode]) -> ActionSpec:

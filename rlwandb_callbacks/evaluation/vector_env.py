@@ -5,7 +5,8 @@ The autoreset mode of the vector matters only for the last observation of an epi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.values import Pixels
+from rlwandb_callbacks.core.values import RawFrame
 from rlwandb_callbacks.environments.action_masks import vector_action_masks
 from rlwandb_callbacks.environments.rendering import render_each
+from rlwandb_callbacks.evaluation.env_failures import EnvFailure, close_env, env_call, failure_of
 from rlwandb_callbacks.evaluation.episode_recorder import EnvStep
 
 FINAL_OBSERVATIONS = ("final_obs", "final_observation")
@@ -25,28 +27,55 @@ class VectorEnvBatch:
     """Environments of a vector of any autoreset mode, which are reset together.
 
     An episode is reset with its seed if the vector takes a list of seeds; otherwise the vector is reset with the first
-    seed and the episodes have none.
+    seed and the episodes have none. They have none either if the vector takes seeds and ignores them, as EnvPool does.
     """
 
     resets_together = True
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+    def __init__(
+        self,
+        envs: VectorEnv[Any, Any, Any],
+        *,
+        ignores_seeds: bool = False,
+        reopen: Callable[[], VectorEnv[Any, Any, Any]] | None = None,
+    ) -> None:
         self.num_envs = envs.num_envs
-        self.close = envs.close
-        self._envs = envs
+        self._reopen = reopen
+        self._has_failed = self._has_stepped = False
+        self._envs, self._ignores_seeds = envs, ignores_seeds
         self._mode = autoreset_mode(envs)
         self._action_space = batch_space(envs.single_action_space, envs.num_envs)
         self._observations: Any = None
-        self._pictures: list[Pixels] | None = None
-        self._has_rendered = False
+        self._pictures: list[RawFrame] | None = None
 
     def reset(self, seeds: Mapping[int, int]) -> Iterator[tuple[int, Any, int | None]]:
         """See :class:`EnvBatch`; all environments are reset, also those of other rows."""
-        self._observations, is_seeded = reset_each(self._envs, list(seeds.values()))
+        try:
+            with env_call():
+                self._observations, takes_seeds = self._reset_all(list(seeds.values()))
+        except Exception as error:  # noqa: BLE001  # environments may raise anything
+            self._has_failed = True
+            yield from ((row, EnvFailure(error), seed) for row, seed in seeds.items())
+            return
+        is_seeded = takes_seeds and not self._ignores_seeds
         self._pictures = None
         rows = zip(seeds.items(), iterate(self._envs.observation_space, self._observations), strict=False)
         for (row, seed), observation in rows:
             yield row, observation, seed if is_seeded else None
+
+    def _reset_all(self, seeds: Sequence[int]) -> tuple[Any, bool]:
+        if self._reopen is not None and self._has_stepped and not self._has_failed:
+            with contextlib.suppress(Exception):  # some environments refuse to reset before an episode has ended
+                return reset_each(self._envs, seeds)
+        if self._reopen is not None and (self._has_stepped or self._has_failed):
+            close_env(self._envs)
+            self._envs = self._reopen()
+            self._has_failed = self._has_stepped = False
+        return reset_each(self._envs, seeds)
+
+    def close(self) -> None:
+        """See :class:`EnvBatch`."""
+        self._envs.close()
 
     def observations(self) -> Any:
         return self._observations
@@ -55,9 +84,16 @@ class VectorEnvBatch:
         """See :class:`EnvBatch`; all masks are current."""
         return vector_action_masks(self._envs)
 
-    def step(self, actions: Any, rows: Sequence[int]) -> Iterator[tuple[int, EnvStep]]:
-        """See :class:`EnvBatch`; all environments are stepped, also those of other rows."""
-        self._observations, rewards, terminated, truncated, infos = self._envs.step(actions)
+    def step(self, actions: Any, rows: Sequence[int]) -> Iterator[tuple[int, EnvStep | EnvFailure]]:
+        """See :class:`EnvBatch`; all environments are stepped, also those of other rows, and fail together."""
+        self._has_stepped = True
+        try:
+            self._observations, rewards, terminated, truncated, infos = self._envs.step(actions)
+        except BaseException as error:  # noqa: BLE001  # environments may raise anything
+            failure = failure_of(error)
+            self._has_failed = True
+            yield from ((row, failure) for row in rows)
+            return
         self._pictures = None
         ended = np.logical_or(terminated, truncated)
         taken = iterate(self._action_space, actions)
@@ -71,11 +107,10 @@ class VectorEnvBatch:
         if ended.any() and self._mode is AutoresetMode.DISABLED:  # after the last states have been rendered
             self._observations, _ = self._envs.reset(options={"reset_mask": ended})
 
-    def render(self, row: int) -> Pixels:
+    def render(self, row: int) -> RawFrame:
         """See :class:`EnvBatch`; a vector renders all environments at once."""
         if self._pictures is None:
-            self._pictures = render_each(self._envs, rendered_before=self._has_rendered)
-            self._has_rendered = True
+            self._pictures = render_each(self._envs)
         return self._pictures[row]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 MAX_EVALUATIONS_WITHOUT_CLIP = 3
+RECORDED = "episodes are recorded while playing from now on."
 
 
 class Mode(str, enum.Enum):
@@ -100,8 +101,10 @@ def mode_warning(before: VideoState, after: VideoState, reason: str, *, lost_vid
         >>> mode_warning(VideoState(Mode.REPLAY), VideoState(Mode.RECORD), "Step 3 differs.")
         'Step 3 differs. Episodes are recorded while playing from now on.'
     """
+    if before.mode.replays and after.mode is Mode.RECORD and lost_videos:
+        return f"{reason} Videos that came out differently are left out; {RECORDED}"
     if before.mode.replays and after.mode is Mode.RECORD:
-        return f"{reason} Episodes are recorded while playing from now on."
+        return f"{reason} {RECORDED.capitalize()}"
     if after.mode is Mode.REPLAY_FRESH is not before.mode and lost_videos:
         return (
             f"{reason} Videos of that evaluation are left out; from now on each episode is played in an environment of "

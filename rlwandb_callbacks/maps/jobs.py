@@ -25,7 +25,7 @@ from rlwandb_callbacks.maps.tsne import ENGINE_NAMES, choose_engine
 from rlwandb_callbacks.media.figures import pixels_of
 from rlwandb_callbacks.tracking.result import Job
 
-FILE_FORMAT = 2
+FILE_FORMAT = 3
 MAX_ROWS = 10_000
 MIN_ROWS = 500
 # Seconds for both maps and all pictures on one slow core: a fixed part, and for each thousand rows. openTSNE and

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from textwrap import shorten, wrap
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ SPINE_GRAY = "#c3c7ce"
 TEXT = "#222831"
 MUTED_TEXT = "#5c6470"
 WARNING_TEXT = "#b45309"
-MAX_WARNINGS = 3
+MAX_WARNING_LINES = 6
 LINE_HEIGHT = 0.22
-CHARACTERS_PER_INCH = 12.5
+CHARACTERS_PER_INCH = 11.0
 BOLD_CHARACTERS_PER_INCH = 6.8
 MAX_MARKER_AREA = 26.0
 MIN_MARKER_AREA = 2.0
@@ -144,12 +145,12 @@ def new_figure(width: float, height: float, *, title: str, subtitle: str, warnin
         height: In inches of 100 pixels.
         title: Bold; cut if it is too long.
         subtitle: Wrapped to as many lines as needed.
-        warnings: The first three are written below the subtitle, one line each.
+        warnings: Written below the subtitle, as many as fit into six lines; the last line counts the others.
     """
     columns = int(width * CHARACTERS_PER_INCH)
     first, *others = wrap(subtitle, width=columns, break_on_hyphens=False)
     lines = [(line, MUTED_TEXT) for line in others]
-    lines += [(shorten(text, width=columns, placeholder=" …"), WARNING_TEXT) for text in warnings[:MAX_WARNINGS]]
+    lines += [(line, WARNING_TEXT) for line in warning_lines(warnings, columns)]
     title = shortened(title, int(width * BOLD_CHARACTERS_PER_INCH))
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     top = 0.72 + LINE_HEIGHT * len(lines)
@@ -160,6 +161,23 @@ def new_figure(width: float, height: float, *, title: str, subtitle: str, warnin
     for i, (line, color) in enumerate(lines):
         figure.text(left, 1 - (0.7 + LINE_HEIGHT * i) / height, line, fontsize=10.5, color=color, va="top")
     return figure
+
+
+def warning_lines(warnings: Sequence[str], columns: int) -> list[str]:
+    """Wraps warnings to at most six lines of a number of columns, without parts of any.
+
+    Example:
+        >>> warning_lines(["The first ones fit."] * 6 + ["The last one does not."], 20)[-2:]
+        ['The first ones fit.', '2 more warnings']
+    """
+    wrapped = [wrap(text, width=columns, break_on_hyphens=False) for text in warnings]
+    ends = list(itertools.accumulate(map(len, wrapped)))
+    if not ends or ends[-1] <= MAX_WARNING_LINES:
+        return [line for lines in wrapped for line in lines]
+    count = sum(end < MAX_WARNING_LINES for end in ends)
+    left_out = len(warnings) - count
+    lines = [line for lines in wrapped[:count] for line in lines]
+    return [*lines, f"{left_out} more warning{'s' * (left_out > 1)}"]
 
 
 def panel_grid(figure: Figure, count: int) -> list[Any]:

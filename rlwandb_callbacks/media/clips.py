@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,19 @@ from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.files import atomic_write
 from rlwandb_callbacks.core.values import Image, Pixels, Value, Video
 from rlwandb_callbacks.errors import RenderError
-from rlwandb_callbacks.media.drawing import contact_sheet, enlarge, format_number, sheet_indices, thumbnail
+from rlwandb_callbacks.media.drawing import (
+    contact_sheet,
+    enlarge,
+    format_number,
+    limit_size,
+    sheet_columns,
+    sheet_indices,
+    thumbnail,
+)
 from rlwandb_callbacks.media.frame_sources import FrameSource
 from rlwandb_callbacks.media.mp4 import video_writer
 from rlwandb_callbacks.media.panel import Panel
+from rlwandb_callbacks.media.pixel_range import FlatColor, PixelRangeError
 
 
 @dataclass(frozen=True)
@@ -43,30 +53,63 @@ def make_clip(
 ) -> dict[str, Value]:
     """Writes the video ``<stem>.mp4`` and the contact sheet ``<stem>.png`` in one pass over the frames.
 
+    A second pass follows if the last frames show that the first ones were converted by a wrong range of pixels.
+
     Raises:
         OSError: If a file cannot be written.
         RenderError: If the environment cannot render, or the frames differ in size.
     """
     video_path = stem.with_suffix(".mp4")
-    sheet_steps = {frames.steps[index] for index in sheet_indices(len(frames.steps))}
-    cells: dict[int, Pixels] = {}
-    panel: Panel | None = None
-    shape: tuple[int, ...] = ()
-    with contextlib.closing(iter(frames)) as pictures, video_writer(video_path, fps=style.fps, crf=style.crf) as video:
-        for step, frame in zip(frames.steps, pictures, strict=True):
-            shape = shape or frame.shape
-            _check_shape(frame, shape)
-            picture = enlarge(frame)
-            if style.has_panel:
-                panel = panel or Panel.for_frames(picture, episode, style.actions)
-                picture = panel.beside(picture, step)
-            video.write(picture)
-            if step in sheet_steps:
-                cells[step] = thumbnail(picture)
-    sheet = contact_sheet(list(cells.values()), [f"step {step}" for step in cells])
+    try:
+        pictures = _write_video(frames, episode, video_path, style)
+    except PixelRangeError:
+        pictures = _write_video(frames, episode, video_path, style)
+    sheet = pictures.sheet()
     with atomic_write(stem.with_suffix(".png")) as unfinished:
         PillowImage.fromarray(sheet).save(unfinished)
-    return {f"video/{label}": Video(str(video_path), text), f"video/{label}_sheet": Image(sheet, text)}
+    color = pictures.flat.color
+    text += "" if color is None else f" · all frames have one flat color, RGB {color}"
+    return {f"video/{label}": Video(str(video_path), text, color), f"video/{label}_sheet": Image(sheet, text)}
+
+
+def _write_video(frames: FrameSource, episode: Episode, path: Path, style: ClipStyle) -> _Pictures:
+    pictures = _Pictures(episode, frames.steps, style)
+    with contextlib.closing(iter(frames)) as source, video_writer(path, fps=style.fps, crf=style.crf) as video:
+        for step, frame in zip(frames.steps, source, strict=True):
+            video.write(pictures.add(frame, step))
+    return pictures
+
+
+class _Pictures:
+    """Pictures of one clip: each frame scaled, with the panel beside it; keeps those of the contact sheet."""
+
+    def __init__(self, episode: Episode, steps: Sequence[int], style: ClipStyle) -> None:
+        self.flat = FlatColor()
+        self._episode, self._style = episode, style
+        self._sheet_steps = {steps[index] for index in sheet_indices(len(steps))}
+        self._cells: dict[int, Pixels] = {}
+        self._columns = 1
+        self._shape: tuple[int, ...] = ()
+        self._panel: Panel | None = None
+
+    def add(self, frame: Pixels, step: int) -> Pixels:
+        """Takes the frame of a step and returns its picture."""
+        self._shape = self._shape or frame.shape
+        _check_shape(frame, self._shape)
+        self.flat.add(frame)
+        picture = enlarge(limit_size(frame))
+        if self._style.has_panel:
+            self._panel = self._panel or Panel.for_frames(picture, self._episode, self._style.actions)
+            picture = self._panel.beside(picture, step)
+        if step in self._sheet_steps:
+            self._columns = sheet_columns(*picture.shape[:2])
+            self._cells[step] = thumbnail(picture, self._columns)
+        return picture
+
+    def sheet(self) -> Pixels:
+        """Returns the contact sheet."""
+        labels = [f"step {step}" for step in self._cells]
+        return contact_sheet(list(self._cells.values()), labels, self._columns)
 
 
 def _check_shape(frame: Pixels, shape: tuple[int, ...]) -> None:

@@ -24,8 +24,13 @@ BAR: Color = (86, 142, 226)
 CHOSEN: Color = (255, 172, 54)
 
 MIN_FRAME_HEIGHT = 256
+MAX_FRAME_SIDE = 1920  # players show four times as many pixels, and panels come beside the frame
 TEXT_HEIGHT = 1.25  # height of a line with its descenders, in heights of the font
-THUMBNAIL_WIDTH = 420
+SHEET_WIDTH = 1710
+SHEET_GAP = 6
+LEGIBLE_CELL_HEIGHT = 160  # text of a panel is a twentieth of its height, up to 800 pixels
+MAX_SHEET_COLUMNS = 4
+MAX_SHEET_COLUMNS_OF_NARROW_FRAMES = 16
 
 
 @cache
@@ -125,12 +130,30 @@ def format_number(value: float) -> str:
 def enlarge(frame: Pixels, min_height: int = MIN_FRAME_HEIGHT) -> Pixels:
     """Repeats pixels by an integer factor until the frame is at least ``min_height`` high, so that text fits beside it.
 
+    Wide frames are enlarged less, so that they get no wider than 1,920 pixels.
+
     Example:
-        >>> enlarge(np.zeros((210, 160, 3), np.uint8)).shape
-        (420, 320, 3)
+        >>> enlarge(np.zeros((210, 160, 3), np.uint8)).shape, enlarge(np.zeros((40, 700, 3), np.uint8)).shape
+        ((420, 320, 3), (80, 1400, 3))
     """
-    factor = max(1, math.ceil(min_height / frame.shape[0]))
+    factor = max(1, min(math.ceil(min_height / frame.shape[0]), MAX_FRAME_SIDE // frame.shape[1]))
     return frame if factor == 1 else frame.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def limit_size(frame: Pixels) -> Pixels:
+    """Shrinks a frame of which a side is longer than 1,920 pixels, and keeps its proportions.
+
+    Example:
+        >>> limit_size(np.zeros((300, 3840, 3), np.uint8)).shape
+        (150, 1920, 3)
+    """
+    longest = max(frame.shape[:2])
+    return frame if longest <= MAX_FRAME_SIDE else _shrink(frame, MAX_FRAME_SIDE / longest)
+
+
+def _shrink(frame: Pixels, factor: float) -> Pixels:
+    height, width = (max(1, round(side * factor)) for side in frame.shape[:2])
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def center_vertically(frame: Pixels, height: int) -> Pixels:
@@ -169,17 +192,30 @@ def sheet_indices(count: int, cells: int = 16) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, count - 1, min(cells, count))})
 
 
-def thumbnail(frame: Pixels, width: int = THUMBNAIL_WIDTH) -> Pixels:
-    """Shrinks a frame to ``width`` pixels and keeps its proportions; smaller frames are not changed."""
-    height = max(1, round(frame.shape[0] * width / frame.shape[1]))
-    if frame.shape[1] <= width:
-        return frame
-    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS))
+def sheet_columns(height: int, width: int) -> int:
+    """Returns in how many columns frames are shown on a contact sheet.
+
+    The wider the frames, the fewer, so that the text on them can be read.
+
+    Example:
+        >>> sheet_columns(400, 920), sheet_columns(300, 1480), sheet_columns(256, 2200)
+        (4, 2, 1)
+    """
+    if width < height:
+        return max(MAX_SHEET_COLUMNS, min(MAX_SHEET_COLUMNS_OF_NARROW_FRAMES, int(2.5 * height / width)))
+    legible_height = max(LEGIBLE_CELL_HEIGHT, LEGIBLE_CELL_HEIGHT * height / 800)
+    return max(1, min(MAX_SHEET_COLUMNS, int(SHEET_WIDTH * height / (legible_height * width))))
 
 
-def contact_sheet(frames: Sequence[Pixels], labels: Sequence[str], columns: int = 4) -> Pixels:
+def thumbnail(frame: Pixels, columns: int = MAX_SHEET_COLUMNS) -> Pixels:
+    """Shrinks a frame to the width of a column of a contact sheet; smaller frames are not changed."""
+    width = (SHEET_WIDTH - SHEET_GAP) // columns - SHEET_GAP
+    return frame if frame.shape[1] <= width else _shrink(frame, width / frame.shape[1])
+
+
+def contact_sheet(frames: Sequence[Pixels], labels: Sequence[str], columns: int = MAX_SHEET_COLUMNS) -> Pixels:
     """Arranges frames of one shape in a grid of up to ``columns`` in a row, each below its label."""
-    gap, strip = 6, 20
+    gap, strip = SHEET_GAP, 20
     height, width = frames[0].shape[:2]
     rows = math.ceil(len(frames) / columns)
     columns = min(columns, len(frames))

@@ -26,11 +26,9 @@ def return_distribution(returns: Sequence[float], *, title: str) -> Pixels:
     counted = histogram(samples)
     finite = samples[np.isfinite(samples)]
     if counted is not None:
-        is_constant = len(counted.counts) == 1
-        edges = finite[0] + np.array([-0.5, 0.5]) * max(1.0, 0.01 * abs(finite[0])) if is_constant else counted.edges
-        axes.stairs(counted.counts, edges, fill=True, color="#568ee2", alpha=0.75)
+        axes.stairs(counted.counts, counted.edges, fill=True, color="#568ee2", alpha=0.75)
         axes.set_ylim(0, 1.1 * counted.counts.max())
-        axes.margins(x=1.0 if is_constant else 0.05)
+        axes.margins(x=1.0 if len(counted.counts) == 1 else 0.05)
     axes.plot(finite, np.zeros_like(finite), "|", color="black", markersize=12, clip_on=False, label="episode")
     if finite.size:
         axes.axvline(float(finite.mean()), color="#d1495b", label=f"mean {finite.mean():,.4g}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.values import Pixels
+from rlwandb_callbacks.core.values import Pixels, RawFrame
 from rlwandb_callbacks.errors import RenderError
+from rlwandb_callbacks.media.pixel_range import PixelRange, PixelRangeError, corrected
 
 
 class FrameSource(Protocol):
@@ -66,22 +67,39 @@ class FrameRecorder:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._range = PixelRange()
         self._kept: list[tuple[int, bytes, tuple[int, ...]]] = []
         self._bytes = 0
         self._stride = 1
         self._step = -1
         self._latest: Pixels | None = None
 
-    def append(self, frame: Pixels) -> None:
-        """Adds the frame of the next step, of shape ``[H, W, 3]``, ``uint8``."""
+    def append(self, frame: RawFrame) -> None:
+        """Adds the frame of the next step, of shape ``[H, W, 3]``.
+
+        Raises:
+            RenderError: If its values cannot be pixels.
+        """
+        try:
+            pixels = self._range.to_uint8(frame)
+        except PixelRangeError:
+            self._correct_kept()
+            pixels = self._range.to_uint8(frame)
         self._step += 1
-        self._latest = frame
+        self._latest = pixels
         if self._step % self._stride == 0:
-            self._keep(frame)
+            self._keep(pixels)
         while self._bytes > self._max_bytes and len(self._kept) > 1:
             self._kept = self._kept[::2]
             self._bytes = sum(len(packed) for _, packed, _ in self._kept)
             self._stride *= 2
+
+    def _correct_kept(self) -> None:
+        self._kept = [
+            (step, zlib.compress(corrected(np.frombuffer(zlib.decompress(packed), np.uint8)).tobytes(), level=1), shape)
+            for step, packed, shape in self._kept
+        ]
+        self._bytes = sum(len(packed) for _, packed, _ in self._kept)
 
     def _keep(self, frame: Pixels) -> None:
         packed = zlib.compress(frame.tobytes(), level=1)
@@ -104,11 +122,17 @@ class ArrayFrames:
     steps: tuple[int, ...]
 
     @classmethod
-    def thinned(cls, frames: NDArray[np.uint8], *, max_bytes: int) -> ArrayFrames:
-        """Takes as many evenly spaced frames of an episode as fit, the first and the last included."""
-        stride = max(1, -(-frames.nbytes // max_bytes))
+    def thinned(cls, frames: NDArray[Any], *, max_bytes: int) -> ArrayFrames:
+        """Takes as many evenly spaced frames of an episode as fit, the first and the last included.
+
+        Raises:
+            RenderError: If they are not RGB, or their values cannot be pixels.
+        """
+        if frames.ndim != 4 or frames.shape[-1] != 3:
+            raise RenderError(f"Episode.frames has the shape {frames.shape}; it must be [T + 1, H, W, 3] (RGB).")
+        stride = max(1, -(-frames.size // max_bytes))
         steps = tuple(sorted({*range(0, len(frames), stride), len(frames) - 1}))
-        return cls(frames if stride == 1 else frames[list(steps)], steps)
+        return cls(PixelRange().to_uint8(frames if stride == 1 else frames[list(steps)]), steps)
 
     def __iter__(self) -> Generator[Pixels]:
         yield from self.frames

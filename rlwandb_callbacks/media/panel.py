@@ -20,6 +20,7 @@ from rlwandb_callbacks.media.drawing import (
     BAR,
     CHOSEN,
     GRID,
+    MIN_FRAME_HEIGHT,
     MUTED,
     TEXT,
     TEXT_HEIGHT,
@@ -34,7 +35,7 @@ from rlwandb_callbacks.media.drawing import (
     text_width,
 )
 from rlwandb_callbacks.media.panel_content import action_lines, bars_of, label_groups, row_count
-from rlwandb_callbacks.media.panel_layout import Geometry, axis_of_actions, axis_of_q_values, legible_height
+from rlwandb_callbacks.media.panel_layout import LABEL_GAP, Geometry, axis_of_actions, axis_of_q_values, legible_height
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Panel:
 
     @classmethod
     def for_frames(cls, frame: Pixels, episode: Episode, actions: ActionSpec) -> Panel:
-        """Creates a panel as high as the (enlarged) frames, or higher if its rows would be too small to read."""
-        panel = cls(episode, actions, frame.shape[0])
+        """Creates a panel as high as the (enlarged) frames, or higher if its text would be too small to read."""
+        panel = cls(episode, actions, max(frame.shape[0], MIN_FRAME_HEIGHT))
         return replace(panel, height=legible_height(panel.height, panel._row_count))
 
     def beside(self, frame: Pixels, step: int) -> Pixels:
@@ -130,12 +131,26 @@ class Panel:
             self._draw_action_axes(canvas)
         elif self.episode.scores is not None:
             self._draw_axis_below(canvas, *self._score_axis)
+        self._draw_count_of_left_out(canvas)
         return canvas
 
+    def _draw_count_of_left_out(self, canvas: Pixels) -> None:
+        """Says below the rows how many of them do not fit."""
+        at, count = self._at, sum(map(len, self._labels)) - self._row_count
+        if count > 0:
+            text, size = fit_text(f"{count} more not shown", at.bar_left - at.margin - LABEL_GAP, self._axis_text_size)
+            self._text(canvas, at.margin, self._axis_center, text, MUTED, size)
+
+    @property
+    def _axis_text_size(self) -> int:
+        return max(11, round(0.7 * self._at.text_size))
+
+    @property
+    def _axis_center(self) -> int:
+        return self._at.row_center(self._row_count - 1) + self._at.pitch // 2 + self._at.line // 2
+
     def _draw_axis_below(self, canvas: Pixels, low: float, high: float) -> None:
-        at = self._at
-        y = at.row_center(self._row_count - 1) + at.pitch // 2 + at.line // 2
-        size = max(11, round(0.7 * at.text_size))
+        at, y, size = self._at, self._axis_center, self._axis_text_size
         self._text(canvas, at.bar_left, y, format_number(low), MUTED, size, "center" if low == 0 else "left")
         self._text(canvas, at.bar_right, y, format_number(high), MUTED, size, "center" if high == 0 else "right")
 
@@ -187,7 +202,8 @@ class Panel:
     def _draw_bar(self, canvas: Pixels, row: int, value: float, color: Color) -> None:
         at, (low, high) = self._at, self._score_axis
         if np.isfinite(value):
-            left, right = sorted((at.x(min(max(0.0, low), high), low, high), at.x(value, low, high)))
+            start = 0.0 if low < 0 < high else low  # a longer bar is a better action
+            left, right = sorted((at.x(start, low, high), at.x(value, low, high)))
             self._fill(canvas, row, left, right, color)
         if low < 0 < high:
             zero, y = at.x(0.0, low, high), at.row_center(row)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.action_spec import (
+    MAX_SHOWN_ACTIONS,
     ActionSpec,
     BinaryActions,
     ContinuousActions,
@@ -18,8 +19,6 @@ from rlwandb_callbacks.core.action_spec import (
     choices_of,
 )
 from rlwandb_callbacks.core.episode import PolicyScores, QValues, groups_of
-
-MAX_ROWS = 18
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def row_count(groups: Sequence[Sequence[str]]) -> int:
         >>> row_count([["left", "right"], ["jump"]])
         3
     """
-    return sum(allocate_rows([len(group) for group in groups], MAX_ROWS)) or 1
+    return sum(allocate_rows([len(group) for group in groups], MAX_SHOWN_ACTIONS)) or 1
 
 
 def allocate_rows(sizes: Sequence[int], available: int) -> list[int]:
@@ -87,7 +86,7 @@ def bars_of(actions: ActionSpec, scores: PolicyScores | None, action: NDArray[np
     groups = label_groups(actions, scores)
     values: list[NDArray[np.float64] | None] = [group.values for group in groups_of(scores)]
     values = values or [None] * len(groups)
-    rows = allocate_rows([len(group) for group in groups], MAX_ROWS)
+    rows = allocate_rows([len(group) for group in groups], MAX_SHOWN_ACTIONS)
     if isinstance(actions, BinaryActions) and not _compares_q_values(scores):
         on = [None if value is None else float(value[1]) for value in values]
         return [BarRow(label, on[i], bool(taken[i])) for i, (label,) in enumerate(groups[: sum(rows)])]
@@ -108,10 +107,16 @@ def action_lines(action: Any) -> list[str]:
         ['move: [1 0]', 'speed: 0.5']
     """
     if isinstance(action, Mapping):
-        return [f"{key}: {'  '.join(action_lines(value))}" for key, value in action.items()][:MAX_ROWS]
+        return _shortened([f"{key}: {'  '.join(action_lines(value))}" for key, value in action.items()])
     if isinstance(action, tuple):
-        return ["  ".join(action_lines(part)) for part in action][:MAX_ROWS]
-    return [np.array2string(np.asarray(action), precision=2, threshold=MAX_ROWS)]
+        return _shortened(["  ".join(action_lines(part)) for part in action])
+    return [np.array2string(np.asarray(action), precision=2, threshold=MAX_SHOWN_ACTIONS)]
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    """Replaces the lines that do not fit by their number."""
+    left_out = len(lines) - (MAX_SHOWN_ACTIONS - 1)
+    return lines if left_out <= 1 else [*lines[:-left_out], f"{left_out} more not shown"]
 
 
 def _compares_q_values(scores: PolicyScores | None) -> bool:

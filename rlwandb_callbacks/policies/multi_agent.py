@@ -20,6 +20,20 @@ class MultiAgentOutputReader:
 
     readers: Mapping[str, OutputReader]
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether the modes of distributions are taken; the same for all agents."""
+        return all(reader.deterministic for reader in self.readers.values())
+
+    @property
+    def notes(self) -> set[str]:
+        """Notes of the readers of all agents."""
+        return set().union(*(reader.notes for reader in self.readers.values()))
+
+    def with_scores(self) -> MultiAgentOutputReader:
+        """Returns a reader that also gives scores which are not to be shown."""
+        return MultiAgentOutputReader({agent: reader.with_scores() for agent, reader in self.readers.items()})
+
     def read(self, outputs: Any, batch_size: int) -> PolicyStep:
         """Joins the actions of the agents to ``[B, D]``, and their scores to those of the joint action."""
         is_mapping = isinstance(outputs, Mapping)

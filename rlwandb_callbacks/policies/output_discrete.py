@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.distributions import Bernoulli, Distribution, Independent
 
 from rlwandb_callbacks.core.episode import Floats, Grouped, PolicyScores, PolicyStep, Probabilities, QValues
+from rlwandb_callbacks.policies.output_distributions import probabilities_of
 from rlwandb_callbacks.policies.output_tensors import is_array, to_numpy
 from rlwandb_callbacks.policies.scores import q_of_indices
 
@@ -91,7 +92,7 @@ class CategoricalSpace:
         if isinstance(distribution, list | tuple):
             if not all(map(_has_probabilities, distribution)):
                 return None
-            probs = [part.probs for part in distribution]
+            probs = [probabilities_of(part) for part in distribution]
             if self.is_binary and all(isinstance(part, Bernoulli) for part in distribution):
                 return self.split_scores(torch.stack([p.reshape(len(p)) for p in probs], dim=1), batch_size, "probs")
             return self.split_scores(probs, batch_size, "probs")
@@ -102,7 +103,7 @@ class CategoricalSpace:
             return None
         if self.is_binary and not is_bernoulli and distribution.probs.ndim != len(self.shape) + 2:
             return None
-        return self.split_scores(distribution.probs, batch_size, "probs")
+        return self.split_scores(probabilities_of(distribution), batch_size, "probs")
 
     def act(self, scores: Sequence[QValues | Probabilities], *, samples: bool) -> PolicyStep:
         """Takes the best option of each dimension, or samples from its probabilities; q-values are always maximized.

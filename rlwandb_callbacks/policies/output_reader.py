@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,14 +16,28 @@ from rlwandb_callbacks.core.episode import Floats, Gaussian, PolicyScores, Polic
 from rlwandb_callbacks.errors import PolicyError
 from rlwandb_callbacks.policies.output_actions import action_batch, first_invalid_action
 from rlwandb_callbacks.policies.output_discrete import CategoricalSpace
+from rlwandb_callbacks.policies.output_distributions import mode_of, moments_of, override_note, sample_of
 from rlwandb_callbacks.policies.output_messages import allowed_outputs, describe_output, valid_integers
-from rlwandb_callbacks.policies.output_tensors import is_array, mode_of, moments_of, softmax, to_numpy
+from rlwandb_callbacks.policies.output_tensors import is_array, softmax, to_numpy
+from rlwandb_callbacks.policies.output_tuples import (
+    ACTION_KEYS,
+    CHOSEN_Q_KEYS,
+    DISTRIBUTION_KEYS,
+    LOG_STD_KEYS,
+    MEAN_KEYS,
+    Q_KEYS,
+    STD_KEYS,
+    VALUE_KEYS,
+    gaussian_parameters,
+    named_entries,
+    state_value,
+)
 
-Q_KEYS = ("q_values", "action_value", "action_values", "q_value")
-CHOSEN_Q_KEYS = ("state_action_value", "chosen_action_value", "q_value", "action_value")
-VALUE_KEYS = ("value", "state_value", "values")
-DISTRIBUTION_KEYS = ("distribution", "dist")
 SOFTMAX_OF_Q = "softmax of q-values"
+INVALID_STD = (
+    "The policy returned standard deviations that are negative or NaN, so that its mean is taken as the action and no "
+    "probabilities are shown. Return standard deviations of at least 0, or log_std."
+)
 
 
 @dataclass(frozen=True)
@@ -36,12 +50,19 @@ class OutputReader:
             outputs.
         tensor_meaning: Content of a bare tensor ``[B, A]``: ``q_values``, ``logits`` or ``unknown``.
         deterministic: Whether to take the mode of a distribution instead of a sample.
+        reads_std: Whether the second entry of a tuple for a ``Box`` space, if it has the shape of a standard deviation,
+            is the one of a Gaussian whose mean is the first entry.
+        reads_value: Whether an entry of a tuple without names that has the shape of V(s) is V(s).
+        notes: Sentences about outputs that are read in a way that users should know of; added while reading.
     """
 
     action_space: Space[Any]
     action_logger: bool | str
     tensor_meaning: str
     deterministic: bool
+    reads_std: bool = False
+    reads_value: bool = True
+    notes: set[str] = field(default_factory=set, compare=False)
 
     def read(self, output: Any, batch_size: int) -> PolicyStep:
         """Converts the output for ``batch_size`` states.
@@ -70,6 +91,10 @@ class OutputReader:
             )
         return step
 
+    def with_scores(self) -> OutputReader:
+        """Returns a reader with the same notes that also gives scores which are not to be shown."""
+        return replace(self, action_logger=self.action_logger or True)
+
     @cached_property
     def _categorical(self) -> CategoricalSpace | None:
         return CategoricalSpace.from_space(self.action_space)
@@ -81,6 +106,8 @@ class OutputReader:
             return self._from_distribution(output, batch_size)
         if isinstance(output, Mapping):
             return self._from_mapping(output, batch_size)
+        if hasattr(output, "_fields") and (named := named_entries(output)) is not None:
+            return self._read(named, batch_size)
         if isinstance(output, tuple | list):
             return self._from_sequence(output, batch_size)
         if is_array(output):
@@ -138,8 +165,40 @@ class OutputReader:
         whole = self._from_compound_actions(output, batch_size)
         if whole is not None:
             return whole
-        steps = (self._read(entry, batch_size) for entry in output)
-        return next((step for step in steps if step is not None), None)
+        for index, entry in enumerate(output):
+            further = output[index + 1 :]
+            step = self._from_gaussian(entry, further, batch_size)
+            if step is not None:
+                return step
+            value = state_value(entry, further, self.action_space, batch_size) if self.reads_value else None
+            step = self._from_entry(entry, batch_size, value)
+            if step is not None:
+                return step if step.values is not None or value is None else replace(step, values=value)
+        return None
+
+    def _from_entry(self, entry: Any, batch_size: int, value: Floats | None) -> PolicyStep | None:
+        """Reads an entry of a tuple; a tensor of unknown meaning beside V(s) contains the logits of an actor-critic."""
+        if (
+            is_array(entry)
+            and value is not None
+            and self.tensor_meaning == "unknown"
+            and self.action_logger != "q_value"
+        ):
+            step = self._from_scores(entry, batch_size, "logits")
+            if step is not None:
+                return step
+        return self._read(entry, batch_size)
+
+    def _from_gaussian(self, mean: Any, further: Sequence[Any], batch_size: int) -> PolicyStep | None:
+        """Reads a tuple that begins with mean and standard deviation, and may go on with V(s)."""
+        if not self.reads_std or not isinstance(self.action_space, spaces.Box):
+            return None
+        parameters = gaussian_parameters(mean, further, (batch_size, *self.action_space.shape))
+        if parameters is None or not _are_stds(parameters[1]):
+            return None
+        step = self._from_moments(*parameters, batch_size)
+        values = {"value": further[1]} if len(further) == 2 and self.reads_value else {}
+        return None if step is None else replace(step, values=_per_state(values, VALUE_KEYS, batch_size))
 
     def _from_array(self, output: Any, batch_size: int) -> PolicyStep | None:
         step = self._from_scores(output, batch_size, self._bare_meaning)
@@ -161,7 +220,9 @@ class OutputReader:
         step = self._from_scores(distribution, batch_size, "distribution")
         if step is not None or (self._categorical is not None and self._categorical.is_single):
             return step
-        action = mode_of(distribution) if self.deterministic else distribution.sample()
+        if not self.notes and (note := override_note(distribution)) is not None:
+            self.notes.add(note)
+        action = mode_of(distribution) if self.deterministic else sample_of(distribution)
         scores = moments_of(distribution) if isinstance(self.action_space, spaces.Box) else None
         return self._from_actions(action, batch_size, scores)
 
@@ -170,7 +231,7 @@ class OutputReader:
         if whole is not None:
             return whole
         scored = self._from_named_scores(output, batch_size)
-        action = output.get("action")
+        action = _first(output, ACTION_KEYS)
         actions = None if action is None else action_batch(self.action_space, action, batch_size)
         is_sampled_here = actions is None and not self.deterministic
         if actions is None:
@@ -208,14 +269,29 @@ class OutputReader:
         return named
 
     def _from_loc_and_scale(self, output: Mapping[Any, Any], batch_size: int) -> PolicyStep | None:
-        if output.get("loc") is None or output.get("scale") is None:
+        mean, std, log_std = (_first(output, keys) for keys in (MEAN_KEYS, STD_KEYS, LOG_STD_KEYS))
+        if mean is None or (std is None and log_std is None):
             return None
-        mean, std = (to_numpy(output[key]).astype(np.float64) for key in ("loc", "scale"))
+        if output.get("loc") is None and _first(output, ACTION_KEYS) is not None:
+            return None  # the action may be a function of that Gaussian, such as its tanh
+        std = np.exp(to_numpy(log_std).astype(np.float64)) if std is None else std
+        return self._from_moments(mean, std, batch_size)
+
+    def _from_moments(self, mean: Any, std: Any, batch_size: int) -> PolicyStep | None:
+        mean, std = (to_numpy(each).astype(np.float64) for each in (mean, std))
         if mean.shape[:1] != (batch_size,):
             return None
         std = np.broadcast_to(std, mean.shape)
+        if not _are_stds(std):
+            self.notes.add(INVALID_STD)
+            return self._from_actions(mean, batch_size)
+        std = np.abs(std)  # -0.0
         action = mean if self.deterministic else torch.normal(torch.tensor(mean), torch.tensor(std))
         return self._from_actions(action, batch_size, Gaussian(mean, std))
+
+
+def _are_stds(numbers: Any) -> bool:
+    return bool(np.all(to_numpy(numbers) >= 0))
 
 
 def _batch_size_of(actions: Any) -> int:

@@ -5,6 +5,8 @@ Kinds are distinguished by their interface, so that no library is imported that 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,21 +15,23 @@ from torch import nn
 
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.policies.adapters.callables import CallablePolicy
-from rlwandb_callbacks.policies.adapters.devices import batch_size_of
+from rlwandb_callbacks.policies.adapters.devices import batch_size_of, first_float_parameter, network_of
+from rlwandb_callbacks.policies.adapters.row_by_row import RowByRowPolicy
 from rlwandb_callbacks.policies.adapters.stable_baselines import StableBaselinesPolicy
 from rlwandb_callbacks.policies.adapters.torchrl import TorchRLPolicy
+from rlwandb_callbacks.policies.dry_run import DryRun, PolicyTraits
 from rlwandb_callbacks.policies.output_reader import OutputReader
 
 Adapter: TypeAlias = StableBaselinesPolicy | TorchRLPolicy | CallablePolicy
 
 
-def adapter_for(policy: Any, module: nn.Module, reader: OutputReader) -> Adapter:
+def adapter_for(policy: Any, module: nn.Module, reader: OutputReader, observation_space: Any = None) -> Adapter:
     """Returns the adapter for a policy for which :func:`rlwandb_callbacks.policies.resolve.is_policy` holds."""
     if StableBaselinesPolicy.fits(policy):
         return StableBaselinesPolicy(policy, reader)
     if TorchRLPolicy.fits(policy):
         return TorchRLPolicy(policy, module, reader)
-    return CallablePolicy(policy, module, reader)
+    return CallablePolicy(policy, module, reader, observation_space)
 
 
 class PolicyRunner:
@@ -39,17 +43,43 @@ class PolicyRunner:
         module: The LightningModule; its device and dtype are used for policies without parameters.
         reader: Reader of the outputs.
         observation_space: Observation space of one environment.
+        traits: How the policy must be called, as :meth:`dry_run` found out.
 
     Attributes:
         takes_masks: Whether the policy takes action masks.
     """
 
-    def __init__(self, policy: Any, module: nn.Module, reader: OutputReader, observation_space: Any = None) -> None:
+    def __init__(
+        self,
+        policy: Any,
+        module: nn.Module,
+        reader: OutputReader,
+        observation_space: Any = None,
+        traits: PolicyTraits = PolicyTraits(),  # noqa: B008  # immutable
+    ) -> None:
+        if traits.reads_std or not traits.reads_value:
+            reader = replace(reader, reads_std=traits.reads_std, reads_value=traits.reads_value)
+        self._policy, self._module, self._reader = policy, module, reader
         self._observation_space = observation_space
-        self._adapter = adapter_for(policy, module, reader)
+        self._adapter: Adapter | RowByRowPolicy
+        if traits.row_by_row:
+            state = None if traits.state is None else replace(traits.state, policy=policy)
+            self._adapter = RowByRowPolicy(self._new_adapter, observation_space, state)
+        else:
+            self._adapter = self._new_adapter()
         self.takes_masks = self._adapter.takes_masks
         self._starts: NDArray[np.bool_] | None = None
         self._masks: NDArray[np.bool_] | None = None
+
+    def _new_adapter(self, reads_std: bool = False, *, shows_scores: bool = False) -> Adapter:
+        reader = replace(self._reader, reads_std=True) if reads_std else self._reader
+        reader = reader.with_scores() if shows_scores else reader
+        return adapter_for(self._policy, self._module, reader, self._observation_space)
+
+    def restore(self) -> None:
+        """Puts state that the policy keeps in Python attributes back to what it was when this was made."""
+        if isinstance(self._adapter, RowByRowPolicy):
+            self._adapter.restore()
 
     def set_action_masks(self, masks: NDArray[np.bool_]) -> None:
         """Sets the valid actions in the next batch, shape ``[B, A]``, for a policy that takes masks."""
@@ -68,15 +98,29 @@ class PolicyRunner:
         self._starts = np.zeros(batch_size, dtype=np.bool_)
         return self._adapter.act(observations, starts, self._masks)
 
-    def dry_run(self, observations: Any, *, staggered: bool) -> None:
-        """Runs one step, and two for a recurrent policy, to raise PolicyErrors before training.
+    def dry_run(self, observations: Any, *, num_rows: int, staggered: bool) -> PolicyTraits:
+        """Returns how the policy must be called, and raises PolicyErrors before training.
+
+        The random states that it changes must be restored by the caller.
 
         Args:
-            observations: Batch of at least two observations.
+            observations: Batch of observations.
+            num_rows: Environments that will be played together.
             staggered: Whether episodes will start while others continue.
         """
-        self(observations)
-        if self._adapter.is_recurrent:
-            batch_size = batch_size_of(observations, self._observation_space)
-            self.mark_episode_starts((np.arange(batch_size) == 0) & staggered)
-            self(observations)
+        run = DryRun(
+            self._policy,
+            partial(self._new_adapter, shows_scores=True),
+            observations,
+            batch_size_of(observations, self._observation_space),
+            self._observation_space,
+            getattr(self._reader, "action_space", None),
+            self._masks,
+            num_rows,
+            staggered,
+            self._reader.deterministic,
+            first_float_parameter(network_of(self._policy), self._module),
+        )
+        traits = run.run()
+        notes = tuple((note, note) for note in sorted(self._reader.notes))
+        return replace(traits, warnings=(*traits.warnings, *notes))

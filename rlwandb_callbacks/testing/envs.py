@@ -100,5 +100,9 @@ class PointEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         return np.array([self._x], np.float32), -abs(self._x), False, self._steps >= 10, {}
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Draws a gray square."""
-        return np.full((64, 64, 3), 90, np.uint8) if self.render_mode == "rgb_array" else None
+        """Draws a gray square with the point as a white column."""
+        if self.render_mode != "rgb_array":
+            return None
+        picture = np.full((64, 64, 3), 90, np.uint8)
+        picture[:, int(np.clip(32 + 8 * self._x, 0, 63))] = 255
+        return picture

@@ -17,6 +17,7 @@ from rlwandb_callbacks.tracking.worker_process import (
     ONE_THREAD,
     ROOM_TO_GROW,
     CannotUnpackError,
+    WorkerDiedError,
     become_worker,
     pack,
     run_packed,
@@ -48,6 +49,7 @@ class JobQueue:
         waits_when_full: Wait for a place in a full queue rather than refuse the submission.
         max_bytes: Largest size of all pickled jobs that wait or run at a time.
         on_fallback: Called with the reason when jobs run in this thread because no worker can take them.
+        prepare: Picklable function that is called in the worker process before it unpickles a job.
 
     Attributes:
         pending: Submissions that wait or run, or whose results have not been collected yet.
@@ -68,9 +70,10 @@ class JobQueue:
         waits_when_full: bool = False,
         max_bytes: int = 2**28,
         on_fallback: Callable[[Exception], None] | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self._kind = executor
-        self._on_fallback = on_fallback
+        self._on_fallback, self._prepare = on_fallback, prepare
         self._executor: Executor | None = None
         self._queue_size, self._waits, self._max_bytes = queue_size, waits_when_full, max_bytes
         self.pending: deque[_Pending] = deque()
@@ -120,7 +123,7 @@ class JobQueue:
             if self._kind == "thread":
                 future = self._executor.submit(run_all, jobs)
             else:
-                future = self._executor.submit(run_packed, packed, list(sys.path))
+                future = self._executor.submit(run_packed, packed, list(sys.path), self._prepare)
         except Exception as reason:  # noqa: BLE001  # a dead worker, or a sandbox or daemon that may start none
             self._executor = None
             self._run_here(jobs, on_result, reason)
@@ -168,6 +171,7 @@ class JobQueue:
         self.pending.popleft()
         if isinstance(error, BrokenExecutor):
             self._executor = None
+            error = WorkerDiedError.from_executor(error)
         if isinstance(error, CannotUnpackError):
             self._run_here(pending.jobs, pending.on_result, error)
         elif error is None:
@@ -210,7 +214,11 @@ def new_executor(kind: str | Executor) -> Executor:
         from loky import ProcessPoolExecutor
 
         env = {**ROOM_TO_GROW, **ONE_THREAD}
-        executor: Executor = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, initializer=become_worker, env=env)
+        # Processes that are forked need no definitions of the user's script, which this worker does not import.
+        start_method = "fork" if sys.platform == "linux" else multiprocessing.get_start_method(allow_none=True)
+        executor: Executor = ProcessPoolExecutor(
+            1, timeout=IDLE_SECONDS, initializer=become_worker, initargs=(start_method,), env=env
+        )
         return executor
     assert not isinstance(kind, str)
     return kind

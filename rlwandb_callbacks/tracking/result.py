@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from rlwandb_callbacks.core.process_settings import preserved_process_settings
 from rlwandb_callbacks.core.values import Value
 
 Job: TypeAlias = Callable[[], Mapping[str, Value]]
@@ -41,7 +42,8 @@ def run_all(jobs: Iterable[Job]) -> Result:
     errors: list[Exception] = []
     for job in jobs:
         try:
-            values |= job()
+            with preserved_process_settings():
+                values |= job()
         except Exception as error:  # noqa: BLE001, PERF203  # jobs run foreign code; each may fail alone
             errors.append(error)
     return Result(values, errors[0] if errors else None)

@@ -35,3 +35,11 @@ class AlertingTracker(Protocol):
             text: Description of what was measured.
             level: ``INFO``, ``WARN`` or ``ERROR``.
         """
+
+
+@runtime_checkable
+class SharedTracker(Protocol):
+    """A tracker to which the user's code may log rows too."""
+
+    def dropped_row(self) -> str | None:
+        """Describes the first row of the user that was dropped because of ours; None if there was none."""

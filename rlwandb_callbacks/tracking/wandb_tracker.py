@@ -10,6 +10,7 @@ import wandb
 from typing_extensions import assert_never
 
 from rlwandb_callbacks.core.values import Histogram, Html, Image, Scalar, Table, Value, Video
+from rlwandb_callbacks.tracking.dropped_rows import DroppedRows
 
 
 class WandbTracker:
@@ -28,6 +29,7 @@ class WandbTracker:
         self._step_metric = step_metric
         self._defined: set[str] = set()
         self._latest_axes: dict[str, float] = {}
+        self._dropped_rows = DroppedRows(run)
 
     def write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         """Writes one row; see :class:`rlwandb_callbacks.tracking.tracker.Tracker`."""
@@ -37,18 +39,39 @@ class WandbTracker:
         for key in values.keys() - self._defined:
             self.run.define_metric(key, step_metric=step_metric)
         self._defined |= axes.keys() | values.keys()
-        self.run.log({**axes, **{key: to_wandb(value) for key, value in values.items()}})
+        converted, error = converted_values(values)
+        with self._dropped_rows.ours():
+            self.run.log({**axes, **converted})
         late = {key: latest for key, latest in dict(self._latest_axes).items() if key in axes and latest > axes[key]}
         if late:  # the row came late; the run's summary keeps the latest axes
             self.run.summary.update(late)
         self._latest_axes |= {**axes, **late}
+        if error is not None:
+            raise error
+
+    def dropped_row(self) -> str | None:
+        """Describes the first row of the user that W&B dropped because of ours; None if there was none."""
+        return self._dropped_rows.message()
 
     def alert(self, title: str, text: str, level: str) -> None:
         """Sends an alert by e-mail or message, by the settings of the W&B account; an offline run stores it."""
         self.run.alert(title=title, text=text, level=level)
 
     def flush(self) -> None:
-        """Does nothing: ``run.log`` passes each row to W&B's own process before it returns."""
+        """Ends the search for dropped rows; ``run.log`` passes each row to W&B's process before it returns."""
+        self._dropped_rows.close()
+
+
+def converted_values(values: Mapping[str, Value]) -> tuple[dict[str, Any], Exception | None]:
+    """Converts values for ``run.log``; returns those that can be converted, and the first error of others."""
+    converted: dict[str, Any] = {}
+    errors: list[Exception] = []
+    for key, value in values.items():
+        try:
+            converted[key] = to_wandb(value)
+        except Exception as error:  # noqa: BLE001, PERF203  # a file that cannot be written costs no numbers
+            errors.append(error)
+    return converted, errors[0] if errors else None
 
 
 def to_wandb(value: Value) -> Any:

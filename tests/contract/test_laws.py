@@ -372,7 +372,7 @@ def test_state_contains_only_counters_and_can_be_restored(kind: Any, fit: Any) -
     assert fresh.state_dict() == state
     flat = [state] if "updates" in state else list(state.values())
     assert flat
-    assert all(each["updates"] == 8 and set(each) <= {"updates", "env_steps"} for each in flat)
+    assert all(each["updates"] == 8 and set(each) <= {"updates", "env_steps", "global_step"} for each in flat)
 
 
 def test_group_calls_every_hook_of_its_callbacks_in_order_with_all_arguments() -> None:

@@ -104,6 +104,7 @@ class Evaluations:
             self._callback.on_validation_batch_end(*hooks, {"episodes": given}, None, 0)
         first = len(self._tracker.rows)
         self._callback.on_validation_end(*hooks)
+        self._callback.session.close_row()
         rows = self._tracker.rows[first:]
         return self._episodes, {k: v for row in rows for k, v in row.items() if k.startswith("video/")}
 
@@ -119,4 +120,4 @@ class Evaluations:
     @property
     def mode(self) -> Mode:
         """How the videos of the next evaluation are made."""
-        return self._callback._video_state.mode
+        return self._callback._videos.state.mode

@@ -22,7 +22,7 @@ from rlwandb_callbacks.core.action_spec import ActionSpec, DiscreteActions
 from rlwandb_callbacks.core.episode import Episode, QValues
 from rlwandb_callbacks.demos.atari import make_qbert
 from rlwandb_callbacks.environments.description import describe_actions
-from rlwandb_callbacks.environments.rendering import can_load
+from rlwandb_callbacks.environments.headless import can_load
 from rlwandb_callbacks.media.drawing import enlarge
 from rlwandb_callbacks.testing import OfflineRun, read_offline_run
 

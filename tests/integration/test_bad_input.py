@@ -46,7 +46,9 @@ class NeverTrains(TinyQ):
         ({"gradients": {"log": "weights"}}, ["gradients.log", "weights", "'all'"]),
         ({"run": {"mode": "ofline"}}, ["run.mode", "ofline", "Did you mean 'offline'"]),
         ({"plot_logger": "yes"}, ["plot_logger", "yes", "true or false"]),
-        ({"vis_dataset": True}, ["vis_dataset"]),
+        ({"vis_dataset": True, "dataset_path": " "}, ["dataset_path", "' '", "record_path"]),
+        ({"vis_dataset": True, "dataset_path": {"obs": [0]}}, ["dataset_path is a dict", 'save("data.npz")']),
+        ({"dataset_format": "memory"}, ["dataset_format", "memory", "'npz'"]),
         ("q_value", ["cfg", "WandbRLConfig"]),
     ],
 )

@@ -73,6 +73,74 @@ def test_map_table_page_and_policy_on_data_are_logged(fit: Any) -> None:
     assert "Plotly.newPlot" in run.media("dataset/interactive")[0].read_text()
 
 
+EXAMPLE = {  # of DI-engine's users
+    "record_path": "./video_pendulum_cql",
+    "gradient_logger": True,
+    "plot_logger": True,
+    "action_logger": "action probability",
+    "vis_dataset": True,
+}
+
+
+class WritesItsData(TinyValidatedQ):
+    """Writes its data set when training starts, after our callbacks have looked for one."""
+
+    def on_train_start(self) -> None:
+        Path("video_pendulum_cql").mkdir(exist_ok=True)
+        write_corridors("video_pendulum_cql/corridors.npz")
+
+
+class WritesItsDataInPlain(TinyQ):
+    on_train_start = WritesItsData.on_train_start
+
+
+@pytest.mark.parametrize(("module", "with_env"), [(WritesItsData, True), (WritesItsDataInPlain, False)])
+def test_the_offline_example_draws_the_data_under_its_record_path(module: Any, with_env: bool, fit: Any) -> None:
+    played = {"evaluation": SHARED["evaluation"]} if with_env else {}
+    first = MemoryTracker()
+    fit(module(), WandbRLCallback(EXAMPLE, tracker=first, on_error="raise", **played))  # the data come while it trains
+    second, played["dataset"] = MemoryTracker(), {"pictures": []}
+    fit(
+        module(), WandbRLCallback(EXAMPLE, tracker=second, on_error="raise", **played)
+    )  # they lie beside maps and videos
+    for tracker in (first, second):
+        assert len(tracker.column("dataset/points")) == 1
+        assert len(tracker.column("dataset/ood_ratio")) == (1 if with_env else 0)
+        assert tracker.column("dataset/episodes") == [20.0]
+
+
+def test_no_data_under_the_record_path_is_one_warning(fit: Any) -> None:
+    tracker = MemoryTracker()
+    with pytest.warns(UserWarning, match="rlwandb") as caught:
+        fit(TinyValidatedQ(), WandbRLCallback(EXAMPLE, **SHARED, tracker=tracker), max_epochs=3)
+    ours = [str(warning.message) for warning in caught if "rlwandb" in str(warning.message)]
+    assert len(ours) == 1
+    assert "no offline data were found under ./video_pendulum_cql" in ours[0]
+    assert len(tracker.column("eval/return_mean")) == 3
+
+
+def test_several_data_sets_under_the_record_path_raise_before_the_first_step(fit: Any) -> None:
+    Path("video_pendulum_cql/more").mkdir(parents=True)
+    write_corridors("video_pendulum_cql/a.npz")
+    write_corridors("video_pendulum_cql/more/b.npz")
+    module = TinyQ()
+    with pytest.raises(ConfigError, match=r"2 data sets lie under .*a\.npz, .*b\.npz\. Set dataset_path"):
+        fit(module, WandbRLCallback(EXAMPLE, tracker=MemoryTracker()))
+    assert module.env_steps == 0
+
+
+def test_several_data_sets_that_come_later_are_one_warning(fit: Any) -> None:
+    class WritesTwo(WritesItsData):
+        def on_train_start(self) -> None:
+            super().on_train_start()
+            write_corridors("video_pendulum_cql/second.npz")
+
+    tracker = MemoryTracker()
+    with pytest.warns(UserWarning, match="2 data sets lie under"):
+        fit(WritesTwo(), WandbRLCallback(EXAMPLE, tracker=tracker), max_epochs=2)
+    assert tracker.column("dataset/points") == []
+
+
 def test_policy_on_data_is_logged_without_a_validation_loop(fit: Any) -> None:
     tracker = MemoryTracker()
     callback = WandbRLCallback(
@@ -86,6 +154,26 @@ def test_policy_on_data_is_logged_without_a_validation_loop(fit: Any) -> None:
     fit(TinyQ(), callback)
     assert len(tracker.column("dataset/ood_ratio")) == 1
     assert len(tracker.column("dataset/points")) == 1
+
+
+def test_what_is_not_read_is_a_warning_when_training_starts(fit: Any) -> None:
+    write_corridors("corridors.npz")
+    with np.load("corridors.npz") as arrays:
+        buffer = {name: np.concatenate([array, np.zeros((500, *array.shape[1:]))]) for name, array in arrays.items()}
+    np.savez("buffer.npz", **buffer, next_done=buffer["terminals"])
+    tracker = MemoryTracker()
+    with pytest.warns(UserWarning, match="rlwandb") as caught:
+        fit(TinyValidatedQ(), WandbRLCallback(vis_dataset=True, dataset_path="buffer.npz", tracker=tracker))
+    ours = [str(warning.message) for warning in caught if "rlwandb" in str(warning.message)]
+    assert len(ours) == 2
+    assert ours[0].startswith(
+        "rlwandb: buffer.npz: Not read, although the name suggests a mark of episodes: next_done."
+    )
+    assert ours[1].startswith("rlwandb: buffer.npz: 500 of ")
+    assert tracker.column("dataset/episodes") == [20.0]
+    caption = tracker.column("dataset/overview")[0].caption
+    assert "next_done" in caption
+    assert "500 of" in caption
 
 
 def test_policy_on_data_can_be_disabled(fit: Any) -> None:

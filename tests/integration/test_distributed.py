@@ -97,6 +97,14 @@ def test_rank_with_a_failing_environment_is_excluded() -> None:
     assert len(run.column("train/loss")) == 4
 
 
+def test_monitored_return_is_known_on_all_ranks_at_the_end_of_each_epoch() -> None:
+    output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "monitored"))
+    run = read_single_run()
+    assert [row["time/updates"] for row in run.history if "eval/return_mean" in row] == [4, 8]
+    assert run.column("eval/episodes_count") == [3, 3]
+    assert output.count(f"ends with {run.column('eval/return_mean')[-1]}") == 2
+
+
 def test_environments_that_fail_on_all_ranks_do_not_stop_training() -> None:
     output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "all"), status=None)
     assert len(read_single_run().column("train/loss")) == 4

@@ -12,6 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.wrappers import vector as vector_wrappers
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from rlwandb_callbacks import EvaluationCallback, WandbRLCallback
 from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, PointEnv, TinyValidatedQ, read_offline_run
@@ -58,7 +59,7 @@ class ReachEnv(gym.Env[Any, Any]):
         return self._seen(), 0.0 if is_there else -1.0, is_there, False, {"is_success": is_there}
 
     def render(self) -> Any:
-        return np.full((33, 47, 3), 120, np.uint8)
+        return np.indices((33, 47, 3)).sum(0).astype(np.uint8)
 
 
 class ShiftedEnv(CorridorEnv):
@@ -235,6 +236,34 @@ def test_normalized_vector_env_of_the_module_is_played_and_replayed_with_frozen_
     assert [line[1:3] for line in row["eval/episodes"].rows][2] == (2, pytest.approx(total, rel=1e-5))
 
 
+class StableBaselinesWalker(Walker):
+    """Module whose training vector is one of Stable-Baselines3, with a policy that depends on the observations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.envs = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 2), clip_obs=1.5)
+        self.envs.reset()
+        for _ in range(50):
+            self.envs.step(np.ones((2, 1), np.float32))
+
+    def policy(self, observations: torch.Tensor) -> torch.Tensor:
+        return 2 * observations[:, 1:2]
+
+
+def test_normalization_of_stable_baselines_is_that_of_training(fit: Any) -> None:
+    module = StableBaselinesWalker()
+    with pytest.warns(UserWarning, match=r"self\.envs normalizes observations and evaluation\.env does not"):
+        row = run_evaluation(fit, "policy", module, env="Pendulum-v1")
+    env = gym.make("Pendulum-v1")
+    observation, expected = env.reset(seed=0)[0], 0.0
+    for _ in range(6):
+        action = np.clip(2 * module.envs.normalize_obs(observation)[1:2], -2, 2)
+        observation, reward, *_ = env.step(action)
+        expected += float(reward)
+    assert row["eval/episodes"].rows[0][2] == pytest.approx(expected, rel=1e-5)
+    assert row.keys() >= CLIPS
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_running_statistics_in_subprocesses_warn(fit: Any) -> None:
     def make() -> Any:
@@ -351,6 +380,28 @@ def test_environment_without_frames_warns_once_and_statistics_are_logged(fit: An
     run = read_offline_run(callback.run_folder)
     assert len(run.column("eval/return_mean")) == 2
     assert run.media("video/best") == []
+
+
+class HumanEnv(PointEnv):
+    """Environment that draws on a screen only."""
+
+    metadata = {"render_modes": ["human"]}  # noqa: RUF012  # as in Gymnasium
+
+    def render(self) -> None:
+        return None
+
+
+def test_missing_render_mode_is_said_when_fit_starts_and_no_video_is_tried(fit: Any) -> None:
+    class Module(TinyValidatedQ):
+        def on_train_start(self) -> None:
+            self.warnings_before = [str(each.message) for each in caught]
+
+    module = Module(batches=2)
+    with pytest.warns(UserWarning, match="HumanEnv has the render modes 'human' and not 'rgb_array'") as caught:
+        row = run_evaluation(fit, gaussian_policy, module, env=HumanEnv)
+    assert sum("rgb_array" in text for text in module.warnings_before) == 1
+    assert sum("rgb_array" in str(each.message) for each in caught) == 1
+    assert [key for key in row if key.startswith("video/")] == []
 
 
 @pytest.mark.parametrize("mode", list(gym.vector.AutoresetMode))

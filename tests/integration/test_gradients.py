@@ -442,3 +442,18 @@ def test_a_training_resumed_within_an_epoch_has_the_rows_of_one_without_a_stop(f
     assert after <= whole
     assert {row for row in whole if row[1] > stops_after // 2} <= after
     assert {row for row in whole if row[1] <= stops_after // 2} <= before
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_rows_are_complete_in_every_precision(fit: Any, precision: Any) -> None:
+    class Half(TinyQ):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            time.sleep(0.02)  # the thread works while the default dtype is that of the module
+            return {"loss": (self.q_network[0].weight.reshape(-1) * torch.arange(16) * 2.0**-5).sum()}
+
+    tracker = rows_of(fit, Half(batches=6), precision=precision)
+    histograms = tracker.column("gradients/q_network.0.weight")
+    assert [histogram.edges.tolist() for histogram in histograms] == [
+        torch.linspace(0, 15 / 32, 65, dtype=torch.float32).tolist()
+    ] * 6
+    assert tracker.column("grad_norm/total") == pytest.approx([1240**0.5 / 32] * 6, rel=1e-4)

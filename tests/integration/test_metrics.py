@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import wandb
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.loggers import WandbLogger
 
 from rlwandb_callbacks import EvaluationCallback, MetricsCallback, WandbRLCallback
@@ -272,3 +273,64 @@ def test_a_key_that_the_module_logs_per_epoch_is_also_in_rows_of_batches(fit: An
     ours = [row for row in history if "train/lr" in row]
     assert len(ours) == 6
     assert all("train/loss" in row and "train/td_error" not in row for row in ours)
+
+
+class ConstantLoss(TinyQ):
+    """Returns a loss of 2, and the same number under other names."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = self.q_network(batch[0]).mean() * 0 + 2.0
+        self.log("alpha", loss)
+        self.log("epsilon", loss, on_step=False, on_epoch=True)
+        return {"loss": loss, "critic_loss": loss.detach(), "td_error": loss.detach()}
+
+
+@pytest.mark.parametrize("accumulated", [1, 3, 4, 16])
+def test_losses_are_those_of_a_batch_however_many_are_accumulated(fit: Any, accumulated: int) -> None:
+    tracker = MemoryTracker()
+    callback = MetricsCallback({"on_error": "raise", "metrics": {"every_n_steps": 1}}, tracker=tracker)
+    fit(ConstantLoss(batches=10), callback, accumulate_grad_batches=accumulated)
+    assert len(tracker.column("train/loss")) == -(-10 // accumulated)
+    for name in ("loss", "critic_loss", "td_error", "alpha", "epsilon"):
+        assert tracker.column(f"train/{name}") == pytest.approx([2.0] * len(tracker.column(f"train/{name}"))), name
+    assert tracker.column("train/epsilon") == [2.0]
+
+
+def test_a_scheduled_number_of_accumulated_batches_is_that_of_each_epoch(fit: Any) -> None:
+    tracker = MemoryTracker()
+    callback = MetricsCallback({"on_error": "raise", "metrics": {"every_n_steps": 1}}, tracker=tracker)
+    fit(ConstantLoss(batches=4), callback, GradientAccumulationScheduler({0: 1, 1: 2, 2: 4}), max_epochs=3)
+    assert tracker.column("train/loss") == [2.0] * (4 + 2 + 1)
+
+
+def test_a_bare_loss_is_that_of_a_batch_too(fit: Any) -> None:
+    class Bare(ConstantLoss):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().training_step(batch, batch_idx)["loss"]
+
+    rows = rows_of(fit, Bare(batches=4), accumulate_grad_batches=4)
+    assert [row["train/loss"] for row in rows if "train/loss" in row] == [2.0]
+
+
+def test_a_loss_under_manual_optimization_is_what_the_module_returns(fit: Any) -> None:
+    class Manual(TinyActorCritic):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            super().training_step(batch, batch_idx)
+            return {"loss": torch.tensor(0.5)}
+
+    assert [row["train/loss"] for row in rows_of(fit, Manual(batches=2))] == [0.5, 0.5]
+
+
+def test_losses_of_groups_are_apart_and_no_group_is_taken_for_a_value(fit: Any) -> None:
+    script = {
+        "actor/loss": 1.0,
+        "critic/loss": 2.0,
+        "loss/entropy": 3.0,
+        "SAC/grad_norm/q": 4.0,
+        "world_model/loss": 5.0,
+    }
+    (row,) = rows_of(fit, Scripted([script]))
+    expected = {"actor_loss": 1.0, "critic_loss": 2.0, "entropy_loss": 3.0, "q_grad_norm": 4.0, "world_model_loss": 5.0}
+    assert {name: row[f"train/{name}"] for name in expected} == expected
+    assert row["train/loss"] == 0.0
+    assert not {"train/entropy", "train/q_value", "train/value"} & row.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,62 @@ def test_invalid_output_raises_an_error_that_names_the_policy(fit: Any) -> None:
         PolicyError, match=r"evaluation.policy 'policy': The policy returned a Tensor of shape \[3, 4\]"
     ):
         fit(LogitsModule(4), callback)
+
+
+class Chunking(TinyQ):
+    """Module whose training uses the actions in its queue, which it fills with two actions at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(batches=7)
+        self.queue: deque[torch.Tensor] = deque(maxlen=2)
+
+    def reset(self) -> None:
+        self.queue.clear()
+
+    def select_action(self, observations: torch.Tensor) -> torch.Tensor:
+        if not self.queue:
+            q_values = self.q_network(observations)
+            self.queue.extend([q_values, q_values + torch.tensor([0.5, 0.0])])
+        return self.queue.popleft()
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> Any:
+        loss = (self.select_action(batch[0]).detach() - self.q_network(batch[0]) + 1.0).square().mean()
+        return {"loss": loss}
+
+
+CHUNKING = {"env": CorridorEnv, "policy": "select_action", "episodes": 5, "every_n_steps": 3}
+
+
+def test_policy_with_a_queue_trains_as_without_evaluation(fit: Any) -> None:
+    modules = []
+    for callbacks in [
+        (),
+        (EvaluationCallback({"on_error": "raise", "evaluation": CHUNKING}, tracker=MemoryTracker()),),
+    ]:
+        torch.manual_seed(0)
+        modules.append(Chunking())
+        fit(modules[-1], *callbacks)
+    weights = [torch.nn.utils.parameters_to_vector(module.parameters()) for module in modules]
+    assert torch.equal(*weights)
+    assert len(modules[0].queue) == len(modules[1].queue) == 1
+    assert torch.equal(modules[0].queue[0], modules[1].queue[0])
+
+
+class SequencePolicy(TinyQ):
+    """Module whose policy takes a batch as one sequence."""
+
+    def __init__(self) -> None:
+        super().__init__(batches=6)
+        self.gru = nn.GRU(2, 2)
+
+    def policy(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.gru(observations)[0]
+
+
+def test_mixed_rows_are_told_once_in_each_training(fit: Any) -> None:
+    options = {"env": CorridorEnv, "policy": "policy", "episodes": 5, "every_n_steps": 2}
+    callback = EvaluationCallback({"on_error": "raise", "evaluation": options}, tracker=MemoryTracker())
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="depends on the other observations in the batch") as caught:
+            fit(SequencePolicy(), callback)
+        assert len([each for each in caught if "depends on the other" in str(each.message)]) == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from PIL import Image
 
 from rlwandb_callbacks import WandbRLCallback
@@ -100,3 +102,71 @@ def test_video_has_no_panel_without_action_logger(fit: Any, decode: Any) -> None
     callback = WandbRLCallback(env=CorridorEnv, policy="q_network", on_error="raise")
     fit(TinyValidatedQ(), callback)
     assert decode(read_offline_run("wandb").media("video/best")[0])[1].shape[2] == 366
+
+
+class OtherDtype(CorridorEnv):
+    """Corridor whose frames have another dtype and scale."""
+
+    def __init__(self, render_mode: str | None = None, *, dtype: str = "float32", white: float = 1.0) -> None:
+        super().__init__(render_mode)
+        self.dtype, self.white = dtype, white
+
+    def render(self) -> Any:
+        picture = super().render()
+        return None if picture is None else (picture / 255 * self.white).astype(self.dtype)
+
+
+@pytest.mark.parametrize(("dtype", "white"), [("float32", 1.0), ("float64", 255.0)])
+def test_frames_of_any_dtype_have_the_colors_of_uint8(fit: Any, decode: Any, dtype: str, white: float) -> None:
+    frames = []
+    for kwargs, folder in (({"dtype": "uint8", "white": 255}, "expected"), ({"dtype": dtype, "white": white}, "found")):
+        evaluation = {"env_kwargs": kwargs, "episodes": 3}
+        callback = WandbRLCallback(
+            env=OtherDtype, policy="q_network", evaluation=evaluation, record_path=folder, on_error="raise"
+        )
+        fit(TinyValidatedQ(), callback)
+        (path,) = Path(folder).rglob("*_best.mp4")
+        frames.append(decode(path)[1].astype(int))
+    assert np.abs(frames[0] - frames[1]).max() <= 2
+    assert frames[0].std() > 20
+
+
+class DrawsNothing(CorridorEnv):
+    """Corridor whose frames are black, as those of environments that found no display."""
+
+    def render(self) -> Any:
+        picture = super().render()
+        return None if picture is None else picture * 0
+
+
+def test_videos_of_one_color_are_kept_and_said(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    callback = WandbRLCallback(env=DrawsNothing, policy="q_network", on_error="raise")
+    with pytest.warns(UserWarning, match="have one color") as caught:
+        fit(TinyValidatedQ(), callback, max_epochs=2)
+    (message,) = [str(warning.message) for warning in caught if "have one color" in str(warning.message)]
+    for fragment in ("video/best", "RGB (0, 0, 0)", "DrawsNothing", "SDL_VIDEODRIVER is 'dummy'", "'offscreen'"):
+        assert fragment in message
+    run = read_offline_run("wandb")
+    assert len(run.media("video/best")) == 2
+    assert all("one flat color" in value["caption"] for value in run.column("video/best"))
+
+
+def test_histograms_that_are_left_out_are_said(fit: Any) -> None:
+    class ManyJoints(CorridorEnv):
+        def __init__(self, render_mode: str | None = None) -> None:
+            super().__init__(render_mode)
+            self.action_space = spaces.Box(-1, 1, (26,), np.float32)
+
+        def step(self, action: Any) -> Any:
+            return super().step(int(action[0] > 0))
+
+    class Adroit(TinyValidatedQ):
+        def act(self, observations: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(observations), 26)
+
+    callback = WandbRLCallback(env=ManyJoints, policy="act", video_logger=False, on_error="raise")
+    with pytest.warns(UserWarning, match="first 18 of 26 dimensions of the action; 8 are left out"):
+        fit(Adroit(), callback)
+    keys = {key for row in read_offline_run("wandb").history for key in row if key.startswith("policy/action_hist")}
+    assert len(keys) == 18

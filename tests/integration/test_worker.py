@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -160,6 +162,38 @@ def test_statistics_are_logged_if_rendering_fails_in_the_worker(fit: Any, monkey
         fit(TinyValidatedQ(), callback)
     assert len(tracker.column("eval/return_mean")) == 1
     assert tracker.column("logging/errors") == [1]
+
+
+class AbortsInRender(CorridorEnv):
+    """Environment whose renderer ends the process, as MuJoCo's does without a display."""
+
+    def render(self) -> Any:
+        os.abort()
+
+
+def test_env_that_ends_the_worker_is_named_with_the_signal_and_training_goes_on(fit: Any) -> None:
+    tracker = MemoryTracker()
+    callback = EvaluationCallback(executor="process", env=AbortsInRender, policy="q_network", tracker=tracker)
+    with pytest.warns(UserWarning, match="Making videos failed") as caught:
+        fit(TinyValidatedQ(batches=6), callback, val_check_interval=2, num_sanity_val_steps=0)
+    messages = [str(warning.message) for warning in caught if "failed, and training" in str(warning.message)]
+    assert len(messages) == 1
+    for fragment in ("AbortsInRender", "SIGABRT", "compiled code failed", "video_logger=False"):
+        assert fragment in messages[0]
+    assert len(tracker.column("eval/return_mean")) == 3
+
+
+def make_async_vector(render_mode: str | None = None) -> Any:
+    return gym.vector.AsyncVectorEnv([partial(CorridorEnv, render_mode)] * 2)
+
+
+def test_vector_with_subprocesses_has_videos(fit: Any) -> None:
+    tracker = MemoryTracker()
+    callback = EvaluationCallback(
+        executor="process", env=make_async_vector, policy="q_network", tracker=tracker, on_error="raise"
+    )
+    fit(TinyValidatedQ(), callback)
+    assert [len(tracker.column(f"video/{label}")) for label in LABELS] == [1, 1, 1]
 
 
 def test_weights_do_not_depend_on_the_executor(fit: Any) -> None:

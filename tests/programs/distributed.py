@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 
 from rlwandb_callbacks import Episode, WandbRLCallback
-from rlwandb_callbacks.testing import CorridorEnv, TinyValidatedQ
+from rlwandb_callbacks.testing import CorridorEnv, TinyQ, TinyValidatedQ
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
@@ -61,6 +62,10 @@ class RankedQ(TinyValidatedQ):
         return {**super().training_step(batch, batch_idx), "entropy": torch.tensor(float(rank()))}
 
 
+class WithoutValidation(TinyQ):
+    """Module without a validation loop, whose return a callback monitors."""
+
+
 class EpisodesOnRankZero(RankedQ):
     """Module that returns an episode on rank 0 only, although an environment is configured."""
 
@@ -97,7 +102,11 @@ ENVS = {
     "unmade": CannotBeMadeOnRankOne,
     "uneven": CorridorEnv,
     "choosy": CorridorEnv,
+    "monitored": BreaksOnRankOne,
 }
+
+
+MODULES: dict[str, type[TinyQ]] = {"uneven": EpisodesOnRankZero, "monitored": WithoutValidation}
 
 
 def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
@@ -118,9 +127,9 @@ def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[callback],
+        callbacks=[EarlyStopping("eval/return_mean", mode="max"), callback] if scenario == "monitored" else [callback],
     )
-    trainer.fit((EpisodesOnRankZero if scenario == "uneven" else RankedQ)(), ckpt_path=None)
+    trainer.fit(MODULES.get(scenario, RankedQ)(), ckpt_path=None)
     if strategy == "ddp":
         sys.stdout.write(
             f"rank {trainer.global_rank} ends with {float(trainer.callback_metrics['eval/return_mean'])}\n"

@@ -35,3 +35,10 @@ def test_configuration_errors_are_value_errors() -> None:
     assert issubclass(ConfigError, ValueError)
     assert issubclass(EnvError, ConfigError)
     assert issubclass(PolicyError, ConfigError)
+
+
+def test_an_error_without_a_message_is_described_by_its_line() -> None:
+    with pytest.raises(KeyError) as caught:
+        raise KeyError
+    assert describe_error(caught.value).startswith("KeyError in test_errors.py, line ")
+    assert describe_error(caught.value).endswith(": raise KeyError.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.evaluation.distributed import (
@@ -15,39 +17,43 @@ from rlwandb_callbacks.callbacks.evaluation.distributed import (
     EvaluationResult,
     Problem,
     choose_episodes,
-    frame_budget,
 )
+from rlwandb_callbacks.callbacks.evaluation.monitors import (
+    Monitor,
+    Placeholders,
+    describe_first_value,
+    find_monitors,
+    never_saving_checkpoints,
+)
+from rlwandb_callbacks.callbacks.evaluation.schedule import EvaluationSchedule
+from rlwandb_callbacks.callbacks.evaluation.videos import VideoMode, drawing_jobs
 from rlwandb_callbacks.callbacks.lightning_namespaces import is_a
+from rlwandb_callbacks.callbacks.lightning_results import computed_metrics
 from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
-from rlwandb_callbacks.callbacks.schedule import Every
-from rlwandb_callbacks.callbacks.session import sessions_in
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.files import check_writable
-from rlwandb_callbacks.core.values import DEFAULT_FPS, Scalar, Value, Video
-from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
+from rlwandb_callbacks.core.values import DEFAULT_FPS, Scalar, Value
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.jobs import evaluation_jobs, frames_in_episodes
 from rlwandb_callbacks.evaluation.preserved_state import preserved_state
-from rlwandb_callbacks.evaluation.replay import ReplayFrames
-from rlwandb_callbacks.evaluation.summary import Evaluation, infer_action_spec
-from rlwandb_callbacks.evaluation.video_mode import Diverged, Event, Mode, VideoState, mode_warning, next_mode
-from rlwandb_callbacks.media.clips import ClipStyle
-from rlwandb_callbacks.media.frame_sources import FrameSource
-from rlwandb_callbacks.tracking.result import Job, Result
+from rlwandb_callbacks.evaluation.summary import Evaluation, infer_action_spec, left_out_histograms
+from rlwandb_callbacks.evaluation.video_mode import Diverged, Mode
+from rlwandb_callbacks.tracking.result import Job
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-OUR_GROUPS = ("eval/", "q/", "policy/")
 SHARDING_STRATEGIES = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
-WORST = float(torch.finfo(torch.float32).min)
+NEVER_SAVES = (
+    "ModelCheckpoint(monitor={key!r}) saves when validation ends, and this training has no validation loop, so it "
+    "keeps no best policy. Leave save_on_train_epoch_end at None or set it to True, and check_val_every_n_epoch to 1."
+)
 
 
 class EvaluationCallback(RLCallback):
     """Plays complete episodes when validation ends, and logs them.
 
-    A module without a validation loop is evaluated every ``evaluation.every_n_steps`` updates and at the end of fit. A
-    module whose training stops before its first validation is evaluated at the end of fit.
+    A module without a validation loop is evaluated every ``evaluation.every_n_steps`` updates and when its last epoch
+    ends, before checkpoints are saved. A module whose training stops before its first validation is evaluated then too.
     The numbers (``eval/…``, ``q/…``, ``policy/…``) are added to the Trainer's metrics, so that
     ``ModelCheckpoint(monitor="eval/return_mean")`` and ``EarlyStopping`` find them. A module without an environment may
     return ``{"episodes": [Episode, …]}`` from ``validation_step`` instead.
@@ -60,10 +66,13 @@ class EvaluationCallback(RLCallback):
     def __init__(self, cfg: Any = None, **keywords: Any) -> None:
         super().__init__(cfg, **keywords)
         self._evaluator: Evaluator | None = None
-        self._video_state = VideoState(Mode.NUMBERS)
+        self._videos = VideoMode(self.session)
         self._given_episodes: list[Episode] = []
-        self._every = Every(self.cfg.evaluation.every_n_steps)
-        self._evaluated_at_update = -1
+        self._start_schedule()
+
+    def _start_schedule(self, updates: int = 0, monitors: Sequence[Monitor] = ()) -> None:
+        self._monitors, self._placeholders = monitors, Placeholders()
+        self._schedule = EvaluationSchedule(self.cfg.evaluation.every_n_steps, updates=updates, monitors=monitors)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the evaluator, which holds the module's policy."""
@@ -78,14 +87,14 @@ class EvaluationCallback(RLCallback):
         """Finds the run, and checks that videos can be written."""
         super().connect(trainer, pl_module, stage)
         makes_videos = self.cfg.video_logger is not False and self.session.tracker is not None
-        self._video_state = VideoState(Mode.REPLAY if makes_videos else Mode.NUMBERS)
+        self._videos.start(makes_videos=makes_videos)
         if makes_videos and self.cfg.evaluation.env is not None:
             check_writable(self.cfg.record_path, setting="record_path")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the environment and calls the policy once, so that errors are raised before the first step."""
         super().on_fit_start(trainer, pl_module)
-        self._evaluated_at_update = -1
+        self._start_schedule()
         self._prepare(trainer, pl_module)
         if self.cfg.evaluation.env is None and self.cfg.evaluation.policy is not None:
             self.session.errors.warn_once(
@@ -97,6 +106,7 @@ class EvaluationCallback(RLCallback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepares for ``trainer.validate``, where no fit has started."""
         self._given_episodes = []
+        self.session.count_from_checkpoint(trainer)
         if not trainer.sanity_checking:
             self._prepare(trainer, pl_module)
 
@@ -112,29 +122,40 @@ class EvaluationCallback(RLCallback):
             return
         error: Exception | None = None
         try:
-            with preserved_state(pl_module, seed=self.cfg.evaluation.seed):
+            with self._preserved_state(pl_module):
                 self._evaluator = Evaluator(self.cfg, pl_module, self.session.errors.warn_once)
+                if self._videos.state.mode is not Mode.NUMBERS and not self._evaluator.can_render():
+                    self._videos.start(makes_videos=False)
         except Exception as caught:  # noqa: BLE001  # raised below, on all ranks
             error = caught
         Ranks(trainer).raise_together(error)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sets the schedule for modules without a validation loop."""
+        """Sets the schedule, and says when what monitors our numbers finds the first one."""
         super().on_train_start(trainer, pl_module)
-        self._every = Every(self.cfg.evaluation.every_n_steps, last=self.session.counters.updates)
+        monitors = find_monitors(trainer, pl_module) if self.cfg.evaluation.env is not None else []
+        self._start_schedule(self.session.counters.updates, monitors)
+        if monitors:
+            rank_zero_info(f"rlwandb: {describe_first_value(monitors, trainer, self.cfg.evaluation.every_n_steps)}")
+            for key in never_saving_checkpoints(trainer):
+                self.session.errors.warn_once(NEVER_SAVES.format(key=key), kind=f"checkpoint {key}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Evaluates modules without a validation loop when an evaluation is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._every.due(self.session.counters.updates) and not trainer.enable_validation:
+        if self._schedule.due_after_batch(trainer, self.session.counters.updates, batch_idx):
+            self._evaluate(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluates where a monitor needs a number, and after the last epoch, while checkpoints can still see it."""
+        if self._schedule.due_after_epoch(trainer, self.session.counters.updates):
             self._evaluate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluates modules without a validation loop, and modules that were never validated, a last time."""
-        updates = self.session.counters.updates
-        if self._evaluated_at_update < 0 if trainer.enable_validation else self._evaluated_at_update != updates:
+        """Evaluates what no epoch's end has seen: a training that was stopped there, and averaged weights."""
+        if self._schedule.due_after_training(trainer, self.session.counters.updates):
             self._evaluate(trainer, pl_module)
 
     def on_validation_batch_end(
@@ -171,9 +192,10 @@ class EvaluationCallback(RLCallback):
         ranks = Ranks(trainer)
         given = [episode for of_rank in ranks.gather(self._given_episodes) for episode in of_rank]
         self._given_episodes = []
+        self._schedule.mark(self.session.counters.updates)
         if self._evaluator is None and not given:
+            self._publish(trainer, {})
             return
-        self._evaluated_at_update = self.session.counters.updates
         with self.session.timer.running():
             numbers: dict[str, float] = {}
             problems: list[Problem] = []
@@ -185,7 +207,7 @@ class EvaluationCallback(RLCallback):
                     self._report(problems)
                     problems.clear()
                 if ranks.is_zero:
-                    self._update_videos(played)
+                    self._videos.update(played)
                 if ranks.is_zero and played.episodes:
                     numbers = self._log(trainer, pl_module, played)
             except Exception as error:  # noqa: BLE001  # all ranks must come to the next exchange
@@ -201,20 +223,26 @@ class EvaluationCallback(RLCallback):
 
     def _play(self, pl_module: LightningModule, ranks: Ranks, given: list[Episode]) -> EvaluationResult:
         if given or self._evaluator is None:
-            makes_videos = self._video_state.mode is not Mode.NUMBERS
+            makes_videos = self._videos.state.mode is not Mode.NUMBERS
             chosen, problem = choose_episodes(given, self.cfg, ranks) if makes_videos else ({}, None)
             problems = [problem] if problem else []
-            return EvaluationResult(given, None, Mode.RECORD, self._video_state, chosen, problems=problems)
+            return EvaluationResult(given, None, Mode.RECORD, self._videos.state, chosen, problems=problems)
         keeps_observations = self.session.wants_observations
-        distributed = DistributedEvaluation(self.cfg, self._evaluator, pl_module, ranks, keeps_observations)
-        return distributed.play(self._video_state)
+        preserved = partial(self._preserved_state, pl_module)
+        distributed = DistributedEvaluation(self.cfg, self._evaluator, preserved, ranks, keeps_observations)
+        return distributed.play(self._videos.state)
+
+    def _preserved_state(self, pl_module: LightningModule) -> AbstractContextManager[None]:
+        warn = partial(self.session.errors.warn_once, kind="buffer")
+        cfg = self.cfg.evaluation
+        return preserved_state(pl_module, seed=cfg.seed, policy=cfg.policy, warn=warn)
 
     def _publish(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
-        """Adds numbers to the Trainer's metrics, and placeholders for those that a callback monitors in vain."""
-        numbers = placeholder_metrics(trainer) | dict(numbers)
-        for session in sessions_in(trainer, self.session):
-            session.published |= numbers.keys()
-        trainer.callback_metrics.update({key: torch.tensor(number) for key, number in numbers.items()})
+        """Adds finite numbers to the Trainer's metrics, and placeholders for those that are monitored in vain."""
+        finite = {key: number for key, number in numbers.items() if math.isfinite(number)}
+        published = self._placeholders.next(self._monitors, trainer) | finite
+        tensors = {key: torch.tensor(number, dtype=torch.float32) for key, number in published.items()}
+        computed_metrics(trainer).update(tensors)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, played: EvaluationResult) -> dict[str, float]:
         """Writes the row of numbers and queues the pictures; returns the numbers."""
@@ -227,88 +255,25 @@ class EvaluationCallback(RLCallback):
         if self.session.tracker is not None:  # before the row, so that the row counts their errors
             with self.session.errors.guard("Drawing the evaluation"):
                 values |= evaluation.distributions(with_returns=self.cfg.return_logger)
+            if (warning := left_out_histograms(actions)) is not None:
+                self.session.errors.warn_once(warning, kind="left out histograms")
             with self.session.errors.guard("Drawing the evaluation"):
-                jobs = self._jobs(trainer, pl_module, evaluation, played)
+                fps = DEFAULT_FPS if evaluator is None else evaluator.env.fps
+                jobs = drawing_jobs(
+                    self.session, self.session.counters.axes(trainer, pl_module), evaluation, played, fps
+                )
         with self.session.errors.guard("Logging the evaluation"):
             self.session.write(trainer, pl_module, values)
         if jobs:
             diverged = Diverged(played.played_in, reuses_envs=evaluator is not None and evaluator.reuses_envs)
-            on_result = partial(self._take_result, diverged)
+            env_name = "" if played.make_env is None else played.make_env.name
+            on_result = partial(self._videos.take_result, diverged, env_name)
             self.session.submit(trainer, pl_module, "Drawing the evaluation", jobs, on_result=on_result)
         return numbers
-
-    def _jobs(
-        self, trainer: Trainer, pl_module: LightningModule, evaluation: Evaluation, played: EvaluationResult
-    ) -> list[Job]:
-        axes = self.session.counters.axes(trainer, pl_module)
-        fps = DEFAULT_FPS if self._evaluator is None or played.make_env is None else self._evaluator.env.fps
-        videos = self.cfg.videos
-        style = ClipStyle(evaluation.actions, self.cfg.action_logger is not False, videos.fps or fps, videos.crf)
-        frames: Mapping[str, tuple[int, FrameSource]]
-        if played.make_env is None:
-            frames = frames_in_episodes(evaluation, played.chosen, max_bytes=frame_budget(self.cfg))
-        else:
-            frames = {
-                label: (i, played.frames.get(i) or ReplayFrames(played.make_env, played.episodes[i]))
-                for label, i in played.chosen.items()
-            }
-        jobs = evaluation_jobs(
-            evaluation,
-            frames,
-            with_returns=self.cfg.return_logger,
-            style=style,
-            folder=Path(self.cfg.record_path) / getattr(self.session.run, "id", ""),
-            step=int(axes["trainer/global_step"]),
-            env_steps=axes.get("time/env_steps"),
-        )
-        for make_job in self.session.evaluation_jobs.values():
-            with self.session.errors.guard("Preparing the map of the policy"):
-                job = make_job(evaluation)
-                jobs += [] if job is None else [job]
-        return jobs
-
-    def _update_videos(self, played: EvaluationResult) -> None:
-        """Takes the mode for the next evaluation, and warns of its changes."""
-        self._video_state = played.state
-        for warning in played.warnings:
-            self.session.errors.warn_once(warning, kind=warning)
-
-    def _take_result(self, diverged: Diverged, result: Result) -> None:
-        """Reports the error of drawn clips, and updates the mode; ``diverged`` is the event if a replay diverged."""
-        error = result.error
-        if isinstance(error, ReplayDivergedError):
-            self._update_mode(diverged, str(error))
-        elif error is not None:
-            is_of_env = isinstance(error, RenderError | EnvError)
-            self.session.errors.report_error("Making videos" if is_of_env else "Drawing the evaluation", error)
-        if any(isinstance(value, Video) for value in result.values.values()):
-            self._update_mode(Event.CLIPS_MADE)
-        elif isinstance(error, RenderError | EnvError):
-            self._update_mode(Event.CLIPS_FAILED)
-
-    def _update_mode(self, event: Event | Diverged, reason: str = "") -> None:
-        before, self._video_state = self._video_state, next_mode(self._video_state, event)
-        warning = mode_warning(before, self._video_state, reason, lost_videos=True)
-        if warning is not None:
-            self.session.errors.warn_once(warning, kind=warning)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the references to the module."""
         self._evaluator, self._given_episodes = None, []
-
-
-def placeholder_metrics(trainer: Any) -> dict[str, float]:
-    """Returns the worst finite number for each of our keys that a callback monitors and that has no value yet.
-
-    ModelCheckpoint and EarlyStopping end a training if a monitored number is missing or not finite, and an evaluation
-    may fail. Placeholders are not logged.
-    """
-    numbers = {}
-    for callback in trainer.callbacks:
-        monitor = getattr(callback, "monitor", None)
-        if isinstance(monitor, str) and monitor.startswith(OUR_GROUPS) and monitor not in trainer.callback_metrics:
-            numbers[monitor] = WORST if getattr(callback, "mode", "min") == "max" else -WORST
-    return numbers
 
 
 def discount_factor(configured: float | None, module: torch.nn.Module) -> float | None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
-
-import torch
 
 from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.episode_choice import choose
 from rlwandb_callbacks.environments.factory import EnvFactory
-from rlwandb_callbacks.environments.normalization import Statistics
-from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
+from rlwandb_callbacks.environments.statistics import ObservationStatistics
+from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError, describe_error
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 from rlwandb_callbacks.evaluation.replay import check_replay
 from rlwandb_callbacks.evaluation.video_mode import Diverged, Event, Mode, VideoState, mode_warning, next_mode
 from rlwandb_callbacks.media.frame_sources import FrameSource
@@ -28,10 +26,20 @@ Problem: TypeAlias = tuple[str, Exception]
 
 @dataclass(frozen=True)
 class RankResult:
-    """Episodes of one rank in the order of their seeds, or the error that ended playing."""
+    """Episodes of one rank in the order of their seeds, and the first error of those that are missing."""
 
     episodes: Sequence[Episode] = ()
     error: Exception | None = None
+    num_missing: int = 0
+
+    @property
+    def problem(self) -> Problem | None:
+        """The error, as part of those of an evaluation that has episodes."""
+        if self.error is None or not self.episodes:
+            return None if self.error is None else ("The evaluation", self.error)
+        plural = "s are" if self.num_missing > 1 else " is"
+        message = f"{self.num_missing} episode{plural} left out: {describe_error(self.error)}"
+        return "Part of the evaluation", RuntimeError(message)
 
 
 @dataclass(frozen=True)
@@ -62,13 +70,19 @@ class EvaluationResult:
 class DistributedEvaluation:
     """Plays one evaluation, again if its mode turns out not to work.
 
-    No step between two exchanges may fail on a single rank: errors are exchanged like results.
+    No step between two exchanges may fail on a single rank: errors are exchanged like results. ``preserved_state``
+    returns the context in which the policy and environments are used.
     """
 
     def __init__(
-        self, cfg: WandbRLConfig, evaluator: Evaluator, module: torch.nn.Module, ranks: Ranks, keeps_observations: bool
+        self,
+        cfg: WandbRLConfig,
+        evaluator: Evaluator,
+        preserved_state: Callable[[], AbstractContextManager[None]],
+        ranks: Ranks,
+        keeps_observations: bool,
     ) -> None:
-        self._cfg, self._evaluator, self._module, self._ranks = cfg, evaluator, module, ranks
+        self._cfg, self._evaluator, self._preserved_state, self._ranks = cfg, evaluator, preserved_state, ranks
         self._keeps_observations = keeps_observations
 
     def play(self, state: VideoState) -> EvaluationResult:
@@ -92,13 +106,13 @@ class DistributedEvaluation:
             warnings += [decision.warning] if decision.warning else []
             if decision.is_final:
                 break
-        errors = [result.error for result in results if result.error is not None]
+        found = [result.problem for result in results if result.problem is not None]
         episodes = in_seed_order(results)
-        problems += [("The evaluation", error) for error in (errors if episodes else errors[:1])]
+        problems += found if episodes else found[:1]
         frames = self._gather_frames(set(decision.chosen.values()), results, my_frames) if mode is Mode.RECORD else {}
         return EvaluationResult(episodes, make_env, mode, state, decision.chosen, frames, problems, warnings)
 
-    def _statistics(self) -> Statistics | None:
+    def _statistics(self) -> ObservationStatistics | None:
         """Returns the observation statistics of rank zero, with which all ranks play and replay."""
         if not self._ranks.is_zero:
             return None
@@ -113,18 +127,22 @@ class DistributedEvaluation:
         evaluation = self._cfg.evaluation
         seeds = range(evaluation.seed, evaluation.seed + evaluation.episodes)[self._ranks.index :: self._ranks.count]
         frames_max_bytes = frame_budget(self._cfg) // evaluation.episodes if mode is Mode.RECORD else None
+        errors: list[Exception] = []
         try:
-            with preserved_state(self._module, seed=evaluation.seed):
+            with self._preserved_state():
                 played = self._evaluator.play(
                     seeds,
                     make_env,
                     frames_max_bytes=frames_max_bytes,
                     fresh_envs=mode is Mode.REPLAY_FRESH,
                     keeps_observations=self._keeps_observations,
+                    on_failure=errors.append,
                 )
         except Exception as error:  # noqa: BLE001  # the other ranks wait for the next exchange
             return RankResult(error=sendable(error, self._ranks)), []
-        return RankResult([each.episode for each in played]), [each.frames for each in played]
+        first = sendable(errors[0], self._ranks) if errors else None
+        result = RankResult([each.episode for each in played], first, num_missing=len(seeds) - len(played))
+        return result, [each.frames for each in played]
 
     def _decide(self, results: Sequence[RankResult], make_env: EnvFactory, state: VideoState) -> Decision:
         """Decides on rank zero; the decision of other ranks is not used."""
@@ -136,7 +154,8 @@ class DistributedEvaluation:
             return Decision(is_final=True, state=state, problem=("The evaluation", sendable(error, self._ranks)))
 
     def _decide_on_zero(self, results: Sequence[RankResult], make_env: EnvFactory, state: VideoState) -> Decision:
-        failed = [result.error for result in results if isinstance(result.error, EnvError | RenderError)]
+        errors = [result.error for result in results if not result.episodes]
+        failed = [error for error in errors if isinstance(error, EnvError | RenderError)]
         if failed and state.mode is Mode.RECORD:
             after = next_mode(state, Event.RECORDING_FAILED)
             warning = mode_warning(state, after, str(failed[0]))
@@ -158,7 +177,7 @@ class DistributedEvaluation:
 
     def _check_replays(self, episodes: Sequence[Episode], chosen: Mapping[str, int], make_env: EnvFactory) -> None:
         """Replays the chosen episodes without pictures, and the last one, whose environment may have played others."""
-        with preserved_state(self._module, seed=self._cfg.evaluation.seed):
+        with self._preserved_state():
             for index in sorted({*chosen.values(), len(episodes) - 1}):
                 check_replay(make_env, episodes[index], max_steps=CHECKED_REPLAY_STEPS)
 

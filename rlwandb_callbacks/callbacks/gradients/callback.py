@@ -6,15 +6,23 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rlwandb_callbacks.callbacks.backward_gradients import gradients_may_change
 from rlwandb_callbacks.callbacks.base import RLCallback
-from rlwandb_callbacks.callbacks.gradients.histograms import TOTAL_NORM, copy_gradients, copy_parameters, tensor_row
+from rlwandb_callbacks.callbacks.gradients.histograms import (
+    TOTAL_NORM,
+    copy_gradients,
+    copy_parameters,
+    gradient_copies,
+    tensor_row,
+)
 from rlwandb_callbacks.callbacks.gradients.tensor_copies import HostTransfer, TensorCopies
 from rlwandb_callbacks.callbacks.gradients.thread import BackgroundThread
 from rlwandb_callbacks.callbacks.schedule import Every
-from rlwandb_callbacks.callbacks.trained_parameters import trained_networks, trained_parameters
+from rlwandb_callbacks.callbacks.trained_parameters import names_by_id, trained_networks, trained_parameters
 from rlwandb_callbacks.core.values import Value
 
 if TYPE_CHECKING:
+    import torch
     from pytorch_lightning import LightningModule, Trainer
 
     from rlwandb_callbacks.tracking.wandb_watch import Watch
@@ -25,9 +33,10 @@ RowWriter: TypeAlias = Callable[[Mapping[str, Value]], None]
 class GradientsCallback(RLCallback):
     """Logs ``gradients/<name>``, ``parameters/<name>`` and ``grad_norm/<module>`` of trained parameters.
 
-    Right before an update whose row is due, the gradients are copied as the optimizer receives them: accumulated and
-    not clipped yet; unscaled, except for fused optimizers, which unscale in their own step. A background thread does
-    the rest, and writes the row on the step of the update. Keys and bins are those of ``wandb.watch``, which
+    Right before an update whose row is due, the gradients are copied: accumulated, not clipped, and unscaled, except
+    for fused optimizers, which unscale in their step. Where the user's code may clip between backward and the update,
+    as under manual optimization, they are copied at the end of each backward pass of the batch. A background thread
+    does the rest, and writes the row on the step of the update. Keys and bins are those of ``wandb.watch``, which
     ``gradients.method: watch`` calls instead. If a batch has several updates, the last one counts; parameters are those
     after it. An optimizer that does not step when a row is due, such as that of an actor that is updated every second
     batch, has a row of its own at its next step. Frozen copies such as target networks belong to no optimizer and are
@@ -50,6 +59,8 @@ class GradientsCallback(RLCallback):
         self._every = Every(self.cfg.gradients.log_freq)
         self._first_update = 0
         self._reads_gradients = False
+        self._follows_backward = False  # in batches whose row is due, or that of a late optimizer
+        self._is_following = False  # in this batch
         self._watch: Watch | None = None
         self._has_graph_hooks = False
         self._copies: dict[int, TensorCopies] = {}  # gradients by optimizer
@@ -71,6 +82,7 @@ class GradientsCallback(RLCallback):
         if self.session.tracker is None:
             return
         self._reads_gradients = cfg.method == "fused" and cfg.log != "parameters"
+        self._follows_backward = self._reads_gradients and gradients_may_change(trainer, pl_module)
         if self.session.run is not None and (watches or cfg.log_graph):
             with self.session.errors.guard("Watching gradients"):
                 self._start_watching(trainer, pl_module, gradients=watches)
@@ -90,6 +102,23 @@ class GradientsCallback(RLCallback):
         )
         self._has_graph_hooks = cfg.log_graph
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Follows the backward passes of a batch whose row is due if the gradients may change before the update."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if not self._follows_backward:
+            return
+        is_due = self._is_next_due()
+        self._is_following = is_due or bool(self._late)
+        if not self._is_following:
+            return
+        optimizers = [each for each in trainer.optimizers if is_due or id(each) in self._late]
+        if optimizers:
+            with self.session.errors.guard("Reading gradients"):
+                self.session.backward.start(self, trainer, pl_module, optimizers)
+
+    def _is_next_due(self) -> bool:
+        return self._every.would_fire(self.session.counters.updates + 1 - self._first_update)
+
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Copies the gradients if a row is due; removes the hooks of the graph once the networks have run."""
         if self._has_graph_hooks:
@@ -99,13 +128,20 @@ class GradientsCallback(RLCallback):
                 self._watch.finish_graph()
         if not self._reads_gradients:
             return
-        is_due = self._every.would_fire(self.session.counters.updates + 1 - self._first_update)
-        if is_due or id(optimizer) in self._late:
+        if self._is_next_due() or id(optimizer) in self._late:
             with self.session.errors.guard("Reading gradients"):
-                self._copies[id(optimizer)] = self._copy_gradients([optimizer], pl_module)
+                if self._follows_backward:
+                    self.session.backward.keep(optimizer)
+                else:
+                    self._copies[id(optimizer)] = self._copy_gradients([optimizer], pl_module)
 
     def _copy_gradients(self, optimizers: Iterable[Any], pl_module: LightningModule) -> TensorCopies:
         return copy_gradients(trained_parameters(optimizers, pl_module), sample=self.cfg.gradients.sample)
+
+    def _name_gradients(self, gradients_by_id: Mapping[int, torch.Tensor], pl_module: LightningModule) -> TensorCopies:
+        names = names_by_id(pl_module).items()
+        gradients = {name: gradients_by_id[key] for key, name in names if key in gradients_by_id}
+        return gradient_copies(gradients, sample=self.cfg.gradients.sample, are_owned=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -115,10 +151,25 @@ class GradientsCallback(RLCallback):
         if self.session.tracker is None:
             return
         is_due = self._every.due(self.session.counters.updates - self._first_update)
+        if self._is_following:
+            with self.session.errors.guard("Reading gradients"):
+                self._read_kept(trainer, pl_module, is_due=is_due)
         if is_due or not self._late.isdisjoint(self._copies):
             write = self._write_row if is_due else self._write_late_row
             with self.session.errors.guard("Logging gradients"):
                 write(trainer, pl_module)
+
+    def _read_kept(self, trainer: Trainer, pl_module: LightningModule, *, is_due: bool) -> None:
+        """Takes the gradients of the optimizers that stepped; of all of them if none did."""
+        backward = self.session.backward
+        has_step = any(backward.kept(optimizer) for optimizer in trainer.optimizers)
+        read = backward.present if is_due and not has_step else backward.kept
+        for optimizer in trainer.optimizers:
+            if is_due or id(optimizer) in self._late:
+                gradients = read(optimizer)
+                if gradients:
+                    self._copies[id(optimizer)] = self._name_gradients(gradients, pl_module)
+        backward.stop(self)
 
     def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
         cfg = self.cfg.gradients
@@ -133,14 +184,17 @@ class GradientsCallback(RLCallback):
         if cfg.method == "watch":
             self.session.write(trainer, pl_module, tensor_row(transfer.arrays()))
         else:
-            self._submit(self.session.row_writer(trainer, pl_module), transfer)
+            self._submit(trainer, pl_module, transfer)
 
     def _write_late_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._late -= self._copies.keys()
         transfer, self._copies = HostTransfer(self._copies.values()), {}
-        self._submit(self.session.row_writer(trainer, pl_module), transfer, has_total=False)
+        self._submit(trainer, pl_module, transfer, has_total=False)
 
-    def _submit(self, write: RowWriter, transfer: HostTransfer, *, has_total: bool = True) -> None:
+    def _submit(
+        self, trainer: Trainer, pl_module: LightningModule, transfer: HostTransfer, *, has_total: bool = True
+    ) -> None:
+        write = self.session.row_writer(trainer, pl_module, self._background.submit)
         self._background.submit(partial(write_row, write, transfer, has_total=has_total))
         self._report_errors()
 
@@ -149,21 +203,29 @@ class GradientsCallback(RLCallback):
             self.session.errors.report_error("Logging gradients", error)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes all pending rows, and removes all hooks."""
+        """Removes all hooks."""
         with self.session.errors.guard("Logging gradients"):
-            self.finish(trainer, pl_module)
+            self._remove_hooks()
 
-    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Waits for pending rows, and removes all hooks."""
+    def _remove_hooks(self) -> None:
         self._copies = {}
-        self._background.close()
+        self.session.backward.stop(self)
         if self._watch is not None:
             watch, self._watch = self._watch, None
             watch.close()
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Waits for pending rows, and removes all hooks."""
+        self._remove_hooks()
+        self.session.close_row()
+        self._background.close()
         self._report_errors()
 
 
 def write_row(write: RowWriter, transfer: HostTransfer, *, has_total: bool = True) -> None:
     """Waits for copies and writes their row, without the total norm if the gradients of an optimizer are missing."""
-    row = tensor_row(transfer.arrays())
-    write(row if has_total else {key: value for key, value in row.items() if key != TOTAL_NORM})
+    row: dict[str, Value] = {}
+    try:
+        row = tensor_row(transfer.arrays())
+    finally:  # other values may wait in that row
+        write(row if has_total else {key: value for key, value in row.items() if key != TOTAL_NORM})

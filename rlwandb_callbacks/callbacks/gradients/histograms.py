@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.callbacks.gradients.tensor_copies import HostArray, TensorCopies, stored_values
+from rlwandb_callbacks.callbacks.trained_parameters import l2_norms
 from rlwandb_callbacks.core.values import Histogram, Scalar, Value
 
 GRADIENTS, PARAMETERS, NORMS = "gradients/", "parameters/", "norm/"
@@ -27,13 +28,20 @@ def copy_gradients(parameters: Mapping[str, torch.nn.Parameter], *, sample: int 
     At most ``sample`` elements of each gradient are copied; norms are those of all elements.
     """
     gradients = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
+    return gradient_copies(gradients, sample=sample)
+
+
+def gradient_copies(
+    gradients: Mapping[str, torch.Tensor], *, sample: int | None = None, are_owned: bool = False
+) -> TensorCopies:
+    """Copies gradients like :func:`copy_gradients`; those that are owned change no more and are taken as they are."""
     merged = {name: grad.coalesce() if grad.is_sparse else grad for name, grad in gradients.items()}
-    stored = [stored_values(grad) for grad in merged.values()]
-    norms = torch._foreach_norm(stored) if stored else ()  # noqa: SLF001  # torch's only function for many norms
+    norms = l2_norms([stored_values(grad) for grad in merged.values()])
     return TensorCopies(
         {f"{GRADIENTS}{name}": grad for name, grad in merged.items()},
         sample=sample,
         scalars={f"{NORMS}{name}": norm for name, norm in zip(merged, norms, strict=True)},
+        are_owned=are_owned,
     )
 
 
@@ -67,8 +75,8 @@ def tensor_row(arrays: Mapping[str, HostArray]) -> dict[str, Value]:
 def tensor_histogram(array: HostArray) -> Histogram | None:
     """Counts the finite elements of a tensor in 64 bins from the smallest to the largest; None if there are none.
 
-    As in ``wandb.watch``, edges are those of ``torch.linspace`` in torch's default type, for every type of tensor. If
-    all elements are equal, there is one bin whose edges are equal.
+    As in ``wandb.watch``, edges are those of ``torch.linspace`` in ``float32``, for every type of tensor. If all
+    elements are equal, there is one bin whose edges are equal.
 
     Example:
         >>> tensor_histogram(HostArray(np.array([1.0, 1.0, np.nan], np.float32))).counts
@@ -98,8 +106,15 @@ def _extremes(values: NDArray[np.floating[Any]]) -> tuple[float, float]:
 
 
 def _edges(low: float, high: float) -> NDArray[np.float64]:
-    edges = torch.tensor([low, high]) if low == high else torch.linspace(low, high, BINS + 1)
-    return edges.numpy().astype(np.float64)
+    """Returns the edges of 64 bins, or those of one bin if ``low`` equals ``high``.
+
+    They have the precision of ``float32``, and more only where edges would be equal or infinite. The call of torch
+    names type and device: the defaults belong to the training, which changes them while this thread runs.
+    """
+    if low == high:
+        return np.array([low, high])
+    edges = torch.linspace(low, high, BINS + 1, dtype=torch.float32, device="cpu").numpy().astype(np.float64)
+    return edges if (np.diff(edges) > 0).all() else np.linspace(low, high, BINS + 1)
 
 
 def _bin_of_zero(edges: NDArray[np.float64]) -> int:

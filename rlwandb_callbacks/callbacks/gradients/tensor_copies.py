@@ -41,6 +41,7 @@ class TensorCopies:
         tensors: Tensors by key, of any device, layout and floating or complex type.
         sample: Largest number of elements to copy of each tensor, evenly spaced; None for all.
         scalars: Tensors of one element by key, which nothing changes later; they are converted to ``float32``.
+        are_owned: Nothing changes the tensors later; they are kept as they are on the CPU.
 
     Example:
         >>> copies = TensorCopies({"a": torch.ones(2, 2), "b": torch.zeros(3).half()})
@@ -54,6 +55,7 @@ class TensorCopies:
         *,
         sample: int | None = None,
         scalars: Mapping[str, torch.Tensor] | None = None,
+        are_owned: bool = False,
     ) -> None:
         self.flat_tensors: list[_FlatTensor] = []
         on_devices: dict[tuple[torch.device, torch.dtype], list[tuple[_Slice, torch.Tensor]]] = defaultdict(list)
@@ -62,7 +64,7 @@ class TensorCopies:
             if values.device.type == "cpu":
                 # Each tensor has its own copy: one large buffer would be newly mapped memory each time, whose page
                 # faults cost several times as much as copying.
-                self.flat_tensors.append(_FlatTensor(values.clone(), (part,)))
+                self.flat_tensors.append(_FlatTensor(values if are_owned else values.clone(), (part,)))
             else:
                 on_devices[values.device, values.dtype].append((part, values))
         for group in on_devices.values():

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
+from rlwandb_callbacks.callbacks.backward_gradients import gradients_may_change, parameters_of
 from rlwandb_callbacks.callbacks.base import RLCallback
-from rlwandb_callbacks.callbacks.counters import log_every_n_steps, logged_on_step
-from rlwandb_callbacks.callbacks.metric_names import WITH_RANGE, MetricSelection
+from rlwandb_callbacks.callbacks.counters import log_every_n_steps
+from rlwandb_callbacks.callbacks.lightning_results import epoch_keys_of_loggers, logged_on_step
+from rlwandb_callbacks.callbacks.metric_names import MetricSelection
+from rlwandb_callbacks.callbacks.metrics.learning_rates import LearningRates
+from rlwandb_callbacks.callbacks.metrics.logged_values import LoggedValues
+from rlwandb_callbacks.callbacks.metrics.numbers import detached, reduce_over_ranks, to_numbers
 from rlwandb_callbacks.callbacks.ranks import Ranks
 from rlwandb_callbacks.callbacks.schedule import Every
+from rlwandb_callbacks.callbacks.trained_parameters import l2_norms
 from rlwandb_callbacks.core.values import Scalar
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 
+OF_EPOCH = "_epoch"
+
+
 class MetricsCallback(RLCallback):
-    """Logs ``train/…`` every ``metrics.every_n_steps`` updates.
+    """Logs ``train/…`` every ``metrics.every_n_steps`` updates, and metrics of epochs once an epoch.
 
     Values come from the mapping that ``training_step`` returns, else from the metrics that the module logged. Learning
     rates come from the optimizers, and so does ``grad_norm`` if the module provides none. A row holds the latest value
-    of each metric that was returned since the previous row, or that the Trainer holds. Values stay on their device, and
-    nothing waits for it, until a row is due.
+    of each metric that was returned or logged since the previous row. Values stay on their device, and nothing waits
+    for it, until a row is due.
+
+    What the module logs with ``on_epoch=True`` is a row of its own, at the last step of its epoch. Its name there ends
+    in ``_epoch`` if the same metric has values of batches too.
 
     Args:
         cfg: A config, or a mapping with its keys.
@@ -47,17 +56,24 @@ class MetricsCallback(RLCallback):
 
     def _clear(self) -> None:
         self._every = Every(1)
-        self._latest: dict[str, Any] = {}  # values by metric
+        self._latest: dict[str, Any] = {}  # returned values by metric
+        self._latest_logged: dict[str, Any] = {}  # logged values by metric, of an epoch that has ended
+        self._loss_divisor = 1
+        self._logged = LoggedValues()
+        self._of_batches: set[str] = set()  # metrics that have values of batches
+        self._has_ended_epoch = False  # one that is not logged yet
+        self._epoch_axes: dict[str, float] | None = None  # of its last batch
         self._plans: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}  # (name, metric) by the names of outputs
         self._norms: dict[int, torch.Tensor] = {}  # gradient norms by optimizer
         self._learning_rates = LearningRates()
         self._updates_at_row = 0
-        self._is_active = self._reduces = False
+        self._is_active = self._reduces = self._follows_backward = False
         self._found: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out live tensors."""
-        return {**super().__getstate__(), "_latest": {}, "_norms": {}}
+        live = {"_latest": {}, "_latest_logged": {}, "_norms": {}, "_logged": LoggedValues()}
+        return {**super().__getstate__(), **live}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the schedule."""
@@ -69,15 +85,39 @@ class MetricsCallback(RLCallback):
         is_distributed = trainer.world_size > 1 and not getattr(trainer, "fast_dev_run", False)
         self._reduces = self.cfg.metrics.reduce_over_ranks and is_distributed
         self._is_active = self._reduces or self.session.tracker is not None
+        self._follows_backward = gradients_may_change(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Follows the backward passes of a batch whose norm is due if the gradients may change before the update."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._follows_backward and self._needs_norm():
+            with self.session.errors.guard("The gradient norm"):
+                self.session.backward.start(self, trainer, pl_module, trainer.optimizers)
+
+    def _needs_norm(self) -> bool:
+        is_due = self._every.would_fire(self.session.counters.updates + 1)
+        return is_due and self._is_active and self._selection.wants("grad_norm")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Computes the norm of the accumulated gradients before they are clipped, if a row is due."""
-        is_due = self._every.would_fire(self.session.counters.updates + 1)
-        if is_due and self._is_active and self._selection.wants("grad_norm"):
-            with self.session.errors.guard("The gradient norm"):
-                norm = gradient_norm(parameter for group in optimizer.param_groups for parameter in group["params"])
-                if norm is not None:
-                    self._norms[id(optimizer)] = norm
+        if not self._needs_norm():
+            return
+        with self.session.errors.guard("The gradient norm"):
+            if self._follows_backward:
+                self.session.backward.keep(optimizer)
+                return
+            self._keep_norm(optimizer, gradient_norm(parameters_of(optimizer)))
+
+    def _keep_norm(self, optimizer: Any, norm: torch.Tensor | None) -> None:
+        if norm is not None:
+            self._norms[id(optimizer)] = norm
+
+    def _read_kept(self, trainer: Trainer) -> None:
+        """Computes the norms of the optimizers that stepped in a batch whose backward passes were followed."""
+        with self.session.errors.guard("The gradient norm"):
+            for optimizer in trainer.optimizers:
+                self._keep_norm(optimizer, norm_of(self.session.backward.kept(optimizer).values()))
+            self.session.backward.stop(self)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -88,20 +128,44 @@ class MetricsCallback(RLCallback):
         if not self._is_active:
             return
         if outputs:
-            self._keep(outputs)
-        if self._every.due(counters.updates):
+            self._keep(trainer, pl_module, outputs)
+        is_due = self._every.due(counters.updates)
+        if is_due and self._follows_backward:
+            self._read_kept(trainer)
+        if is_due:
             with self.session.errors.guard("Logging metrics"):
                 self._write_row(trainer, pl_module, reduces=self._reduces)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the values since the last row, of this rank only, as other ranks may have ended."""
         self._write_row(trainer, pl_module, reduces=False)
-        self._latest, self._norms = {}, {}
+        self._write_epoch_row(trainer, pl_module, reduces=False)
+        self._latest, self._latest_logged, self._norms, self._logged = {}, {}, {}, LoggedValues()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps what Lightning drops after this hook: values of the latest batches, and the step of the epoch.
+
+        The metrics of the epoch are not ready yet. To ask for them here would compute them on this rank only.
+        """
+        if not self._is_active:
+            return
+        self._has_ended_epoch = True  # on all ranks, even if what follows fails on this one
+        with self.session.errors.guard("Logging metrics of an epoch"):
+            self._logged.epoch_ends(trainer)
+            self._latest_logged |= self._pick_logged(trainer)
+            self._epoch_axes = self.session.counters.axes(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the metrics of the previous epoch."""
+        with self.session.errors.guard("Logging metrics of an epoch"):
+            self._write_epoch_row(trainer, pl_module, reduces=self._reduces)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the last row, and warns of names in ``metric_list`` that never had a value."""
+        """Writes the last rows, and warns of names in ``metric_list`` that never had a value."""
         with self.session.errors.guard("Logging metrics"):
             self._write_row(trainer, pl_module, reduces=self._reduces)
+        with self.session.errors.guard("Logging metrics of an epoch"):
+            self._write_epoch_row(trainer, pl_module, reduces=self._reduces)
         missing = self._selection.missing(self._found)
         if missing and self.session.tracker is not None:
             self.session.errors.warn_once(
@@ -110,11 +174,14 @@ class MetricsCallback(RLCallback):
                 kind="missing metrics",
             )
 
-    def _keep(self, outputs: Mapping[str, Any]) -> None:
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Any]) -> None:
         names = tuple(outputs)
         plan = self._plans.get(names)
         if plan is None:
             plan = self._plans[names] = tuple(self._selection.pick(names).items())
+            self._of_batches |= {metric for _, metric in plan}
+        # Lightning divides this loss, and nothing else; its schedulers change the divisor from epoch to epoch.
+        self._loss_divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         latest = self._latest
         for name, metric in plan:
             latest[metric] = detached(outputs[name])
@@ -124,107 +191,84 @@ class MetricsCallback(RLCallback):
         if not self._is_active or updates <= self._updates_at_row:
             return
         self._updates_at_row = updates
+        numbers = self._reduced(trainer, lambda: self._numbers(trainer, pl_module), reduces=reduces)
+        logged = logged_on_step(trainer) if self.session.has_wandb_logger else {}
+        self._write(trainer, pl_module, numbers, logged, self._epoch_axes)
+
+    def _write_epoch_row(self, trainer: Trainer, pl_module: LightningModule, *, reduces: bool) -> None:
+        has_ended, self._has_ended_epoch = self._has_ended_epoch, False
+        axes, self._epoch_axes = self._epoch_axes, None
+        if not has_ended:
+            return
+        numbers = self._reduced(trainer, lambda: self._epoch_numbers(trainer), reduces=reduces)
+        if numbers:
+            logged = epoch_keys_of_loggers(trainer) if self.session.has_wandb_logger else set()
+            self._write(trainer, pl_module, numbers, logged, axes)
+
+    def _reduced(self, trainer: Trainer, read: Callable[[], dict[str, float]], *, reduces: bool) -> dict[str, float]:
         numbers: dict[str, float] = {}
         try:
-            numbers = self._numbers(trainer, pl_module)
+            numbers = read()
         finally:  # the other ranks wait for this one even if it failed
             if reduces:
                 numbers = reduce_over_ranks(Ranks(trainer).gather(numbers))
-        self._found |= numbers.keys()
+        self._found |= {metric.removesuffix(OF_EPOCH) for metric in numbers}
+        return numbers
+
+    def _write(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        numbers: Mapping[str, float],
+        logged: Container[str],
+        axes: Mapping[str, float] | None,
+    ) -> None:
+        """Writes numbers, but for those that Lightning passes to its loggers under the same key.
+
+        ``axes`` are those of the latest batch if its epoch has ended, as the module may have gone on since.
+        """
         if self.session.tracker is None:
             return
         values = {f"train/{metric}": Scalar(number) for metric, number in numbers.items()}
-        if not self._is_written:
-            self.session.notify(trainer, pl_module, values)
-            return
-        logged = logged_on_step(trainer) if self.session.has_wandb_logger else {}
         written = {key: value for key, value in values.items() if self.session.key_in_run(key) not in logged}
-        self.session.write(trainer, pl_module, written, logged_elsewhere=values)
+        if self._is_written and written:
+            self.session.write(trainer, pl_module, written, logged_elsewhere=values, axes=axes)
+        else:
+            self.session.notify(trainer, pl_module, values, axes=axes)
 
     def _numbers(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         latest, self._latest, norms, self._norms = self._latest, {}, self._norms, {}
-        logged = {key: value for key, value in trainer.callback_metrics.items() if key not in self.session.published}
+        logged, self._latest_logged = self._latest_logged | self._pick_logged(trainer), {}
         values = {"grad_norm": total_norm(norms.values())} if norms else {}
-        values |= {metric: logged[name] for name, metric in self._selection.pick(logged).items()}
-        numbers = to_numbers({**values, **latest})
+        numbers = to_numbers({**values, **logged, **latest})
+        if "loss" in latest and "loss" in numbers:
+            numbers["loss"] *= self._loss_divisor
         if self._selection.wants("lr"):
             numbers |= self._learning_rates.read(trainer.optimizers, pl_module)
         return numbers
 
+    def _pick_logged(self, trainer: Trainer) -> dict[str, Any]:
+        """Returns the values, by metric, that were logged for batches since the previous reading."""
+        logged = self._logged.of_batches(trainer)
+        picked = {metric: logged[name] for name, metric in self._selection.pick(logged).items()}
+        self._of_batches |= picked.keys()
+        return picked
 
-def to_numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Averages each value to one number, with one copy to the host per device; leaves out values without numbers.
-
-    Q-values of more than one element also have ``<metric>_min`` and ``<metric>_max``.
-
-    Example:
-        >>> to_numbers({"q_value": torch.tensor([1.0, 3.0])})
-        {'q_value': 2.0, 'q_value_min': 1.0, 'q_value_max': 3.0}
-    """
-    reduced: dict[str, torch.Tensor] = {}
-    for metric, value in values.items():
-        tensor = as_tensor(value)
-        if tensor is None or tensor.numel() == 0:
-            continue
-        reduced[metric] = tensor.mean()
-        if metric in WITH_RANGE and tensor.numel() > 1:
-            reduced |= {f"{metric}_min": tensor.min(), f"{metric}_max": tensor.max()}
-    numbers: dict[str, float] = {}
-    for device in {tensor.device for tensor in reduced.values()}:
-        names = [name for name, tensor in reduced.items() if tensor.device == device]
-        numbers |= zip(names, torch.stack([reduced[name] for name in names]).tolist(), strict=True)
-    return {name: numbers[name] for name in reduced}
-
-
-def detached(value: Any) -> Any:
-    """Detaches tensors, and tensors in lists, so that keeping them does not keep their graph."""
-    if isinstance(value, torch.Tensor):
-        return value.detach() if value.requires_grad else value
-    return [detached(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-
-def as_tensor(value: Any) -> torch.Tensor | None:
-    """Converts a value to a real floating-point tensor on its device; None if it holds no numbers.
-
-    On the CPU the tensor is ``float64``; other devices may not have that type.
-    """
-    if isinstance(value, torch.Tensor):
-        return None if value.is_complex() else _as_float(value.detach())
-    if isinstance(value, list | tuple) and any(isinstance(entry, torch.Tensor) for entry in value):
-        entries = [entry for entry in map(as_tensor, value) if entry is not None]
-        return torch.cat([entry.reshape(-1).to(entries[0].device) for entry in entries]) if entries else None
-    try:
-        return None if value is None else torch.from_numpy(np.asarray(value, dtype=np.float64))
-    except (TypeError, ValueError):
-        return None
-
-
-def _as_float(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.device.type == "cpu":
-        return tensor.double()
-    return tensor if tensor.is_floating_point() else tensor.float()
-
-
-def reduce_over_ranks(ranks: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Takes the minimum of ``…_min``, the maximum of ``…_max`` and the mean of others over the ranks that have them.
-
-    Example:
-        >>> reduce_over_ranks([{"loss": 1.0, "q_value_max": 5.0}, {"loss": 3.0, "q_value_max": 2.0, "entropy": 0.5}])
-        {'loss': 2.0, 'q_value_max': 5.0, 'entropy': 0.5}
-    """
-    metrics = dict.fromkeys(metric for numbers in ranks for metric in numbers)
-    found = {metric: [numbers[metric] for numbers in ranks if metric in numbers] for metric in metrics}
-    reductions: dict[str, Any] = {"_min": np.min, "_max": np.max}
-    return {metric: float(reductions.get(metric[-4:], np.mean)(values)) for metric, values in found.items()}
+    def _epoch_numbers(self, trainer: Trainer) -> dict[str, float]:
+        logged = self._logged.of_epoch(trainer)
+        metrics = self._selection.pick(logged).items()
+        return to_numbers({metric + OF_EPOCH * (metric in self._of_batches): logged[name] for name, metric in metrics})
 
 
 def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:
-    """Returns the L2 norm of all gradients together, on the device of the first; None if there is no gradient."""
-    gradients = [parameter.grad.detach() for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return None
-    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
-    return total_norm(torch._foreach_norm(dense))  # noqa: SLF001  # the only function of torch for many norms
+    """Returns the L2 norm of all gradients of parameters together, like :func:`norm_of`."""
+    return norm_of([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def norm_of(gradients: Collection[torch.Tensor]) -> torch.Tensor | None:
+    """Returns the L2 norm of all tensors together, on the device of the first; None if there are none."""
+    dense = [each.coalesce().values() if each.is_sparse else each for each in (grad.detach() for grad in gradients)]
+    return total_norm(l2_norms(dense)) if dense else None
 
 
 def total_norm(norms: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -232,50 +276,3 @@ def total_norm(norms: Iterable[torch.Tensor]) -> torch.Tensor:
     parts = [norm.float() for norm in norms]
     total: torch.Tensor = torch.linalg.vector_norm(torch.stack([part.to(parts[0].device) for part in parts]))
     return total
-
-
-class LearningRates:
-    """Reads learning rates; their names are computed again only when the parameter groups change."""
-
-    def __init__(self) -> None:
-        self._groups: list[tuple[int, int]] = []
-        self._names: list[str] = []
-
-    def read(self, optimizers: Sequence[Optimizer], module: nn.Module) -> dict[str, float]:
-        """Returns the learning rate of each parameter group, by name, and as ``lr`` that of the first group."""
-        rates = [float(group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
-        if len(rates) < 2:
-            return dict(zip(("lr",), rates, strict=False))
-        groups = [(id(optimizer), len(optimizer.param_groups)) for optimizer in optimizers]
-        if groups != self._groups:
-            self._groups, self._names = groups, learning_rate_names(optimizers, module)
-        return {"lr": rates[0], **dict(zip(self._names, rates, strict=True))}
-
-
-def learning_rate_names(optimizers: Sequence[Optimizer], module: nn.Module) -> list[str]:
-    """Names the learning rate of each parameter group.
-
-    Returns:
-        ``lr``; for several optimizers ``lr_<part>``, after the part of the module that the optimizer trains; for
-        several groups in an optimizer followed by ``_pg<i>``.
-    """
-    names_by_id = {id(parameter): name for name, parameter in module.named_parameters()}
-    parts = [_trained_part(optimizer, names_by_id) or f"optimizer{i}" for i, optimizer in enumerate(optimizers)]
-    names = []
-    for index, (optimizer, part) in enumerate(zip(optimizers, parts, strict=True)):
-        label = f"_{part}" if len(optimizers) > 1 else ""
-        label += f"_{index}" if parts.count(part) > 1 else ""
-        several = len(optimizer.param_groups) > 1
-        names += [f"lr{label}_pg{i}" if several else f"lr{label}" for i in range(len(optimizer.param_groups))]
-    return names
-
-
-def _trained_part(optimizer: Optimizer, names_by_id: Mapping[int, str]) -> str:
-    """Returns the common prefix of the names of all parameters of an optimizer, up to the first index."""
-    paths = [names_by_id.get(id(p), "").split(".") for group in optimizer.param_groups for p in group["params"]]
-    common = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1 or parts[0].isdigit():
-            break
-        common.append(parts[0])
-    return "_".join(common)

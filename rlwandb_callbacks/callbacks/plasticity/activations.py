@@ -153,4 +153,4 @@ def sampled_rows(features: torch.Tensor, *, count: int) -> torch.Tensor:
     rows = features.flatten(1) if features.ndim > 3 else features.reshape(-1, features.shape[-1])
     if len(rows) <= count:
         return rows
-    return rows[torch.linspace(0, len(rows) - 1, count, device=rows.device).round().long()]
+    return rows[torch.linspace(0, len(rows) - 1, count, dtype=torch.float32, device=rows.device).round().long()]

@@ -12,7 +12,7 @@ import torch
 
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.counters import log_every_n_steps
-from rlwandb_callbacks.callbacks.metric_names import normalize
+from rlwandb_callbacks.callbacks.metric_names import is_of_other_stage, normalize
 from rlwandb_callbacks.callbacks.rollouts.ended_episodes import (
     FINAL_INFO,
     STATISTICS,
@@ -143,13 +143,15 @@ def plan_for(names: tuple[str, ...]) -> Plan:
 
 
 def role_of(name: str) -> str | None:
-    """Returns what an output describes, by its name; None if it does not describe episodes.
+    """Returns what an output describes, by its name; None if it does not describe episodes of training.
 
     Example:
-        >>> role_of("charts/episodic_return"), role_of("infos"), role_of("loss")
+        >>> role_of("charts/episodic_return"), role_of("infos"), role_of("eval/episode_return")
         ('return', 'info', None)
     """
-    return MASK if name == f"_{STATISTICS}" else ROLES.get(normalize(name))
+    if name == f"_{STATISTICS}":
+        return MASK
+    return None if is_of_other_stage(name) else ROLES.get(normalize(name))
 
 
 def off_graph(value: Any) -> Any:

@@ -2,72 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias, Union
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.action_spec import ActionSpec
 from rlwandb_callbacks.datasets.columns import Column, JoinedColumn, is_numeric
 from rlwandb_callbacks.datasets.episode_boundaries import StepBlock
+from rlwandb_callbacks.datasets.formats.episode_marks import EpisodeMarks, strict_fields
+from rlwandb_callbacks.datasets.formats.field_names import (
+    ALIASES,
+    REQUIRED,
+    Aliases,
+    find_fields,
+    missing_fields,
+    unread_keys,
+)
+from rlwandb_callbacks.datasets.unwritten_rows import RowChoice, choose_rows
 from rlwandb_callbacks.errors import DatasetError
 
 Tree: TypeAlias = Mapping[str, Union[Column, "Tree"]]
-Aliases: TypeAlias = Mapping[str, tuple[str, ...]]
-
-REQUIRED = ("observations", "actions", "rewards")
-ALIASES: Aliases = {
-    "observations": ("observations", "observation", "obs", "states", "state"),
-    "actions": ("actions", "action", "acts", "act"),
-    "rewards": ("rewards", "reward", "rews", "rew"),
-    "terminals": ("terminals", "terminal", "terminations", "terminated", "dones", "done"),
-    "timeouts": ("timeouts", "timeout", "truncations", "truncated"),
-    "ends": ("episode_terminals", "episode_ends"),
-    "starts": ("episode_starts", "is_first"),
-    "ids": ("episode_ids", "episode_id", "traj_ids"),
-}
-HDF5_LAYOUTS: Mapping[str, Aliases] = {
-    # Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", 2020, and its offline_env.py. Early files
-    # have no timeouts, so that their episodes run together; that is reported.
-    "d4rl": {field: (field,) for field in ("observations", "actions", "rewards", "terminals", "timeouts")},
-    # DI-engine's offline_data_save_type "hdf5" (ding/utils/data/dataset.py): rewards are [N, 1], and done does not tell
-    # a time limit from a terminal state.
-    "di-engine": {
-        "observations": ("obs",),
-        "actions": ("action",),
-        "rewards": ("reward",),
-        "terminals": ("done",),
-        "timeouts": ("truncated",),
-    },
-    "hdf5": ALIASES,
-}
-_MARKS = ("terminals", "timeouts", "ends", "starts")
-_BLOCK_ROWS = 2**18
-
-
-def find_fields(keys: Mapping[str, object], aliases: Aliases = ALIASES) -> dict[str, str]:
-    """Returns the key of each field; fields without a key are left out.
-
-    Example:
-        >>> find_fields({"obs": 0, "action": 1, "reward": 2, "info": 3})
-        {'observations': 'obs', 'actions': 'action', 'rewards': 'reward'}
-    """
-    found = {field: next((name for name in names if name in keys), None) for field, names in aliases.items()}
-    return {field: name for field, name in found.items() if name is not None}
-
-
-def has_required_fields(keys: Mapping[str, object], aliases: Aliases = ALIASES) -> bool:
-    """Returns whether there are observations, actions and rewards."""
-    return set(REQUIRED) <= set(find_fields(keys, aliases))
-
-
-def missing_fields(source: str, missing: list[str], keys: tuple[str, ...], aliases: Aliases = ALIASES) -> DatasetError:
-    """Returns the error for missing fields, with the keys that were found and those that are allowed."""
-    return DatasetError(
-        f"{source} has no {' and no '.join(missing)}. Keys found: {', '.join(keys) or 'none'}. "
-        f"Allowed are {'; '.join(f'for {field}: ' + ', '.join(aliases[field]) for field in missing)}."
-    )
 
 
 def join_columns(name: str, item: Column | Tree, source: str) -> Column:
@@ -75,7 +30,7 @@ def join_columns(name: str, item: Column | Tree, source: str) -> Column:
     if isinstance(item, Mapping):
         if not item:
             raise DatasetError(f"{source}: {name} is an empty group.")
-        parts = [join_columns(f"{name}/{key}", item[key], source) for key in sorted(item, key=_natural_order)]
+        parts = [join_columns(f"{name}/{key}", item[key], source) for key in sorted(item, key=natural_order)]
         require_equal_lengths(source, {f"{name}/{key}": part.shape for key, part in zip(item, parts, strict=True)})
         return JoinedColumn(parts)
     if not is_numeric(item.dtype):
@@ -88,7 +43,7 @@ def join_columns(name: str, item: Column | Tree, source: str) -> Column:
     return item
 
 
-def _natural_order(key: str) -> tuple[str, int]:
+def natural_order(key: str) -> tuple[str, int]:
     """Sort key that puts ``_index_10`` of Minari's tuples after ``_index_9``."""
     stem = key.rstrip("0123456789")
     return stem, int(key[len(stem) :] or -1)
@@ -110,6 +65,7 @@ class FlatReader:
         aliases: Keys that are allowed for each field.
         keys: All keys of the source, for messages; by default those of ``tree``.
         warnings: Problems of the file that were found while it was opened.
+        may_be_unwritten: Whether the rows may be those of a buffer that was made larger than what was written to it.
 
     Raises:
         DatasetError: If columns are missing, empty, of unequal length, or not numeric.
@@ -122,69 +78,74 @@ class FlatReader:
         tree: Tree,
         source: str,
         aliases: Aliases = ALIASES,
-        keys: tuple[str, ...] = (),
+        *,
+        keys: Iterable[object] = (),
         warnings: tuple[str, ...] = (),
+        may_be_unwritten: bool = True,
     ) -> None:
         self._names = find_fields(tree, aliases)
-        missing = [field for field in REQUIRED if field not in self._names]
-        if missing:
-            raise missing_fields(source, missing, tuple(sorted(keys or tree)), aliases)
-        self._columns = {field: join_columns(name, tree[name], source) for field, name in self._names.items()}
         self._source = source
-        self.warnings = warnings
-        require_equal_lengths(source, {self._names[field]: column.shape for field, column in self._columns.items()})
-        self.observations, self.actions, self.rewards = (self._columns[field] for field in REQUIRED)
+        self._may_be_unwritten = may_be_unwritten
+        keys = tuple(keys) or tuple(tree)
+        if missing := [field for field in REQUIRED if field not in self._names]:
+            raise missing_fields(source, missing, sorted(map(str, keys)))
+        strict = (*REQUIRED, *strict_fields(self._names))
+        columns = {field: join_columns(self._names[field], tree[self._names[field]], source) for field in strict}
+        require_equal_lengths(source, {self._names[field]: column.shape for field, column in columns.items()})
+        self.observations, self.actions, self.rewards = (columns[field] for field in REQUIRED)
         if not self.rewards.shape[0]:
             raise DatasetError(f"{source} has zero transitions: its arrays are empty.")
-        self._require_scalars(("rewards", *_MARKS, "ids"))
-        self.marks_timeouts = not {"timeouts", "ends", "starts", "ids"}.isdisjoint(self._names)
+        for field in ("rewards", *strict[len(REQUIRED) :]):
+            self._require_scalars(field, columns[field])
+        found = {field: tree[name] for field, name in self._names.items() if field not in REQUIRED}
+        marks = {field: item for field, item in found.items() if not isinstance(item, Mapping)}
+        self._marks = EpisodeMarks(marks, self._names, self.rewards.shape[0], source)
+        self.marks_timeouts = self._marks.tells_time_limits
+        unread = {*self._marks.unread, *(found.keys() - marks.keys())}
+        read = {field: name for field, name in self._names.items() if field not in unread}
+        left_out = {
+            self._names[field] for field in self._marks.unread if marks[field].shape[:1] == self.rewards.shape[:1]
+        }
+        self.warnings = (*warnings, *unread_keys(keys, read, left_out))
 
-    def _require_scalars(self, fields: tuple[str, ...]) -> None:
-        for field in fields:
-            column = self._columns.get(field)
-            if column is not None and column.shape[1:] not in ((), (1,)):
-                raise DatasetError(
-                    f"{self._source}: {self._names[field]} has shape {column.shape}; allowed is one number per "
-                    "transition, (N,) or (N, 1)."
-                )
+    def _require_scalars(self, field: str, column: Column) -> None:
+        if column.shape[1:] not in ((), (1,)):
+            raise DatasetError(
+                f"{self._source}: {self._names[field]} has shape {column.shape}; allowed is one number per "
+                f"transition, (N,) or (N, 1).{self._advice(column.shape)}"
+            )
+
+    def _advice(self, shape: tuple[int, ...]) -> str:
+        """Returns how to save arrays that have an axis of environments or episodes; else an empty text."""
+        if len(shape) < 2 or {self.observations.shape[:2], self.actions.shape[:2]} != {shape[:2]}:
+            return ""
+        first, second = shape[:2]
+        return (
+            " All arrays have two axes where one is allowed. If these are (step, environment), save each as "
+            "array.swapaxes(0, 1).reshape(-1, *array.shape[2:]), with episode_ids="
+            f"numpy.repeat(numpy.arange({second}), {first}) beside them. If they are (episode, step), save each as "
+            "array.reshape(-1, *array.shape[2:]), with episode_ids="
+            f"numpy.repeat(numpy.arange({first}), {second})."
+        )
 
     def steps(self) -> Iterator[StepBlock]:
-        count = self.rewards.shape[0]
-        for low in range(0, count, _BLOCK_ROWS):
-            high = min(low + _BLOCK_ROWS, count)
-            terminated = self._marks("terminals", low, high)
-            truncated = self._marks("timeouts", low, high)
-            ends = self._marks("ends", low, high)
+        for low, high in self._marks.blocks():
+            marks = self._marks.block(low, high)
             yield StepBlock(
                 rewards=self.rewards.span(low, high).reshape(-1).astype(np.float64),
-                terminated=terminated,
-                truncated=truncated | (ends & ~terminated),
-                last=terminated | truncated | ends | self._before_starts(low, high) | self._before_new_ids(low, high),
+                terminated=marks.terminated,
+                truncated=marks.truncated,
+                last=marks.last,
             )
 
-    def _marks(self, field: str, low: int, high: int) -> NDArray[np.bool_]:
-        column = self._columns.get(field)
-        if column is None:
-            return np.zeros(high - low, dtype=bool)
-        values = column.span(low, high).reshape(-1)
-        if values.dtype.kind != "b" and not ((values == 0) | (values == 1)).all():
-            invalid = values[(values != 0) & (values != 1)][0]
-            raise DatasetError(
-                f"{self._source}: {self._names[field]} holds {invalid}; allowed are 0 and 1, or false and true, where "
-                "1 marks an episode's last transition (its first in episode_starts)."
-            )
-        return values.astype(bool)
-
-    def _before_starts(self, low: int, high: int) -> NDArray[np.bool_]:
-        ends = np.zeros(high - low, dtype=bool)
-        if "starts" in self._columns:
-            starts = self._marks("starts", low, min(high + 1, self.rewards.shape[0]))
-            ends[: len(starts) - 1] = starts[1:]
-        return ends
-
-    def _before_new_ids(self, low: int, high: int) -> NDArray[np.bool_]:
-        ends = np.zeros(high - low, dtype=bool)
-        if "ids" in self._columns:
-            ids = self._columns["ids"].span(low, min(high + 1, self.rewards.shape[0])).reshape(-1)
-            ends[: len(ids) - 1] = ids[1:] != ids[:-1]
-        return ends
+    def choose_rows(self) -> RowChoice:
+        """Chooses the rows that were written; reads all columns in part or as a whole."""
+        blocks = list(self._marks.blocks())
+        invalid = np.concatenate([self._marks.invalid(*rows) for rows in blocks])
+        if not self._may_be_unwritten:
+            return RowChoice(kept=None if not invalid.any() else ~invalid)
+        last = np.concatenate([self._marks.block(*rows).last for rows in blocks])
+        marks = [column for field, column in self._marks.by_row.items() if field != "ids"]  # may be made afterwards
+        others = [self.rewards, self.actions, *marks]
+        ids = self._marks.by_row.get("ids")
+        return choose_rows(self.observations, others, last=last, invalid=invalid, ids=ids)

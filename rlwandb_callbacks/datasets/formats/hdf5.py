@@ -14,7 +14,8 @@ from numpy import generic
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.datasets.columns import Column, FileColumn
-from rlwandb_callbacks.datasets.formats.flat import Aliases, FlatReader, Tree, find_fields
+from rlwandb_callbacks.datasets.formats.field_names import Aliases, find_fields
+from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree
 from rlwandb_callbacks.errors import DatasetError
 
 EPISODE_GROUP = re.compile(r"episode_(\d+)")  # a group of this name holds one episode of a Minari data set
@@ -125,5 +126,5 @@ def _memory_warnings(tree: Mapping[str, Any]) -> Iterator[str]:
 def open_flat_hdf5(path: str, aliases: Aliases) -> Iterator[FlatReader]:
     """Opens an HDF5 file with one array per field; other arrays and groups, such as infos, are ignored."""
     with open_hdf5(path) as file:
-        tree = {name: _column_or_tree(file[name]) for name in find_fields(dict.fromkeys(file), aliases).values()}
-        yield FlatReader(tree, path, aliases, keys=tuple(file), warnings=tuple(_memory_warnings(tree)))
+        tree = {name: _column_or_tree(file[name]) for name in find_fields(file, aliases).values()}
+        yield FlatReader(tree, path, aliases, keys=file, warnings=tuple(_memory_warnings(tree)))

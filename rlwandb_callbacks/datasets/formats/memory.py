@@ -11,7 +11,8 @@ import numpy as np
 
 from rlwandb_callbacks.datasets.columns import ArrayColumn, Column
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
-from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree, find_fields
+from rlwandb_callbacks.datasets.formats.field_names import find_fields
+from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree
 from rlwandb_callbacks.errors import DatasetError
 
 
@@ -28,7 +29,7 @@ def open_mapping(arrays: Mapping[str, Any], name: str = "arrays in memory", layo
 def open_arrays(arrays: Mapping[str, Any], name: str) -> Iterator[FlatReader]:
     """Opens arrays as a flat data set."""
     tree = {key: _column_or_tree(arrays[key], f"{name}: {key}") for key in find_fields(arrays).values()}
-    yield FlatReader(tree, name, keys=tuple(str(key) for key in arrays))
+    yield FlatReader(tree, name, keys=arrays)
 
 
 def _column_or_tree(value: Any, name: str) -> Column | Tree:

@@ -1,9 +1,9 @@
 """Minari: a directory with ``data/main_data.hdf5`` and ``data/metadata.json``, or that HDF5 file alone.
 
 Each episode is a group ``episode_i`` with ``observations`` (T + 1 of them, groups for dicts and tuples), ``actions``,
-``rewards``, ``terminations`` and ``truncations`` (T each). Images may be stored as JPEG. Source: Farama Minari's
-``hdf5_storage.py``, versions 0.4 and 0.5. Arrow and Parquet files are refused; the error says how to convert
-them.
+``rewards``, ``terminations`` and ``truncations`` (T each), or other names of these. Images may be stored as JPEG.
+Source: Farama Minari's ``hdf5_storage.py``, versions 0.4 and 0.5. Arrow and Parquet files are refused; the error says
+how to convert them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,29 @@ from rlwandb_callbacks.core.action_spec import ActionSpec, ContinuousActions, Di
 from rlwandb_callbacks.datasets.columns import Column, Rows
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
 from rlwandb_callbacks.datasets.episode_boundaries import StepBlock
-from rlwandb_callbacks.datasets.formats.flat import REQUIRED, Tree, join_columns
+from rlwandb_callbacks.datasets.formats.episode_marks import STRICT
+from rlwandb_callbacks.datasets.formats.field_names import REQUIRED, find_fields
+from rlwandb_callbacks.datasets.formats.flat import Tree, join_columns
 from rlwandb_callbacks.datasets.formats.hdf5 import EPISODE_GROUP, Hdf5Column, open_hdf5
 from rlwandb_callbacks.datasets.formats.jpeg import JpegColumn, holds_jpeg
+from rlwandb_callbacks.datasets.unwritten_rows import RowChoice
 from rlwandb_callbacks.errors import DatasetError, nearest
 
 MAIN_FILE = "main_data.hdf5"
+# The last row of each file is padding. Folders are ordered by number; there is one for each episode.
+_CONVERSION = """
+    from pathlib import Path
+    import pyarrow.dataset
+    from rlwandb_callbacks import open_dataset
+
+    files = sorted(Path({folder!r}).glob("*/*.{suffix}"), key=lambda file: int(file.parent.name))
+    tables = (pyarrow.dataset.dataset(file, format={format!r}).to_table() for file in files)
+    open_dataset([table.to_pylist()[:-1] for table in tables]).save("data.npz")
+"""
+_ARROW_NAMES = {"arrow": "ipc"}  # pyarrow's name of a format
 _ID = re.compile(r"([\w-]+/)*[\w-]+-v\d+")
 _MAX_NAMES = 20
+_DATA_SUFFIXES = (".h5", ".hdf5", ".npz", ".pkl", ".pickle", ".pt", ".data")
 
 
 def looks_like_id(source: str) -> bool:
@@ -77,16 +92,21 @@ def _no_data(path: Path, folder: Path) -> DatasetError:
     stored_as = _metadata(folder / "metadata.json").get("data_format")
     if stored_as:
         return DatasetError(
-            f"{path} is a Minari data set stored as {stored_as}; allowed is hdf5. To convert it, read its "
-            "episodes with minari.load_dataset and save their arrays, one episode after the other, by numpy.savez as "
-            "observations, actions, rewards, terminations and truncations."
+            f"{path} is a Minari data set stored as {stored_as}; allowed is hdf5. Convert it with pyarrow, not with "
+            f"minari.load_dataset, which cuts episodes of more than 32,767 steps:\n"
+            f"{_CONVERSION.format(folder=str(folder), suffix=stored_as, format=_ARROW_NAMES.get(stored_as, stored_as))}"
         )
     names = sorted(item.name for item in path.iterdir())
     inside = ", ".join(names[:_MAX_NAMES] + ["…"] * (len(names) > _MAX_NAMES)) or "nothing"
     return DatasetError(
         f"{path} is a folder without data (it contains: {inside}). A folder is read as a Minari data set, which has "
-        f"data/{MAIN_FILE}; for other layouts give the path of the file."
+        f"data/{MAIN_FILE}; for other layouts give the path of the file{_example(path, names)}."
     )
+
+
+def _example(folder: Path, names: list[str]) -> str:
+    likely = [name for name in names if Path(name).suffix in _DATA_SUFFIXES]
+    return f", such as {folder / likely[0]}" if likely else ""
 
 
 def _metadata(path: Path) -> dict[str, Any]:
@@ -147,6 +167,7 @@ class MinariReader:
                 f"{source} has no groups episode_0, episode_1, … (keys found: {', '.join(file) or 'none'})."
             )
         names = [found[number] for number in sorted(found)]
+        self._keys = dict(zip(REQUIRED, REQUIRED, strict=True)) | find_fields(file[names[0]])
         lengths = np.array([self._length(name) for name in names], dtype=np.int64)
         self._names = [name for name, length in zip(names, lengths.tolist(), strict=True) if length]
         if not self._names:
@@ -163,17 +184,17 @@ class MinariReader:
 
     def _length(self, name: str) -> int:
         group = self._file[name]
-        missing = [field for field in REQUIRED if field not in group]
+        missing = [self._keys[field] for field in REQUIRED if self._keys[field] not in group]
         if missing:
             raise DatasetError(
                 f"{self._source}: {name} has no {' and no '.join(missing)} (it contains: "
                 f"{', '.join(group) or 'nothing'})."
             )
-        steps = len(group["rewards"])
+        steps = len(group[self._keys["rewards"]])
         allowed = {"actions": (steps,), "observations": (steps, steps + 1)}
-        marks = {field: (steps,) for field in ("terminations", "truncations") if field in group}
+        marks = {field: (steps,) for field in STRICT if field in self._keys and self._keys[field] in group}
         for field, counts in (allowed | marks).items():
-            for array, count in _array_lengths(field, group[field]):
+            for array, count in _array_lengths(self._keys[field], group[self._keys[field]]):
                 if count not in counts:
                     raise DatasetError(
                         f"{self._source}: arrays of unequal length in {name}: {array} has {count} rows for {steps} "
@@ -182,19 +203,24 @@ class MinariReader:
         return steps
 
     def _column(self, field: str) -> Column:
-        return _EpisodeColumn(self._file, field, self._names, self._lengths, self._source)
+        return _EpisodeColumn(self._file, self._keys[field], self._names, self._lengths, self._source)
 
     def steps(self) -> Iterator[StepBlock]:
         for name, length in zip(self._names, self._lengths.tolist(), strict=True):
             group = self._file[name]
             last = np.zeros(length, dtype=bool)
             last[-1] = True
+            terminals, timeouts, dones = (_marks(group, self._keys.get(field), length) for field in STRICT)
+            terminated = terminals if "terminals" in self._keys else dones & ~timeouts
             yield StepBlock(
-                rewards=np.asarray(group["rewards"][()], dtype=np.float64).reshape(-1),
-                terminated=_marks(group, "terminations", length),
-                truncated=_marks(group, "truncations", length),
+                rewards=np.asarray(group[self._keys["rewards"]][()], dtype=np.float64).reshape(-1),
+                terminated=terminated,
+                truncated=timeouts | (dones & ~terminated),
                 last=last,
             )
+
+    def choose_rows(self) -> RowChoice:
+        return RowChoice()  # each episode has its own arrays
 
 
 def _array_lengths(name: str, item: Any) -> Iterator[tuple[str, int]]:
@@ -205,8 +231,8 @@ def _array_lengths(name: str, item: Any) -> Iterator[tuple[str, int]]:
         yield name, item.shape[0]
 
 
-def _marks(group: Any, name: str, length: int) -> NDArray[np.bool_]:
-    if name not in group:
+def _marks(group: Any, name: str | None, length: int) -> NDArray[np.bool_]:
+    if name is None or name not in group:
         return np.zeros(length, dtype=bool)
     return np.asarray(group[name][()], dtype=bool).reshape(-1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,8 +18,12 @@ from numpy.typing import NDArray
 
 from rlwandb_callbacks.datasets.columns import ArrayColumn, Column, FileColumn, is_numeric
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
-from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree, find_fields
+from rlwandb_callbacks.datasets.formats.field_names import find_fields
+from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree
 from rlwandb_callbacks.errors import DatasetError
+
+# Chunk of a DreamerV3 replay: <time>-<id>-<id of the next>-<number of rows>. The rows after these hold anything.
+_CHUNK = re.compile(r"\d{8}T\d{6}\w*-\w+-\w+-(\d+)")
 
 
 def open_npz(path: Path) -> OfflineDataset:
@@ -39,7 +44,7 @@ def _open(path: str) -> Iterator[FlatReader]:
     with archive, ExitStack() as streams:
         members = _nested(archive.namelist())
         tree: Tree = {key: _column_or_tree(archive, members[key], streams) for key in find_fields(members).values()}
-        yield FlatReader(tree, path, keys=tuple(members))
+        yield FlatReader(tree, path, keys=members)
 
 
 def _nested(names: list[str]) -> dict[str, Any]:
@@ -60,6 +65,11 @@ def _column_or_tree(archive: zipfile.ZipFile, member: Any, streams: ExitStack) -
     return _column(archive, member, streams)
 
 
+def _written_rows(path: str, count: int) -> int:
+    match = _CHUNK.fullmatch(Path(path).stem)
+    return count if match is None else min(count, int(match[1]))
+
+
 def _column(archive: zipfile.ZipFile, name: str, streams: ExitStack) -> Column:
     try:
         stream = streams.enter_context(archive.open(name))
@@ -71,7 +81,8 @@ def _column(archive: zipfile.ZipFile, name: str, streams: ExitStack) -> Column:
             return ArrayColumn(npy.read_array(stream, allow_pickle=False))
     except (ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise DatasetError(f"{archive.filename}: {name} is not a complete array ({error}).") from error
-    return _NpyColumn(stream, shape, dtype)
+    written = (_written_rows(str(archive.filename), shape[0]), *shape[1:]) if shape else shape
+    return _NpyColumn(stream, written, dtype)
 
 
 class _NpyColumn(FileColumn):

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from rlwandb_callbacks.datasets.columns import Column, Rows
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
-from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree, find_fields
+from rlwandb_callbacks.datasets.formats.field_names import find_fields
+from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree
 from rlwandb_callbacks.datasets.formats.memory import as_array, open_mapping
-from rlwandb_callbacks.datasets.formats.transition_lists import as_mapping, is_mapping
+from rlwandb_callbacks.datasets.formats.records import is_mapping
+from rlwandb_callbacks.datasets.formats.transition_lists import as_mapping
 from rlwandb_callbacks.errors import DatasetError
 
 
@@ -30,7 +32,7 @@ def open_torch_dataset(source: Any) -> OfflineDataset:
     except (TypeError, NotImplementedError):
         raise DatasetError(
             f"{name} has no length; allowed is a torch Dataset with __len__ and __getitem__ (map style), so that rows "
-            "can be sampled. Write the transitions of an iterable one to a file first."
+            "can be sampled. Of an iterable one, give the list of its transitions, list(dataset)."
         ) from None
     if not count:
         raise DatasetError(f"{name} has zero transitions.")
@@ -44,10 +46,9 @@ def open_torch_dataset(source: Any) -> OfflineDataset:
 def _open(source: Any, name: str) -> Iterator[FlatReader]:
     items = _Items(source, name)
     first = items.load(0)
-    tree = {
-        key: _column_or_tree(items, (key,), first[key]) for key in find_fields(dict.fromkeys(first.keys())).values()
-    }
-    yield FlatReader(tree, name)
+    keys = tuple(first.keys())
+    tree = {key: _column_or_tree(items, (key,), first[key]) for key in find_fields(keys).values()}
+    yield FlatReader(tree, name, keys=keys, may_be_unwritten=False)  # items are loaded one by one
 
 
 def _column_or_tree(items: _Items, path: tuple[str, ...], value: Any) -> Column | Tree:

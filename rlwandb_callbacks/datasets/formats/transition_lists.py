@@ -2,56 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rlwandb_callbacks.datasets.formats.flat import REQUIRED, find_fields, missing_fields
+from rlwandb_callbacks.datasets.formats.field_names import (
+    NEXT_OBSERVATIONS,
+    REQUIRED,
+    find_fields,
+    looks_like_mark,
+    missing_fields,
+)
 from rlwandb_callbacks.datasets.formats.memory import as_array
+from rlwandb_callbacks.datasets.formats.records import as_record, is_mapping, is_record
 from rlwandb_callbacks.errors import DatasetError
 
 _MAX_INSPECTED = 1_000
-_TUPLES = {
-    3: ("obs", "action", "reward"),
-    4: ("obs", "action", "reward", "done"),
-    5: ("obs", "action", "reward", "next_obs", "done"),
-    6: ("obs", "action", "reward", "next_obs", "terminated", "truncated"),
-}
-
-
-def is_mapping(value: Any) -> bool:
-    """Returns whether a value is a dict or behaves like one, as TensorDicts do."""
-    return isinstance(value, Mapping) or (hasattr(value, "keys") and hasattr(value, "__getitem__"))
 
 
 def as_mapping(transition: Any, name: str) -> Mapping[str, Any]:
-    """Returns the fields of a transition by name; the length of a tuple decides what its entries are.
+    """Returns the fields of a transition by name.
 
     Raises:
-        DatasetError: If it is neither a dict with observation, action and reward nor a tuple of 3 to 6 entries.
+        DatasetError: If it has no observation, action or reward.
 
     Example:
         >>> sorted(as_mapping(([0.0], 1, 2.0, [0.5], True), "row 0"))
         ['action', 'done', 'next_obs', 'obs', 'reward']
     """
-    if isinstance(transition, (tuple, list)) and len(transition) in _TUPLES:
-        names = _TUPLES[len(transition)]
-        if len(transition) == 4 and np.ndim(transition[3]) and np.shape(transition[3]) == np.shape(transition[0]):
-            names = (*names[:3], "next_obs")
-        return dict(zip(names, transition, strict=True))
-    if is_mapping(transition):
-        found: Mapping[str, Any] = transition
-        keys = dict.fromkeys(found.keys())
-        fields = find_fields(keys)
-        missing = [field for field in REQUIRED if field not in fields]
-        if missing:
-            raise missing_fields(name, missing, tuple(map(str, keys)))
-        return found
-    raise DatasetError(
-        f"{name} is a {type(transition).__name__}; allowed is a dict with keys such as obs, action, reward and "
-        "done, or a tuple (s, a, r, s', done)."
-    )
+    found = as_record(transition)
+    if found is None:
+        raise DatasetError(
+            f"{name} is a {type(transition).__name__}; allowed is a dict with keys such as obs, action, reward and "
+            "done, a named tuple or an object with such attributes, or a tuple (s, a, r, s', done)."
+        )
+    fields = find_fields(found.keys())
+    if missing := [field for field in REQUIRED if field not in fields]:
+        raise missing_fields(name, missing, found.keys())
+    return found
 
 
 def to_arrays(records: Any, source: str) -> Mapping[str, Any]:
@@ -60,13 +50,16 @@ def to_arrays(records: Any, source: str) -> Mapping[str, Any]:
     Args:
         records: A dict of arrays, which is returned as it is; or a list of transitions, of lists of transitions, or of
             dicts with the arrays of one episode each.
-        source: Name of the data set in messages.
+        source: Name of the data set in messages. Transitions and episodes may also be named tuples or objects with
+            attributes.
 
     Raises:
         DatasetError: If it is something else, is empty, or rows have different shapes.
     """
     if isinstance(records, Mapping):
         return records
+    if is_record(records) and (found := as_record(records)) is not None:
+        return found
     if not isinstance(records, Sequence) or isinstance(records, (str, bytes)):
         raise DatasetError(
             f"{source} holds a {type(records).__name__}; allowed is a dict of arrays, a list of transitions, or a "
@@ -74,26 +67,37 @@ def to_arrays(records: Any, source: str) -> Mapping[str, Any]:
         )
     if not len(records):
         raise DatasetError(f"{source} has zero transitions: its list is empty.")
-    first = records[0]
-    if isinstance(first, (list, tuple)) and len(first) and all(is_mapping(item) for item in first):
-        return _stack_episodes(records, source)
-    if is_mapping(first) and _are_episodes(records):
-        return _join_episodes(records, source)
-    return _stack_transitions(records, source)
+    items = list(records)
+    first = next((item for item in items if not _is_list(item) or len(item)), items[0])
+    if _is_list(first) and len(first) and all(map(_is_transition, first)):
+        return _stack_episodes(items, source)
+    if is_record(first) and _are_episodes(items):
+        return _join_episodes(items, source)
+    return _stack_transitions(items, source)
+
+
+def _is_list(item: Any) -> bool:
+    return isinstance(item, Sequence) and not is_record(item) and not isinstance(item, (str, bytes))
+
+
+def _is_transition(item: Any) -> bool:
+    """Returns whether an entry of a list is a transition, and not an observation, an action or another part of one."""
+    return is_record(item) or (isinstance(item, (tuple, list)) and as_record(item) is not None)
 
 
 def _are_episodes(items: Sequence[Any]) -> bool:
-    """Returns whether dicts hold one episode each, by the first one that does not have exactly one row."""
+    """Returns whether records hold one episode each, by the first one that does not have exactly one row."""
     lengths = map(_episode_length, items[:_MAX_INSPECTED])
     return next((length for length in lengths if length != 1), -1) >= 0
 
 
 def _episode_length(item: Any) -> int:
-    """Returns the number of rewards if a dict holds as many actions, else -1."""
-    fields = find_fields(dict.fromkeys(item.keys())) if is_mapping(item) else {}
-    if not set(REQUIRED) <= set(fields):
+    """Returns the number of rewards if a record holds as many actions, else -1."""
+    record = as_record(item) if is_record(item) else None
+    fields = {} if record is None else find_fields(record.keys())
+    if record is None or not set(REQUIRED) <= set(fields):
         return -1
-    rewards, actions = (np.shape(item[fields[field]]) for field in ("rewards", "actions"))
+    rewards, actions = (np.shape(record[fields[field]]) for field in ("rewards", "actions"))
     return int(rewards[0]) if rewards and actions and actions[0] == rewards[0] else -1
 
 
@@ -110,11 +114,51 @@ def _ends(lengths: list[int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 def _stack_transitions(transitions: Sequence[Any], source: str) -> dict[str, Any]:
     items = [as_mapping(item, f"{source}: transition {index}") for index, item in enumerate(transitions)]
-    names = find_fields(dict.fromkeys(items[0].keys())).values()
-    return {
+    fields = find_fields(items[0].keys())
+    columns = {
         name: _stack([_value(item, name, source, row) for row, item in enumerate(items)], f"{source}: {name}")
-        for name in names
+        for name in fields.values()
     }
+    if set(fields) == set(REQUIRED):
+        columns |= _ends_by_next_observation(items, fields["observations"])
+    return _unread(items[0], columns) | _without_batch_axis(columns, fields)
+
+
+def _unread(item: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, None]:
+    """Returns the keys that look like marks and are not read, so that they are reported, without values."""
+    return dict.fromkeys(key for key in map(str, item) if key not in read and looks_like_mark(key))
+
+
+def _ends_by_next_observation(items: Sequence[Mapping[str, Any]], observation: str) -> dict[str, Any]:
+    """Returns marks of transitions that have none: their next observation is None after a terminal state.
+
+    That of any other last transition is not the observation of the transition that follows. If it hardly ever is, the
+    transitions are not in order, and episodes cannot be told.
+    """
+    name = next((key for key in NEXT_OBSERVATIONS if key in items[0]), None)
+    if name is None or is_mapping(items[0][observation]):
+        return {}
+    terminals = np.array([item.get(name) is None for item in items])
+    follows = [
+        item.get(name) is None or _are_equal(item[name], after[observation])
+        for item, after in itertools.pairwise(items)
+    ]
+    breaks = ~np.array([*follows, True], dtype=bool)  # the last episode may be open
+    found = {"terminals": terminals} if terminals.any() else {}
+    is_ordered = np.count_nonzero(breaks) <= len(items) / 2
+    return found | ({"episode_ends": terminals | breaks} if is_ordered and breaks.any() else {})
+
+
+def _are_equal(first: Any, second: Any) -> bool:
+    return np.array_equal(as_array(first, "next observation"), as_array(second, "observation"))
+
+
+def _without_batch_axis(columns: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    """Drops the axis of a batch of one, which tensors have that were stored as a network takes them."""
+    arrays = [columns[fields[field]] for field in ("observations", "actions")]
+    if not all(isinstance(array, np.ndarray) and array.ndim > 2 and array.shape[1] == 1 for array in arrays):
+        return columns
+    return columns | {fields[field]: columns[fields[field]][:, 0] for field in ("observations", "actions")}
 
 
 def _value(item: Mapping[str, Any], name: str, source: str, row: int) -> Any:
@@ -138,7 +182,7 @@ def _stack(values: list[Any], name: str) -> Any:
 
 def _join_episodes(episodes: Sequence[Any], source: str) -> dict[str, Any]:
     items = [as_mapping(item, f"{source}: episode {index}") for index, item in enumerate(episodes)]
-    fields = find_fields(dict.fromkeys(items[0].keys()))
+    fields = find_fields(items[0].keys())
     lengths = [len(_value(item, fields["rewards"], source, row)) for row, item in enumerate(items)]
     columns = {
         name: _join([_value(item, name, source, row) for row, item in enumerate(items)], lengths, f"{source}: {name}")
@@ -156,6 +200,8 @@ def _join(values: list[Any], lengths: list[int], name: str) -> Any:
 def _episode_rows(values: list[Any], lengths: list[int], name: str) -> Iterator[np.ndarray[Any, np.dtype[Any]]]:
     for index, (value, length) in enumerate(zip(values, lengths, strict=True)):
         array = as_array(value, name)
+        if array.ndim == 0:  # one mark for the whole episode
+            array = np.where(np.arange(length) == length - 1, array, np.zeros_like(array))
         if len(array) not in (length, length + 1):  # the observation after the last action may be stored too
             raise DatasetError(
                 f"{name}: arrays of unequal length: {len(array)} rows in episode {index}, which has {length} rewards."

@@ -114,11 +114,17 @@ def _check_torch_zip(path: Path) -> None:
 
 
 def _forbidden(path: Path, problem: str) -> str:
+    with path.open("rb") as file:
+        is_torch = is_torch_zip(path) or file.read(len(LEGACY_BEGINNING)) == LEGACY_BEGINNING
+    name = repr(str(path))
+    load = f"torch.load({name}, weights_only=False)" if is_torch else f"pickle.loads(pathlib.Path({name}).read_bytes())"
     return (
         f"{path} {problem}. Reading stopped there, and nothing in the file was run. Allowed in a pickle are numbers, "
-        "texts, lists, tuples, dicts, NumPy arrays of numbers and torch tensors. If you trust its author, convert it: "
-        'rows = pickle.load(open("…", "rb")), then numpy.savez("data.npz", observations=[row["obs"] for row in rows], '
-        "…) with actions, rewards and terminals likewise."
+        "texts, lists, tuples, dicts, NumPy arrays of numbers and torch tensors. If you trust its author, load it "
+        f'yourself and save it as plain arrays: rlwandb_callbacks.open_dataset({load}).save("data.npz"). What was '
+        "loaded may be a list of dicts, named tuples or other objects with the attributes obs, action, reward and "
+        "done; a dict of arrays; or a DataFrame. Of other objects, such as replay buffers, save the arrays themselves: "
+        'numpy.savez("data.npz", observations=…, actions=…, rewards=…, terminals=…).'
     )
 
 

@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rlwandb_callbacks.core.episode import PolicyStep
-from rlwandb_callbacks.policies.adapters.devices import evaluating, first_float_parameter, network_of, to_tensors
+from rlwandb_callbacks.policies.adapters.devices import (
+    evaluating,
+    first_float_parameter,
+    network_of,
+    take_rows,
+    to_tensors,
+)
 from rlwandb_callbacks.policies.adapters.recurrent_state import StateParameter, insert_state, insert_step, split_state
 from rlwandb_callbacks.policies.output_reader import OutputReader
-from rlwandb_callbacks.policies.output_tensors import is_array
 
 
 class CallablePolicy:
@@ -26,11 +31,14 @@ class CallablePolicy:
 
     takes_masks = False
 
-    def __init__(self, policy: Callable[..., Any], module: nn.Module, reader: OutputReader) -> None:
+    def __init__(
+        self, policy: Callable[..., Any], module: nn.Module, reader: OutputReader, observation_space: Any = None
+    ) -> None:
         self._policy = policy
         self._network = network_of(policy)
         self._module = module
         self._reader = reader
+        self._observation_space = observation_space
         self._parameter = StateParameter.of(policy)
         self._state: Any = None
 
@@ -53,7 +61,7 @@ class CallablePolicy:
             step, self._state = self._step(batch, starts.size, carried)
             if carried is not None and starts.any():
                 rows = np.flatnonzero(starts).tolist()
-                fresh_step, fresh = self._step(_take_rows(batch, rows), len(rows), None)
+                fresh_step, fresh = self._step(take_rows(batch, rows, self._observation_space), len(rows), None)
                 step, self._state = insert_step(starts, fresh_step, step), insert_state(starts, fresh, self._state)
             return step
 
@@ -62,13 +70,3 @@ class CallablePolicy:
         output = self._policy(batch) if parameter is None else parameter.call(self._policy, batch, state)
         output, next_state = split_state(output, parameter)
         return self._reader.read(output, batch_size), next_state
-
-
-def _take_rows(batch: Any, rows: list[int]) -> Any:
-    if isinstance(batch, dict):
-        return {key: _take_rows(value, rows) for key, value in batch.items()}
-    if is_array(batch):
-        return batch[rows]
-    if isinstance(batch, tuple) and not isinstance(batch[0], str):
-        return tuple(_take_rows(part, rows) for part in batch)
-    return tuple(batch[row] for row in rows)

@@ -89,3 +89,20 @@ def batch_size_of(observations: Any, space: Any = None) -> int:
     if space is None and isinstance(observations, tuple) and not isinstance(observations[0], str):
         return batch_size_of(observations[0])
     return len(observations)
+
+
+def take_rows(batch: Any, rows: list[int], space: Any = None) -> Any:
+    """Returns some rows of a batch as ``gymnasium.vector`` builds it, or of its tensors.
+
+    The space of one observation is needed as in :func:`batch_size_of`.
+    """
+    if isinstance(batch, dict):
+        parts = space.spaces if isinstance(space, spaces.Dict) else {}
+        return {key: take_rows(value, rows, parts.get(key)) for key, value in batch.items()}
+    if isinstance(batch, torch.Tensor | np.ndarray):
+        return batch[rows]
+    if isinstance(space, spaces.Tuple):
+        return tuple(take_rows(part, rows, each) for part, each in zip(batch, space.spaces, strict=True))
+    if space is None and isinstance(batch, tuple) and not isinstance(batch[0], str):
+        return tuple(take_rows(part, rows) for part in batch)
+    return tuple(batch[row] for row in rows)

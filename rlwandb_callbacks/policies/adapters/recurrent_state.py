@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ _STATE_NAME = re.compile(
     re.IGNORECASE,
 )
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+
+
+class StateShapeError(PolicyError):
+    """The state of a policy cannot be split into rows."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +119,33 @@ def insert_step(starts: NDArray[np.bool_], fresh: PolicyStep, carried: PolicySte
     )
 
 
+def join_steps(steps: Sequence[PolicyStep]) -> PolicyStep:
+    """Returns steps of one row each as one step.
+
+    Example:
+        >>> join_steps([PolicyStep(np.array([1])), PolicyStep(np.array([2]))]).actions
+        array([1, 2])
+    """
+
+    def join(arrays: Sequence[Any]) -> Any:
+        return None if any(array is None for array in arrays) else np.concatenate(arrays)
+
+    scores = [step.scores for step in steps]
+    rows = [row_of(each, 0) for each in scores if each is not None]
+    return PolicyStep(
+        map_structure(lambda *parts: np.concatenate(parts), *[step.actions for step in steps]),
+        stack_scores(rows) if len(rows) == len(steps) else None,
+        join([step.values for step in steps]),
+        join([step.chosen_q for step in steps]),
+    )
+
+
 def insert_state(starts: NDArray[np.bool_], fresh: Any, carried: Any) -> Any:
     """Replaces the rows of a state in which an episode starts by those of a state of K < B rows, like insert_step.
 
     Both are tensors or arrays in dicts, tuples, lists or a TensorDict of the same structure. Each part may have its
     batch axis at another position: ``[B, H]``, or ``[layers, B, H]`` as in ``torch.nn.LSTM``. It is the only axis in
-    which the states differ, with the lengths K and B; otherwise a PolicyError is raised.
+    which the states differ, with the lengths K and B; otherwise a StateShapeError is raised.
 
     Example:
         >>> insert_state(np.array([True, False]), torch.zeros(1, 1, 3), torch.ones(1, 2, 3)).tolist()
@@ -142,11 +167,10 @@ def _batch_axis(starts: NDArray[np.bool_], fresh: Any, carried: Any) -> int:
     small, large = (tuple(getattr(part, "shape", ())) for part in (fresh, carried))
     sizes = [(axis, short, long) for axis, (short, long) in enumerate(zip(small, large, strict=False)) if short != long]
     if len(small) != len(large) or [size[1:] for size in sizes] != [(starts.sum(), starts.size)]:
-        raise PolicyError(
+        raise StateShapeError(
             f"The policy's `state` is {_describe(carried)} for {starts.size} observations after several steps, and "
             f"{_describe(fresh)} for {starts.sum()} after one step. Its parts must be tensors of constant shape with "
-            "one axis of the length of the batch, so that one episode can start while others continue. Return such a "
-            "state, or set evaluation.num_envs to 1 or to evaluation.episodes."
+            "one axis of the length of the batch, so that one episode can start while others continue."
         )
     return sizes[0][0]
 

@@ -192,4 +192,14 @@ def test_rows_of_sequences_and_images() -> None:
     assert sampled_rows(torch.zeros(2, 3, 5), count=9).shape == (6, 5)
     assert sampled_rows(torch.zeros(2, 3, 4, 5), count=9).shape == (2, 60)
     assert sampled_rows(torch.zeros(5), count=9).shape == (1, 5)
+
+
+def test_rows_are_evenly_spaced_whatever_the_default_dtype_is() -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        rows = sampled_rows(torch.arange(1000, dtype=torch.float64)[:, None], count=512).ravel()
+    finally:
+        torch.set_default_dtype(before)
+    assert (rows[0], rows[-1], set(rows.diff().tolist())) == (0, 999, {1, 2})
     assert mean_activation(torch.ones(5), channels=None).tolist() == [1.0] * 5

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlwandb_callbacks.callbacks.counters import Counters, as_number
+from rlwandb_callbacks.callbacks.counters import Counters
+from rlwandb_callbacks.callbacks.env_steps import EnvSteps, as_number
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,20 @@ def test_counters_can_be_copied_after_a_step_that_returned_a_tensor_with_a_graph
     module: Any = SimpleNamespace(automatic_optimization=True)
     counters.advance(trainer, module, {"env_steps": 2 * torch.ones((), requires_grad=True)})
     assert copy.deepcopy(counters).state() == {"updates": 1}
+
+
+def test_a_property_that_fails_is_no_count() -> None:
+    class Agent:
+        @property
+        def env_steps(self) -> int:
+            raise RuntimeError("the trainer is not attached yet")
+
+    results = SimpleNamespace(_results=None)
+    trainer: Any = SimpleNamespace(
+        fit_loop=SimpleNamespace(epoch_loop=results), _logger_connector=SimpleNamespace(_callback_metrics={})
+    )
+    module: Any = Agent()
+    assert EnvSteps().read(trainer, module) is None
 
 
 def test_an_empty_state_starts_from_zero() -> None:

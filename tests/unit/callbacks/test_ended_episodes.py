@@ -143,6 +143,7 @@ def test_plan_of_outputs_by_their_names() -> None:
         ("success", "success"),
     )
     assert plan_for(("loss", "success", "episode_length", "q_values")) == ()
+    assert plan_for(("eval/episode_return", "train/episode_return")) == (("return", "train/episode_return"),)
     assert plan_for(("episode", "_episode")) == (("episode", "episode"), ("mask", "_episode"))
 
 

@@ -175,7 +175,7 @@ def test_env_that_cannot_render_is_evaluated_with_one_error(errors: KeptErrors, 
 
 def test_error_for_a_missing_display_contains_the_remedy(errors: KeptErrors, tmp_path: Path) -> None:
     Evaluations(config(RenderRaises), tmp_path, errors)()
-    assert "MUJOCO_GL=egl" in str(errors.errors[0][1])
+    assert "xvfb-run" in str(errors.errors[0][1])
 
 
 def test_render_error_is_raised_with_on_error_raise(raised_errors: KeptErrors, tmp_path: Path) -> None:
@@ -553,7 +553,51 @@ def test_statistics_are_published_if_the_tracker_fails(errors: KeptErrors, tmp_p
     evaluate = Evaluations(config(), tmp_path, errors, tracker=FailingTracker())
     evaluate()
     assert evaluate.published["eval/length_mean"] == 4.0
-    assert {task for task, _ in errors.errors} == {"Logging the evaluation", "Drawing the evaluation"}
+    assert {task for task, _ in errors.errors} == {"Writing a row"}
+
+
+class RenderingMovesState(CorridorEnv):
+    """Environment with noise in its observations, which each call of render() shifts."""
+
+    shift = 1e-15
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.observation_space = gym.spaces.Box(-9.0, 9.0, (2,), np.float64)
+        self._offset = 0.1
+
+    def render(self) -> Any:
+        self._offset += self.shift
+        return super().render()
+
+    def _observation(self) -> Any:
+        return super()._observation().astype(np.float64) + self._offset
+
+
+class RenderingMovesStateFar(RenderingMovesState):
+    """As above, but the shift is no rounding."""
+
+    shift = 1e-2
+
+
+def test_videos_are_replayed_if_rendering_changes_the_last_bits(errors: KeptErrors, tmp_path: Path) -> None:
+    evaluate = Evaluations(config(RenderingMovesState), tmp_path, errors)
+    for _ in range(2):
+        assert sorted(evaluate()[1]) == KEYS
+        assert evaluate.mode is Mode.REPLAY
+    assert (errors.errors, errors.warnings) == ([], [])
+
+
+def test_videos_that_rendering_changes_are_left_out_with_a_warning_and_recorded_next(
+    errors: KeptErrors, tmp_path: Path
+) -> None:
+    evaluate = Evaluations(config(RenderingMovesStateFar), tmp_path, errors)
+    assert evaluate()[1] == {}
+    (warning,) = errors.warnings
+    assert "came out differently at step 1" in warning
+    assert "Videos that came out differently are left out; episodes are recorded while playing from now on" in warning
+    assert sorted(evaluate()[1]) == KEYS
+    assert len(errors.warnings) == 1
 
 
 def test_divergence_detected_after_training_has_the_same_warning_as_during_training(

@@ -42,7 +42,6 @@ TENSORS: dict[str, torch.Tensor] = {
     "cubed": normal(50_000) ** 3,
     "far from zero": 1000 + normal(5000) * 1e-3,
     "small": normal(999) * 1e-20,
-    "smaller than normal numbers": normal(999) * 1e-43,
     "huge": normal(999) * 1e35,
     "one": torch.tensor([2.5]),
     "scalar": torch.tensor(-3.0),
@@ -89,6 +88,41 @@ def test_every_histogram_equals_that_of_wandb_watch() -> None:
     for name in row.keys() & TENSORS.keys():
         assert histograms[name].edges.tolist() == row[name]["bins"], name
         assert histograms[name].counts.tolist() == row[name]["values"], name
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [normal(999) * 1e-43, torch.tensor([1.0, 1.0 + 2**-23]), 1 + normal(99, dtype=torch.float64) * 1e-12],
+    ids=["subnormal", "neighbors", "close"],
+)
+def test_edges_never_repeat(tensor: torch.Tensor) -> None:
+    histogram = histogram_of(tensor)
+    assert (np.diff(histogram.edges) > 0).all()
+    assert (histogram.edges[0], histogram.edges[-1]) == (float(tensor.min()), float(tensor.max()))
+    assert histogram.counts.sum() == tensor.numel()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_histograms_do_not_depend_on_the_default_dtype_and_device(dtype: torch.dtype) -> None:
+    names = ("normal", "double", "half", "brain", "sparse")
+    expected = [histogram_of(TENSORS[name]) for name in names]
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            found = [histogram_of(TENSORS[name]) for name in names]
+    finally:
+        torch.set_default_dtype(before)
+    assert [histogram.edges.tolist() for histogram in found] == [histogram.edges.tolist() for histogram in expected]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_norms_of_half_precision_are_summed_in_single_precision(dtype: torch.dtype) -> None:
+    gradient = torch.full((300, 300), 300.0, dtype=dtype)
+    parameter = nn.Parameter(torch.zeros_like(gradient))
+    parameter.grad = gradient
+    row = tensor_row(HostTransfer([copy_gradients({"w": parameter})]).arrays())
+    assert row["grad_norm/total"].value == pytest.approx(90_000.0, rel=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlwandb_callbacks.callbacks.metric_names import ALIASES, MetricSelection, canonical, normalize
+from rlwandb_callbacks.callbacks.metric_names import ALIASES, MetricSelection, canonical, interpret, normalize
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,97 @@ def test_unknown_names_that_end_in_step_are_not_shortened() -> None:
         "rollout/time_per_step": "time_per_step",
         "bonus_step": "bonus",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("actor/loss", "actor_loss"),
+        ("critic/loss", "critic_loss"),
+        ("train/actor/loss", "actor_loss"),
+        ("loss/actor", "actor_loss"),
+        ("loss/policy", "actor_loss"),
+        ("loss/value", "critic_loss"),
+        ("losses/value", "critic_loss"),
+        ("value/loss", "critic_loss"),
+        ("loss/value_loss", "critic_loss"),
+        ("Loss / Policy loss", "actor_loss"),
+        ("loss/entropy", "entropy_loss"),
+        ("losses/entropy", "entropy"),
+        ("losses/approx_kl", "approx_kl"),
+        ("losses/alpha", "alpha"),
+        ("loss/alpha", "alpha_loss"),
+        ("alpha/loss", "alpha_loss"),
+        ("loss/total", "loss"),
+        ("loss/train", "loss"),
+        ("SAC/loss", "loss"),
+        ("TD3-BC/actor/loss", "actor_loss"),
+        ("metrics/train/entropy", "entropy"),
+        ("SAC/grad_norm/q", "q_grad_norm"),
+        ("grad_norm/critic", "critic_grad_norm"),
+        ("actor/grad_norm", "actor_grad_norm"),
+        ("optimizer/lr", "lr"),
+        ("lr/q", "lr_q"),
+        ("lr/actor", "lr_actor"),
+        ("critic/td_error", "td_error"),
+        ("critic/q_values", "q_value"),
+        ("policy/entropy", "entropy"),
+        ("exploration/epsilon", "epsilon"),
+        ("target/q", "target_q_value"),
+        ("q/target", "target_q_value"),
+        ("world_model/loss", "world_model_loss"),
+        ("loss/world_model", "world_model_loss"),
+        ("critic_1/loss", "critic_1_loss"),
+        ("agent_0/q_values", "agent_0_q_values"),
+        ("value/mean", "value_mean"),
+        ("/loss", "loss"),
+        ("time/step", None),
+        ("loss/val", None),
+        ("sac/eval/entropy", None),
+    ],
+)
+def test_a_group_is_understood_or_stays_in_the_name(name: str, expected: str | None) -> None:
+    meaning = interpret(name)
+    assert (None if meaning is None else meaning.metric) == expected
+    assert MetricSelection(None).pick([name]) == ({} if expected is None else {name: expected})
+
+
+def test_no_two_groups_of_a_known_metric_have_one_name() -> None:
+    names = [
+        "loss",
+        *(f"{group}/loss" for group in ("actor", "critic", "q1", "q2", "alpha", "agent_0", "agent_1", "rnd")),
+    ]
+    picked = MetricSelection(None).pick(names)
+    assert list(picked) == names
+    assert len(set(picked.values())) == len(names)
+
+
+def test_several_algorithms_keep_their_names_and_stages_do_not() -> None:
+    selection = MetricSelection(None)
+    assert selection.pick(["SAC/loss", "DQN/loss"]) == {"SAC/loss": "sac_loss", "DQN/loss": "dqn_loss"}
+    assert selection.pick(["SAC/loss", "loss"]) == {"loss": "loss"}
+    assert selection.pick(["train/loss", "rollout/loss"]) == {"train/loss": "loss"}
+
+
+def test_a_list_selects_a_metric_of_all_parts_or_of_one() -> None:
+    names = ["world_model/loss", "actor/loss", "loss/entropy", "entropy"]
+    assert MetricSelection(["loss"]).pick(names) == {
+        "world_model/loss": "world_model_loss",
+        "loss/entropy": "entropy_loss",
+    }
+    assert MetricSelection(["actor/loss", "loss/entropy"]).pick(names) == {
+        "actor/loss": "actor_loss",
+        "loss/entropy": "entropy_loss",
+    }
+
+
+def test_unknown_names_of_a_list_keep_their_groups() -> None:
+    selection = MetricSelection(["scale", "critic/margin"])
+    names = ["actor/scale", "critic/scale", "train/scale", "val/scale", "critic/margin", "actor/margin"]
+    assert selection.pick(names) == {
+        "actor/scale": "actor_scale",
+        "critic/scale": "critic_scale",
+        "train/scale": "scale",
+        "critic/margin": "critic_margin",
+    }
+    assert selection.missing(["actor_scale"]) == ["critic/margin"]

@@ -9,13 +9,9 @@ import torch
 from torch import nn
 
 from rlwandb_callbacks.callbacks.evaluation.callback import discount_factor
-from rlwandb_callbacks.callbacks.metrics.callback import (
-    LearningRates,
-    as_tensor,
-    gradient_norm,
-    reduce_over_ranks,
-    to_numbers,
-)
+from rlwandb_callbacks.callbacks.metrics.callback import gradient_norm
+from rlwandb_callbacks.callbacks.metrics.learning_rates import LearningRates
+from rlwandb_callbacks.callbacks.metrics.numbers import as_tensor, reduce_over_ranks, to_numbers
 from rlwandb_callbacks.callbacks.trained_parameters import trained_parameters
 from rlwandb_callbacks.testing import TinyQ
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,44 @@ def test_means_are_over_the_episodes_with_the_key() -> None:
         "info_Reward_a_last": 1.0,
         "info_Reward_a_sum": 9.0,
     }
+
+
+MIXED = (1.0, -2.0, 3.0, -1.0, 4.0)
+POSITIVE = (1.0, 0.5, 2.0, 0.25)
+KEYS = {  # name, rewards, values of the key, and the expected sum: None for a running total
+    "return so far": ("total_reward", MIXED, np.cumsum(MIXED), None),
+    "return so far in float32": ("total_reward", MIXED * 200, np.cumsum(np.float32(MIXED * 200) * 0.1), None),
+    "return so far, without a name for it": ("reward_now", MIXED, np.cumsum(MIXED), None),
+    "return before scaling": ("episode_reward", MIXED, np.cumsum(MIXED) * 100, None),
+    "return before clipping": ("cumulativeReward", np.sign(MIXED), np.cumsum(MIXED), None),
+    "costs so far": ("cum_cost", MIXED, (0.0, 1.0, 1.0, 2.0, 3.0), None),
+    "return of constant rewards": ("total_reward", (1.0,) * 4, (1.0, 2.0, 3.0, 4.0), None),
+    "reward of all parts": ("total_reward", MIXED, MIXED, 5.0),
+    "cost of all parts": ("total_cost", POSITIVE, (1.0, 0.0, 1.0, 2.0), 4.0),
+    "reward of a step": ("step_total_reward", (1.0,) * 3, (1.0, 2.0, 4.0), 7.0),
+    "part of the reward": ("reward_ctrl", POSITIVE, (-0.1, -0.3, -0.2, -0.4), -1.0),
+    "part that grows": ("reward_dist", POSITIVE, (-3.0, -2.0, -1.0, 0.0), -6.0),
+    "constant part": ("reward_survive", POSITIVE, (1.0,) * 4, 4.0),
+    "only zeros": ("cost", (0.0,) * 3, (0.0,) * 3, 0.0),
+    "one step": ("total_reward", (2.0,), (2.0,), None),
+    "words that contain others": ("accurate_cost", POSITIVE, (1.0, 1.0, 1.0, 2.0), 5.0),
+}
+
+
+@pytest.mark.parametrize(("name", "rewards", "values", "expected"), KEYS.values(), ids=KEYS.keys())
+def test_running_totals_are_not_summed(name: str, rewards: Any, values: Any, expected: float | None) -> None:
+    tally = InfoAccumulator()
+    for reward, value in zip(rewards, values, strict=True):
+        tally.add({name: value}, float(reward))
+    summary = summarize_infos([tally.numbers()])
+    assert summary.get(f"info_{name}_sum") == (None if expected is None else pytest.approx(expected))
+    assert summary[f"info_{name}_last"] == values[-1]
+
+
+def test_episodes_that_show_what_a_key_is_decide_for_those_that_do_not() -> None:
+    silent, per_step = InfoSummary(1.0, 1.0, 3.0), InfoSummary(1.0, 2.0, 5.0, is_running_total=False)
+    assert "info_total_cost_sum" not in summarize_infos([{"total_cost": silent}])
+    assert summarize_infos([{"total_cost": silent}, {"total_cost": per_step}])["info_total_cost_sum"] == 4.0
 
 
 def test_names_contain_neither_slashes_nor_spaces() -> None:

@@ -44,7 +44,7 @@ def test_minari_id_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
 def test_minari_data_set_of_arrow_files(tmp_path: Path) -> None:
     (tmp_path / "a/data/0").mkdir(parents=True)
     (tmp_path / "a/data/metadata.json").write_text('{"data_format": "arrow"}')
-    assert_refused(tmp_path / "a", "stored as arrow", "allowed is hdf5", "numpy.savez")
+    assert_refused(tmp_path / "a", "stored as arrow", "allowed is hdf5", "pyarrow.dataset")
 
 
 def test_folder_without_data(tmp_path: Path) -> None:

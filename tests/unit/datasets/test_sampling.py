@@ -71,7 +71,7 @@ def test_rows_are_right_however_they_are_stored(
 def test_columns_in_one_chunk_are_scanned_in_order(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlwandb_callbacks.datasets.formats.flat._BLOCK_ROWS", 256)
+    monkeypatch.setattr("rlwandb_callbacks.datasets.formats.episode_marks.BLOCK_ROWS", 256)
     arrays = columns()
     with h5py.File(tmp_path / "a", "w") as file:
         for name, array in arrays.items():

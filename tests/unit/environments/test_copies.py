@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import pickle
+import tempfile
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import NormalizeObservation, RecordVideo, TimeLimit, TransformReward
+from gymnasium.wrappers import NormalizeObservation, RecordVideo, TimeLimit, TransformObservation, TransformReward
 
 from rlwandb_callbacks.environments.factory import env_factory
 from rlwandb_callbacks.environments.wrappers import wrapper_chain
+from rlwandb_callbacks.errors import EnvError
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
 
 
@@ -126,3 +133,229 @@ def test_copied_wrapper_has_its_own_statistics() -> None:
     copied.reset(seed=3)
     trajectory(copied, 20)
     assert np.array_equal(original.env.obs_rms.mean, before)
+
+
+class Factor(TransformReward):
+    """Subclass that takes other arguments than the class that records its own."""
+
+    def __init__(self, env: Any, factor: float) -> None:
+        super().__init__(env, lambda reward: factor * reward)
+
+
+class Doubled(TransformReward):
+    """Subclass that takes the recorded argument in another meaning."""
+
+    def __init__(self, env: Any, func: Any) -> None:
+        super().__init__(env, lambda reward: 2 * func(reward))
+
+
+class Stretched(TransformObservation):
+    """Subclass whose function holds a local variable."""
+
+    def __init__(self, env: Any) -> None:
+        factors = np.array([1.0, 2.0, 3.0])
+        super().__init__(env, lambda observation: factors * observation, env.observation_space)
+
+
+class Limit(TimeLimit):
+    """Subclass that changes an attribute after the arguments have been recorded."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env, 3)
+        self._max_episode_steps = 5
+
+
+class Recorded(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Wrapper that records its own argument."""
+
+    def __init__(self, env: Any, factor: float = 1.0) -> None:
+        RecordConstructorArgs.__init__(self, factor=factor)
+        super().__init__(env)
+        self.factor = factor
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = self.env.step(action)
+        return observation, self.factor * float(reward), *rest
+
+
+class Forwarding(gym.RewardWrapper[Any, Any]):
+    """Wrapper that passes all other attributes on, as wrappers of old Gym did."""
+
+    def reward(self, reward: Any) -> Any:
+        return 3 * reward
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+
+def pendulum() -> Any:
+    return gym.make("Pendulum-v1")
+
+
+def changed_later() -> Any:
+    env = Recorded(pendulum(), factor=2.0)
+    env.factor = 7.0
+    return env
+
+
+def of_a_local_class() -> Any:
+    class Local(Doubled): ...
+
+    return Local(pendulum(), np.negative)
+
+
+SUBCLASSES = {
+    "other arguments": lambda: Factor(pendulum(), 3.0),
+    "argument in another meaning": lambda: Doubled(pendulum(), np.negative),
+    "function with a local variable": lambda: Stretched(pendulum()),
+    "attribute set by a subclass": lambda: Limit(pendulum()),
+    "attribute set later": changed_later,
+    "local class": of_a_local_class,
+    "attributes passed on": lambda: Forwarding(Factor(pendulum(), 3.0)),
+    "several": lambda: Limit(Stretched(Factor(pendulum(), 3.0))),
+}
+
+
+@pytest.mark.parametrize("kind", SUBCLASSES)
+def test_subclassed_wrappers_are_copied_as_they_are(kind: str) -> None:
+    original, twin = SUBCLASSES[kind](), SUBCLASSES[kind]()
+    copied = pickle.loads(cloudpickle.dumps(env_factory(original, {})))()
+    assert wrapper_names(copied) == wrapper_names(original)
+    for env in (copied, twin):
+        env.reset(seed=3)
+    assert trajectory(copied) == trajectory(twin)
+
+
+class Locked(Recorded):
+    """Wrapper that cannot be copied, but made again from its recorded arguments."""
+
+    def __init__(self, env: Any, factor: float = 1.0) -> None:
+        RecordConstructorArgs.__init__(self, factor=factor)
+        super().__init__(env, factor)
+        self.lock, self.highest = threading.Lock(), env.action_space.high
+
+
+class LockedFactor(Locked):
+    """Wrapper that can neither be copied nor made again, as its own argument is not recorded."""
+
+    def __init__(self, env: Any, tenths: int) -> None:
+        super().__init__(env, tenths / 10)
+
+
+def test_wrapper_that_cannot_be_copied_is_made_again_if_it_records_its_own_arguments() -> None:
+    copied = env_factory(Scaled(Locked(pendulum(), 4.0), 2.0), {})()
+    assert (copied.factor, copied.env.factor) == (2.0, 4.0)
+    assert copied.env.env is not copied.unwrapped
+    with pytest.raises(EnvError, match=r"'Pendulum-v1', which can neither.*lock.*Set evaluation.env to a function"):
+        env_factory(LockedFactor(pendulum(), 40), {})
+
+
+def heavier_cartpole() -> Any:
+    env = gym.make("CartPole-v1")
+    env.unwrapped.length, env.unwrapped.tau = 2.0, 0.1
+    return env
+
+
+def costly_cheetah() -> Any:
+    env = gym.make("HalfCheetah-v5")
+    env.unwrapped._ctrl_cost_weight = 7.0
+    return env
+
+
+@pytest.mark.parametrize("make", [heavier_cartpole, costly_cheetah])
+def test_attributes_set_in_the_innermost_environment_are_copied(make: Any) -> None:
+    original, twin = make(), make()
+    original.reset(seed=1)
+    trajectory(original, 20)
+    copied = pickle.loads(cloudpickle.dumps(env_factory(original, {})))()
+    for env in (copied, twin):
+        env.reset(seed=3)
+    as_made = gym.make(original.spec.id)
+    as_made.reset(seed=3)
+    steps = trajectory(copied)
+    assert steps == trajectory(twin) != trajectory(as_made)
+
+
+class Counting(CorridorEnv):
+    """Environment with settings, and with counters that are the state of its training."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.config, self.goals = {"lanes": 2, "speeds": [1, 2]}, np.zeros(3)
+        self.total_steps, self.resets = 0, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.resets += 1
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        self.total_steps += 1
+        return super().step(action)
+
+
+def test_state_of_the_innermost_environment_is_not_copied() -> None:
+    gym.register("Counting-v0", Counting, max_episode_steps=3)
+    try:
+        original = gym.make("Counting-v0")
+        original.reset(seed=0)
+        trajectory(original)
+        inner = original.unwrapped
+        inner.config["lanes"], inner.goals[1], inner.note = 4, 0.5, "mine"
+        copied = env_factory(original, {})().unwrapped
+    finally:
+        del gym.registry["Counting-v0"]
+    assert (copied.config, copied.goals.tolist(), copied.note) == (
+        {"lanes": 4, "speeds": [1, 2]},
+        [0.0, 0.5, 0.0],
+        "mine",
+    )
+    assert (copied.total_steps, copied.resets) == (0, 0)
+    assert copied.config is not inner.config
+
+
+class Simulated(gym.Env[Any, Any]):
+    """Environment with a connection to a simulator and a temporary folder, as each instance has its own."""
+
+    observation_space = gym.spaces.Box(-99.0, 99.0, (1,))
+    action_space = gym.spaces.Discrete(2)
+    worlds: ClassVar[dict[int, int]] = {}
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self.client = next(number for number in itertools.count() if number not in self.worlds)
+        self.worlds[self.client] = 0
+        self.folder = tempfile.mkdtemp()
+        self.length = 10
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.worlds[self.client] = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.worlds[self.client] += 1
+        count = self.worlds[self.client]
+        return np.array([count], np.float32), 1.0, count >= self.length, False, {}
+
+    def close(self) -> None:
+        del self.worlds[self.client]
+        Path(self.folder).rmdir()
+
+
+def test_copies_have_a_simulator_and_a_folder_of_their_own() -> None:
+    gym.register("Simulated-v0", Simulated)
+    try:
+        original = gym.make("Simulated-v0")
+        original.reset(seed=0)
+        original.unwrapped.length = 7  # type: ignore[attr-defined]  # of Simulated
+        copied = env_factory(original, {})()
+        inner, inner_of_copy = original.unwrapped, copied.unwrapped
+        assert isinstance(inner, Simulated)
+        assert isinstance(inner_of_copy, Simulated)
+        assert (inner_of_copy.client, inner_of_copy.length) == (1, 7)
+        assert inner_of_copy.folder != inner.folder
+        copied.close()
+        assert (list(Simulated.worlds), Path(inner.folder).is_dir()) == ([0], True)
+    finally:
+        original.close()
+        del gym.registry["Simulated-v0"]

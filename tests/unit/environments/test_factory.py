@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import enum
 import pickle
 import sys
 import types
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from rlwandb_callbacks.core.action_spec import (
     BinaryActions,
@@ -23,7 +25,7 @@ from rlwandb_callbacks.core.action_spec import (
 from rlwandb_callbacks.environments.description import describe_actions, frames_per_second
 from rlwandb_callbacks.environments.factory import env_factory, resolve_attribute
 from rlwandb_callbacks.environments.rendering import render
-from rlwandb_callbacks.errors import EnvError, RenderError
+from rlwandb_callbacks.errors import ConfigError, EnvError, RenderError
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
 
 
@@ -102,7 +104,7 @@ def test_environment_that_cannot_be_copied_raises_with_the_remedy() -> None:
 
 
 def test_kwargs_for_an_existing_environment_raise() -> None:
-    with pytest.raises(EnvError, match=r"has its arguments already.*env_kwargs is \{'g': 3\}"):
+    with pytest.raises(EnvError, match=r"has its arguments already.*env_kwargs has 'g'\."):
         env_factory(gym.make("Pendulum-v1"), {"g": 3})
 
 
@@ -202,9 +204,9 @@ def test_method_of_a_module_cannot_be_pickled() -> None:
         ("no_such_module.make", {}, ["'no_such_module.make'"]),
         ("envs_of_a_user:no_such_name", {}, ["'envs_of_a_user:no_such_name'"]),
         ("envs_of_a_user:number", {}, ["'envs_of_a_user:number'"]),
-        ("CartPole-v1", {"gravity": 3}, ["env_kwargs {'gravity': 3}", "TypeError"]),
-        (CorridorEnv, {"color": 1}, ["env_kwargs {'color': 1}", "TypeError"]),
-        (dict, {}, ["returned {} of type dict", "gymnasium.Env"]),
+        ("CartPole-v1", {"gravity": 3}, ["env_kwargs 'gravity' cannot be made", "TypeError"]),
+        (CorridorEnv, {"color": 1}, ["env_kwargs 'color' cannot be made", "TypeError"]),
+        (dict, {}, ["dict returned an object of type dict", "gymnasium.Env"]),
         (lambda: 1 / 0, {}, ["ZeroDivisionError"]),
     ],
     ids=[
@@ -238,6 +240,119 @@ class WithSpace(CorridorEnv):
 
 def test_action_names_are_found_inside_wrappers() -> None:
     assert describe_actions(short_corridor()) == DiscreteActions(("STAY", "RIGHT"))
+
+
+class Moves(enum.IntEnum):
+    """Actions of an environment, in the way of MiniGrid."""
+
+    left = 0
+    right = 1
+    forward = 2
+    pickup = 3
+
+
+class Crafting(WithSpace):
+    """Environment with the attribute ``action_names``, as Crafter."""
+
+    def __init__(self, space: spaces.Space[Any], names: Any) -> None:
+        super().__init__(space)
+        self.get_action_meanings = None
+        self.action_names = names
+
+
+class WithMoves(WithSpace):
+    """Environment with an enum of actions, as MiniGrid, BabyAI and MiniWorld."""
+
+    get_action_meanings = None
+
+    def __init__(self, count: int = 3, actions: Any = Moves) -> None:
+        super().__init__(spaces.Discrete(count))
+        self.actions = actions
+
+
+class Renamed(gym.Wrapper[Any, Any, Any, Any]):
+    """Wrapper with its own names."""
+
+    def __init__(self, env: Any, *names: str) -> None:
+        super().__init__(env)
+        self.names = list(names)
+
+    def get_action_meanings(self) -> list[str]:
+        return self.names
+
+
+class Swapped(gym.ActionWrapper[Any, Any, Any]):
+    """Wrapper with actions in another order."""
+
+    def action(self, action: Any) -> Any:
+        return 1 - action
+
+
+class PassingOn(gym.Wrapper[Any, Any, Any, Any]):
+    """Wrapper in the way of old Gym, which passes all names on."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (WithMoves, ("left", "right", "forward")),
+        (lambda: WithMoves(2), ("left", "right")),
+        (lambda: WithMoves(5), ("0", "1", "2", "3", "4")),
+        (lambda: WithMoves(2, (Moves.pickup, Moves.left)), ("pickup", "left")),
+        (lambda: WithMoves(2, {1: "faster", 0: "slower"}), ("slower", "faster")),
+        (lambda: WithMoves(2, {"faster": 1, "slower": 0}), ("slower", "faster")),
+        (lambda: WithMoves(2, np.array([0.5, 1.0])), ("0", "1")),
+        (lambda: Crafting(spaces.Discrete(2), ["noop", "sleep"]), ("noop", "sleep")),
+        (lambda: Renamed(WithMoves(2), "up", "down"), ("up", "down")),
+        (lambda: Renamed(WithMoves(2), "up", "down", "jump"), ("left", "right")),
+        (lambda: gym.wrappers.TimeLimit(Renamed(WithMoves(2), "up", "down"), 3), ("up", "down")),
+        (lambda: Swapped(WithMoves(2)), ("0", "1")),
+        (lambda: PassingOn(Swapped(short_corridor())), ("0", "1")),
+        (lambda: Renamed(Swapped(WithMoves(2)), "b", "a"), ("b", "a")),
+        (lambda: gym.wrappers.StickyAction(WithMoves(2), 0.1), ("left", "right")),
+        (lambda: SyncVectorEnv([lambda: Renamed(WithMoves(2), "up", "down")] * 2), ("up", "down")),
+        (lambda: AsyncVectorEnv([lambda: WithMoves(2)] * 2), ("left", "right")),
+        (lambda: gym.make_vec("ALE/Freeway-v5", 2), ("NOOP", "UP", "DOWN")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_actions_have_the_names_of_the_outermost_layer_that_names_all_of_them(make: Any, expected: Any) -> None:
+    env = make()
+    assert describe_actions(env) == DiscreteActions(expected)
+    env.close()
+
+
+def test_dimensions_have_the_names_of_the_environment() -> None:
+    box, pair = spaces.Box(-1.0, 1.0, (2,)), spaces.MultiDiscrete([2, 3])
+    assert describe_actions(Crafting(box, ["steer", "gas"])).names == ("steer", "gas")
+    assert describe_actions(Crafting(box, ["steer"])).names == ()
+    assert describe_actions(Crafting(pair, ["steer", "gas"])).titles == ("steer", "gas")
+    assert describe_actions(Crafting(spaces.MultiBinary(2), ["fire", "jump"])).names == ("fire", "jump")
+
+
+@pytest.mark.parametrize(
+    ("space", "part"),
+    [
+        (spaces.Discrete(2, start=5), "names"),
+        (spaces.Box(-1.0, 1.0, (2,)), "names"),
+        (spaces.MultiDiscrete([2, 3]), "titles"),
+        (spaces.MultiBinary(2), "names"),
+    ],
+)
+def test_given_action_names_replace_those_of_the_environment(space: Any, part: str) -> None:
+    assert getattr(describe_actions(WithSpace(space), ["a", "b"]), part) == ("a", "b")
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.action_names has 3 names, a, b, c; it must have 2, one for each"
+    ):
+        describe_actions(WithSpace(space), ["a", "b", "c"])
+
+
+def test_given_names_for_actions_without_names_raise() -> None:
+    with pytest.raises(ConfigError, match=r"have no names\. Remove it"):
+        describe_actions(WithSpace(spaces.Dict({"a": spaces.Discrete(2)})), ["a"])
 
 
 def test_action_names_of_another_number_are_ignored() -> None:
@@ -316,10 +431,9 @@ COLORS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
         (COLORS[..., 0], COLORS[..., :1].repeat(3, axis=-1)),
         (COLORS[..., :1], COLORS[..., :1].repeat(3, axis=-1)),
         ([COLORS * 0, COLORS], COLORS),
-        (COLORS.astype(np.float32), COLORS),
         (COLORS[:, ::-1], COLORS[:, ::-1]),
     ],
-    ids=["RGB", "RGBA", "gray", "gray with an axis", "list of frames", "floats", "view"],
+    ids=["RGB", "RGBA", "gray", "gray with an axis", "list of frames", "view"],
 )
 def test_frames_of_any_kind_become_rgb(rendered: Any, expected: np.ndarray) -> None:
     frame = render(FixedFrameEnv(rendered))
@@ -356,7 +470,7 @@ def test_failed_rendering_raises_with_the_remedy() -> None:
 
     with pytest.raises(RenderError) as caught:
         render(Headless("rgb_array"))
-    for fragment in ("Headless", "OSError: no OpenGL", "MUJOCO_GL=egl", "SDL_VIDEODRIVER=dummy", "video_logger=False"):
+    for fragment in ("Headless", "OSError: no OpenGL", "xvfb-run", "video_logger=False"):
         assert fragment in str(caught.value)
 
 

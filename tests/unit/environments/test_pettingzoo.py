@@ -235,6 +235,19 @@ def test_output_without_an_agent_raises_at_the_start(policy: Any, fragments: lis
     assert [fragment for fragment in fragments if fragment not in str(caught.value)] == []
 
 
+def test_policies_of_libraries_for_one_agent_name_the_missing_agents() -> None:
+    class Model:
+        """Has the interface of Stable-Baselines3's models."""
+
+        observation_space, action_space = None, None
+
+        def predict(self, observation: Any, deterministic: bool = False) -> Any:
+            return np.zeros(len(observation["a"]), np.int64), None
+
+    with pytest.raises(PolicyError, match=r"a, b is missing.*shared_policy=True"):
+        Evaluator(config(Meeting, Model()), nn.Module())
+
+
 def test_a_real_game_is_played_and_replayed() -> None:
     from pettingzoo.classic.rps import rps
 

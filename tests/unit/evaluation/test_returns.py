@@ -135,8 +135,14 @@ def test_success_rate_averages_the_episodes_that_report_success(
     assert summarize([make_episode(success=each) for each in outcomes], gamma=1.0)["success_rate"] == expected
 
 
-def test_success_rate_is_left_out_if_no_episode_reports_success(make_episode: MakeEpisode) -> None:
-    assert "success_rate" not in summarize([make_episode(), make_episode()], gamma=1.0)
+def test_the_rate_of_episodes_with_any_success_is_a_number_of_its_own(make_episode: MakeEpisode) -> None:
+    outcomes = [(False, True), (True, True), (False, False), (None, None)]
+    summary = summarize([make_episode(success=last, success_any=any_) for last, any_ in outcomes], gamma=1.0)
+    assert (summary["success_rate"], summary["success_any_rate"]) == pytest.approx((1 / 3, 2 / 3))
+
+
+def test_success_rates_are_left_out_if_no_episode_reports_success(make_episode: MakeEpisode) -> None:
+    assert {"success_rate", "success_any_rate"}.isdisjoint(summarize([make_episode(), make_episode()], gamma=1.0))
 
 
 def test_a_return_that_is_nan_gives_a_nan_mean_and_no_error(make_episode: MakeEpisode) -> None:

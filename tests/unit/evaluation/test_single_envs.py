@@ -14,7 +14,7 @@ from gymnasium import spaces
 from rlwandb_callbacks.core.episode import Episode, PolicyStep, QValues
 from rlwandb_callbacks.environments.factory import EnvFactory
 from rlwandb_callbacks.errors import ReplayDivergedError
-from rlwandb_callbacks.evaluation.episode_recorder import digest
+from rlwandb_callbacks.evaluation.fingerprint import digest
 from rlwandb_callbacks.evaluation.replay import replay
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
 
@@ -426,3 +426,14 @@ def test_rewards_of_one_element_are_numbers_in_any_shape(form: Callable[[float],
 def test_a_reward_that_is_not_a_number_is_an_error(form: Callable[[float], Any]) -> None:
     with pytest.raises(TypeError, match=r"returned the reward .* it must be a single number"):
         episodes_of(lambda: Paying(form), go_right, [1])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_success_is_that_of_the_last_step_and_success_any_that_of_any_step(first: bool) -> None:
+    class Passing(CorridorEnv):
+        def step(self, action: Any) -> Any:
+            *step, _ = super().step(action)
+            return (*step, {"success": float(first and self._steps == 1)})
+
+    (episode,) = episodes_of(Passing, go_right, [0])
+    assert (episode.success, episode.success_any) == (False, first)

@@ -68,6 +68,13 @@ def test_fresh_environments_are_announced_only_where_videos_were_lost(lost_video
         assert warning.startswith("Step 3 differs. Videos of that evaluation are left out")
 
 
+@pytest.mark.parametrize("lost_videos", [True, False])
+def test_recording_is_announced_with_the_videos_that_were_lost(lost_videos: bool) -> None:
+    warning = mode_warning(VideoState(REPLAY), VideoState(RECORD), "Step 3 differs.", lost_videos=lost_videos)
+    lost = "Videos that came out differently are left out; episodes" if lost_videos else "Episodes"
+    assert warning == f"Step 3 differs. {lost} are recorded while playing from now on."
+
+
 def test_no_warning_without_a_change() -> None:
     state = VideoState(REPLAY)
     assert mode_warning(state, next_mode(state, Event.CLIPS_MADE), "") is None

@@ -197,6 +197,18 @@ def test_warnings_about_the_data_are_on_the_overview(make_data_map: MakeMap) -> 
     assert any("768,000 steps" in text for text in texts(figure_named(data_map, "overview")))
 
 
+def test_long_warnings_are_wrapped_within_the_picture_and_the_others_counted(make_data_map: MakeMap) -> None:
+    long = f"{'Not read, although the name suggests a mark of episodes: next_done. ' * 4}"
+    data_map = replace(make_data_map(), warnings=(f"{long}First.", f"{long}Second.", f"{long}Third.", "Fourth."))
+    figure = figure_named(data_map, "overview")
+    written = texts(figure)
+    assert " ".join(written).count("next_done") == 8
+    assert any(text.endswith("Second.") for text in written)
+    assert "2 more warnings" in written
+    margin = pixels_of(figure)[:200, -5:]
+    assert (margin == 255).all()
+
+
 def test_the_policy_is_drawn_over_gray_data_by_distance_and_time(
     make_data_map: MakeMap, rng: np.random.Generator
 ) -> None:

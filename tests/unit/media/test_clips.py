@@ -11,12 +11,13 @@ from PIL import Image as PillowImage
 
 from rlwandb_callbacks.core.action_spec import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode, QValues
-from rlwandb_callbacks.core.values import Image, Video
+from rlwandb_callbacks.core.values import Image, Pixels, Video
 from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.media.clips import ClipStyle, caption, make_clip
 from rlwandb_callbacks.media.drawing import BAR, CHOSEN
 from rlwandb_callbacks.media.frame_sources import ArrayFrames
 from rlwandb_callbacks.media.panel_layout import Geometry
+from rlwandb_callbacks.media.pixel_range import PixelRange
 
 MakeEpisode = Callable[..., Episode]
 Decode = Callable[[Path | str], tuple[dict[str, Any], np.ndarray]]
@@ -30,6 +31,7 @@ def style(**changes: Any) -> ClipStyle:
 def clip_of(episode: Episode, stem: Path, frames: np.ndarray | None = None, **changes: Any) -> dict[str, Any]:
     if frames is None:
         frames = np.full((episode.length + 1, 128, 160, 3), 200, np.uint8)
+        frames[:, :64] = 90
     return make_clip(
         ArrayFrames(frames, tuple(range(len(frames)))),
         episode,
@@ -200,3 +202,43 @@ def test_the_frame_source_is_closed_if_the_video_fails(make_episode: MakeEpisode
     with pytest.raises(OSError, match="No such file") as caught:
         make_clip(Source(), make_episode(), label="best", text="", stem=tmp_path / "none" / "clip", style=style())
     assert closed == [True], f"while its traceback is alive: {caught.tb}"
+
+
+@pytest.mark.parametrize("shape", [(38, 1444), (20, 5000), (1, 300)])
+def test_low_wide_frames_give_a_video_that_players_show_and_a_legible_sheet(
+    make_episode: MakeEpisode, decode: Decode, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, *shape, 3), dtype=np.uint8)
+    values = clip_of(make_episode(), tmp_path / "clip", frames)
+    width, height = decode(values["video/best"].path)[0]["size"]
+    assert 256 <= height <= 300
+    assert 1000 < width <= 1920 + 280
+    assert values["video/best_sheet"].pixels.shape[1] <= 1710
+
+
+def test_a_film_of_one_color_is_marked(make_episode: MakeEpisode, tmp_path: Path) -> None:
+    values = clip_of(make_episode(), tmp_path / "clip", np.zeros((3, 60, 80, 3), np.uint8))
+    assert values["video/best"].flat_color == (0, 0, 0)
+    assert values["video/best"].caption == "a caption · all frames have one flat color, RGB (0, 0, 0)"
+
+
+class Brightening:
+    """Frames of floats in [0, 255], the first of which could be in [0, 1]."""
+
+    steps = range(3)
+
+    def __init__(self) -> None:
+        self.pixel_range = PixelRange()
+
+    def __iter__(self) -> Generator[Pixels]:
+        for level in (1.0, 100.0, 200.0):
+            yield self.pixel_range.to_uint8(np.full((64, 64, 3), level))
+
+
+def test_a_film_whose_range_shows_late_is_written_again(
+    make_episode: MakeEpisode, decode: Decode, tmp_path: Path
+) -> None:
+    texts = {"label": "best", "text": "", "stem": tmp_path / "clip", "style": style(has_panel=False)}
+    values = make_clip(Brightening(), make_episode(), **texts)
+    frames = decode(values["video/best"].path)[1]
+    assert [float(frame.mean()) for frame in frames] == pytest.approx([1, 100, 200], abs=3)

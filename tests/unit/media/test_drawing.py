@@ -16,8 +16,10 @@ from rlwandb_callbacks.media.drawing import (
     fit_text,
     font,
     format_number,
+    limit_size,
     pad_to_even,
     paste,
+    sheet_columns,
     sheet_indices,
     text_block,
     text_width,
@@ -95,6 +97,45 @@ def test_sheet_indices_are_evenly_spaced_from_the_first_to_the_last(count: int, 
         gaps = [after - before for before, after in pairwise(indices)]
         assert min(gaps) >= 1
         assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((38, 1444), (38, 1444)),
+        ((100, 900), (200, 1800)),
+        ((10, 10), (260, 260)),
+        ((1, 3), (256, 768)),
+        ((40, 4000), (19, 1920)),
+        ((5000, 60), (1920, 23)),
+        ((2160, 3840), (1080, 1920)),
+        ((1800, 1800), (1800, 1800)),
+        ((1, 9000), (1, 1920)),
+    ],
+)
+def test_frames_of_all_sizes_become_pictures_that_players_show(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    assert enlarge(limit_size(noise(*shape))).shape == (*size, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns"),
+    [
+        ((400, 920), 4),  # CartPole beside its panel
+        ((420, 656), 4),  # Atari
+        ((300, 1200), 2),  # highway-env
+        ((300, 1480), 2),
+        ((256, 1724), 1),
+        ((1080, 2784), 3),
+        ((420, 320), 4),
+        ((1200, 300), 10),
+        ((1920, 24), 16),
+    ],
+)
+def test_the_wider_the_frames_the_fewer_columns_has_a_contact_sheet(shape: tuple[int, int], columns: int) -> None:
+    assert sheet_columns(*shape) == columns
+    cell = thumbnail(noise(*shape), columns)
+    assert columns == 1 or cell.shape[0] > 150, "text of a panel is legible"
+    assert columns * (cell.shape[1] + 6) + 6 <= 1710
 
 
 @pytest.mark.parametrize(

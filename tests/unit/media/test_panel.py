@@ -11,17 +11,18 @@ import pytest
 from episodes import with_panel
 
 from rlwandb_callbacks.core.action_spec import (
+    MAX_SHOWN_ACTIONS,
     ActionSpec,
     BinaryActions,
     ContinuousActions,
     DiscreteActions,
     GroupedActions,
     OtherActions,
+    choices_of,
 )
 from rlwandb_callbacks.core.episode import Episode, Gaussian, Grouped, Probabilities, QValues
 from rlwandb_callbacks.media.drawing import BACKGROUND, BAR, CHOSEN, GRID, MUTED, TEXT, TRACK, Color, text_block
 from rlwandb_callbacks.media.panel import Panel
-from rlwandb_callbacks.media.panel_content import MAX_ROWS
 from rlwandb_callbacks.media.panel_layout import Geometry
 
 MakeEpisode = Callable[..., Episode]
@@ -122,11 +123,25 @@ def test_negative_q_values_go_left_of_zero_and_positive_ones_right(make_episode:
         assert bar(panel, 0, 2, GRID)[0] == pytest.approx(0.25, abs=0.02), "a line marks zero"
 
 
-def test_bars_of_negative_q_values_start_at_zero_on_the_right(make_episode: MakeEpisode) -> None:
-    episode = make_episode([0.0], actions=np.array([0]), scores=QValues(np.array([[-4.0, -1.0]])))
-    panel = panel_of(episode, LEFT_RIGHT)
-    assert bar(panel, 0, 2, CHOSEN) == pytest.approx((0.0, 1.0), abs=0.02)
-    assert bar(panel, 1, 2, BAR) == pytest.approx((0.75, 1.0), abs=0.02)
+def test_bars_of_negative_q_values_start_at_the_low_end_of_the_axis(make_episode: MakeEpisode) -> None:
+    scores = QValues(np.array([[-4.0, -3.0, -1.0]]))
+    panel = panel_of(make_episode([0.0], actions=np.array([2]), scores=scores), DiscreteActions(("a", "b", "c")))
+    assert bar(panel, 0, 3, BAR) is None
+    assert bar(panel, 1, 3, BAR) == pytest.approx((0.0, 0.25), abs=0.02)
+    assert bar(panel, 2, 3, CHOSEN) == pytest.approx((0.0, 0.75), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "values", [(-9.0, -4.0, -0.1), (-100.0, -99.0, -98.5), (1.0, 2.0, 8.0), (50.0, 51.0, 52.0), (-3.0, -1.0, 0.0)]
+)
+def test_of_q_values_with_one_sign_the_better_action_has_the_longer_bar(
+    make_episode: MakeEpisode, values: tuple[float, ...]
+) -> None:
+    scores = QValues(np.array([values]))
+    panel = panel_of(make_episode([0.0], actions=np.array([0]), scores=scores), DiscreteActions(("a", "b", "c")))
+    found = [bar(panel, row, 3, BAR if row else CHOSEN) or (0.0, 0.0) for row in range(3)]
+    assert found[0][1] < found[1][1] < found[2][1]
+    assert [left for left, _ in found] == [0.0] * 3
 
 
 def test_q_values_that_are_not_finite_have_no_bar_and_are_written(make_episode: MakeEpisode) -> None:
@@ -213,11 +228,11 @@ def test_of_many_actions_the_chosen_one_and_the_best_17_others_are_shown(make_ep
     names = tuple(f"action {index:02d}" for index in range(count))
     episode = make_episode([0.0], actions=np.array([0]), scores=QValues(values[None]))
     panel = panel_of(episode, DiscreteActions(names))
-    size = Geometry(HEIGHT, MAX_ROWS, 0.25).row_text_size
+    size = Geometry(HEIGHT, MAX_SHOWN_ACTIONS, 0.25).row_text_size
     shown = [index for index in range(count) if shows(panel, names[index], size, TEXT if index else CHOSEN)]
     assert shown == [0, *range(count - 17, count)]
-    assert bar(panel, 0, MAX_ROWS, CHOSEN) == pytest.approx((0.0, 1 / count), abs=0.02)
-    bars = [length(panel, row, MAX_ROWS, BAR) for row in range(1, MAX_ROWS)]
+    assert bar(panel, 0, MAX_SHOWN_ACTIONS, CHOSEN) == pytest.approx((0.0, 1 / count), abs=0.02)
+    bars = [length(panel, row, MAX_SHOWN_ACTIONS, BAR) for row in range(1, MAX_SHOWN_ACTIONS)]
     assert bars == pytest.approx([values[index] / count for index in shown[1:]], abs=0.02)
 
 
@@ -225,7 +240,7 @@ def test_of_many_actions_the_chosen_one_is_shown_once_when_it_is_the_best(make_e
     names = tuple(map(str, range(100, 130)))
     scores = QValues(np.arange(30.0)[None])
     panel = panel_of(make_episode([0.0], actions=np.array([29]), scores=scores), DiscreteActions(names))
-    size = Geometry(HEIGHT, MAX_ROWS, 0.25).row_text_size
+    size = Geometry(HEIGHT, MAX_SHOWN_ACTIONS, 0.25).row_text_size
     assert [name for name in names if shows(panel, name, size, TEXT)] == list(names[12:29])
     assert shows(panel, "129", size, CHOSEN)
 
@@ -326,8 +341,27 @@ def test_entries_of_matrix_actions_have_one_row_each(make_episode: MakeEpisode) 
 def test_of_too_many_dimensions_the_first_are_shown(make_episode: MakeEpisode) -> None:
     spec = ContinuousActions(-np.ones(30), np.ones(30))
     panel = panel_of(make_episode([0.0], actions=np.linspace(-1, 1, 30)[None]), spec)
-    marks = [sum(bar(panel, row, MAX_ROWS, CHOSEN)) / 2 for row in range(MAX_ROWS)]
-    assert marks == pytest.approx(np.linspace(0, 1, 30)[:MAX_ROWS].tolist(), abs=0.04)
+    marks = [sum(bar(panel, row, MAX_SHOWN_ACTIONS, CHOSEN)) / 2 for row in range(MAX_SHOWN_ACTIONS)]
+    assert marks == pytest.approx(np.linspace(0, 1, 30)[:MAX_SHOWN_ACTIONS].tolist(), abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("spec", "left_out"),
+    [
+        (ContinuousActions(-np.ones(18), np.ones(18)), None),
+        (ContinuousActions(-np.ones(26), np.ones(26)), 8),
+        (DiscreteActions(tuple(map(str, range(1000)))), 982),
+        (GroupedActions((DiscreteActions(("a", "b", "c")),) * 10), 12),
+        (BinaryActions(tuple(map(str, range(19)))), 1),
+    ],
+)
+def test_the_panel_says_how_many_rows_are_left_out(
+    make_episode: MakeEpisode, spec: ActionSpec, left_out: int | None
+) -> None:
+    size = spec.low.size if isinstance(spec, ContinuousActions) else len(choices_of(spec))
+    panel = panel_of(make_episode([0.0], actions=np.zeros((1, size), np.int64)), spec)
+    counts = [n for n in (1, 8, 12, 982) if any(shows(panel, f"{n} more not shown", px, MUTED) for px in range(8, 16))]
+    assert counts == ([] if left_out is None else [left_out])
 
 
 def test_actions_of_other_spaces_are_written(make_episode: MakeEpisode) -> None:

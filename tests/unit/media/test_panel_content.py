@@ -14,7 +14,7 @@ from rlwandb_callbacks.core.action_spec import (
 )
 from rlwandb_callbacks.core.episode import Grouped, Probabilities, QValues
 from rlwandb_callbacks.media.panel_content import (
-    MAX_ROWS,
+    MAX_SHOWN_ACTIONS,
     action_lines,
     allocate_rows,
     bars_of,
@@ -64,7 +64,7 @@ def test_of_many_options_the_chosen_one_and_the_best_of_each_choice_are_shown() 
     values = np.arange(12.0)
     scores = Grouped(tuple(QValues(values) for _ in range(3)))
     rows = bars_of(choices(12, 12, 12), scores, np.array([0, 11, 5]))
-    assert len(rows) == MAX_ROWS == row_count(label_groups(choices(12, 12, 12), scores))
+    assert len(rows) == MAX_SHOWN_ACTIONS == row_count(label_groups(choices(12, 12, 12), scores))
     shown = [row.label for row in rows]
     assert shown[:6] == [f"a[0] {option}" for option in (0, 7, 8, 9, 10, 11)]
     assert shown[6:12] == [f"a[1] {option}" for option in (6, 7, 8, 9, 10, 11)]
@@ -75,7 +75,7 @@ def test_of_many_options_the_chosen_one_and_the_best_of_each_choice_are_shown() 
 def test_of_many_choices_the_chosen_options_of_the_first_are_shown() -> None:
     scores = Grouped(tuple(QValues(np.arange(4.0)) for _ in range(30)))
     rows = bars_of(choices(*[4] * 30), scores, np.arange(30) % 4)
-    assert [row.label for row in rows] == [f"a[{i}] {i % 4}" for i in range(MAX_ROWS)]
+    assert [row.label for row in rows] == [f"a[{i}] {i % 4}" for i in range(MAX_SHOWN_ACTIONS)]
     assert all(row.is_chosen for row in rows)
 
 
@@ -98,10 +98,10 @@ def test_rows_are_allocated_evenly(sizes: list[int], available: int, expected: l
     ("actions", "expected"),
     [
         (MOVE, 2),
-        (choices(40), MAX_ROWS),
-        (BinaryActions(("a",) * 30), MAX_ROWS),
+        (choices(40), MAX_SHOWN_ACTIONS),
+        (BinaryActions(("a",) * 30), MAX_SHOWN_ACTIONS),
         (ContinuousActions(-np.ones(3), np.ones(3)), 3),
-        (ContinuousActions(-np.ones(30), np.ones(30)), MAX_ROWS),
+        (ContinuousActions(-np.ones(30), np.ones(30)), MAX_SHOWN_ACTIONS),
         (OtherActions(), 1),
     ],
 )
@@ -129,4 +129,6 @@ def test_other_actions_have_one_line_per_part() -> None:
     assert action_lines(np.array([2, 0, 1])) == ["[2 0 1]"]
     assert action_lines((1, np.array([0.25, 0.5]))) == ["1", "[0.25 0.5 ]"]
     assert action_lines({"a": (1, 2), "b": {"c": 3}}) == ["a: 1  2", "b: c: 3"]
-    assert len(action_lines({str(i): i for i in range(40)})) == MAX_ROWS
+    assert action_lines({str(i): i for i in range(18)})[-1] == "17: 17"
+    assert action_lines(tuple(range(40))) == [*map(str, range(17)), "23 more not shown"]
+    assert len(action_lines({str(i): i for i in range(40)})) == MAX_SHOWN_ACTIONS

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from evaluations import KeptErrors
 from gymnasium import spaces
 from torch import nn
 
@@ -48,12 +49,12 @@ class CountingPolicy(nn.Module):
     def __init__(self, form: str) -> None:
         super().__init__()
         self.form = form
-        self.fresh_states = 0
+        self.fresh_states: list[int] = []
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, observations: torch.Tensor, state: Any = None) -> Any:
         if state is None:
-            self.fresh_states += 1
+            self.fresh_states.append(len(observations))
             cue, count = observations[:, 1], torch.full((len(observations),), 30.0)
         else:
             cue, count = self.unpacked(state)
@@ -89,12 +90,20 @@ class CountingPolicy(nn.Module):
                 return tuple(part[0, :, 0] for part in state)
 
 
-def played(policy: Any, *, num_envs: int, episodes: int = 9, module: nn.Module | None = None) -> list[Episode]:
-    settings = {"env": CueEnv, "policy": policy, "episodes": episodes, "num_envs": num_envs, "seed": 3}
-    cfg = WandbRLConfig(action_logger="q_value", evaluation=EvaluationConfig(**settings))
+def played(
+    policy: Any, *, num_envs: int, episodes: int = 9, module: nn.Module | None = None, **options: Any
+) -> list[Episode]:
+    settings = {
+        "env": options.pop("env", CueEnv),
+        "policy": policy,
+        "episodes": episodes,
+        "num_envs": num_envs,
+        "seed": 3,
+    }
+    cfg = WandbRLConfig(action_logger="q_value", video_logger=False, evaluation=EvaluationConfig(**settings))
     module = module or (policy if isinstance(policy, nn.Module) else nn.Module())
     with preserved_state(module, seed=0):
-        return [each.episode for each in Evaluator(cfg, module).play()]
+        return [each.episode for each in Evaluator(cfg, module, **options).play()]
 
 
 @pytest.mark.parametrize("form", ["one tensor", "mapping", "named", "numpy", "as an LSTM", "tuple"])
@@ -109,8 +118,35 @@ def test_policy_is_called_twice_only_if_an_episode_starts_while_others_continue(
     together, apart = CountingPolicy("tuple"), CountingPolicy("tuple")
     played(together, num_envs=9)
     played(apart, num_envs=1)
-    assert together.fresh_states == 1 + 1, "in the dry run and at the start"
-    assert apart.fresh_states == 1 + 9
+    assert together.fresh_states == [9], "at the start"
+    assert apart.fresh_states == [1] * 9
+
+
+class SequenceEnv(CueEnv):
+    """Environment that observes a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Sequence(spaces.Box(0.0, 3.0, (2,), np.float32), stack=True)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(seed=seed)
+        return np.stack([observation] * 2), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, *rest = super().step(action)
+        return np.stack([observation]), *rest
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 9])
+def test_recurrent_policy_for_sequences(num_envs: int) -> None:
+    network = CountingPolicy("tuple")
+
+    def policy(observations: Any, state: Any = None) -> Any:
+        return network(torch.stack([sequence[-1] for sequence in observations]), state)
+
+    episodes = played(policy, num_envs=num_envs, env=SequenceEnv)
+    assert [episode.total_return for episode in episodes] == [episode.length for episode in episodes]
 
 
 class Recurrent(nn.Module):
@@ -182,16 +218,30 @@ def test_state_without_a_parameter_raises_at_the_start() -> None:
     ],
     ids=["a number", "no rows", "growing", "two axes of rows"],
 )
-def test_state_without_batch_axis_raises_at_the_start_unless_there_is_one_environment(
-    grow: Any, description: str
-) -> None:
+def test_policy_whose_state_has_no_batch_axis_is_called_once_per_environment(grow: Any, description: str) -> None:
+    sizes = []
+
     def policy(observations: torch.Tensor, state: Any = None) -> Any:
+        sizes.append(len(observations))
         return {"q_values": torch.zeros(len(observations), 3), "state": grow(state, len(observations))}
 
-    with pytest.raises(PolicyError, match=r"set evaluation\.num_envs to 1 or") as caught:
-        played(policy, num_envs=2)
-    assert description in str(caught.value)
-    assert len(played(policy, num_envs=1)) == 9
+    with pytest.warns(UserWarning, match="called once per environment and step") as caught:
+        assert len(played(policy, num_envs=2)) == 9
+    assert description in str(caught[0].message)
+    assert sizes[-20:] == [1] * 20
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 4, 9])
+def test_step_counter_as_state_counts_the_steps_of_each_episode(num_envs: int) -> None:
+    def policy(observations: torch.Tensor, state: Any = None) -> Any:
+        cue, count = (observations[:, 1], 0) if state is None else state
+        q_values = torch.nn.functional.one_hot((cue + count).long() % 3, 3).float()
+        return {"q_values": q_values, "state": (cue, count + 1)}
+
+    errors = KeptErrors()
+    episodes = played(policy, num_envs=num_envs, warn_once=errors.warn_once)
+    assert [episode.total_return for episode in episodes] == [episode.length for episode in episodes]
+    assert len(errors.warnings) == (1 < num_envs < 9)
 
 
 def test_policy_that_fails_on_its_own_state_raises_at_the_start() -> None:

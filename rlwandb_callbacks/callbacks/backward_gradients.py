@@ -1,0 +1,190 @@
+"""Gradients as backward passes left them, however they are changed before the optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
+from rlwandb_callbacks.callbacks.lightning_namespaces import NAMESPACES
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+MODULE_HOOKS = ("backward", "on_after_backward", "optimizer_step")
+CALLBACK_HOOKS = ("on_after_backward", "on_before_optimizer_step")
+OWN_PACKAGE = __name__.partition(".")[0]
+
+
+def gradients_may_change(trainer: Trainer, module: LightningModule) -> bool:
+    """Returns whether code of the user runs between backward and our ``on_before_optimizer_step``.
+
+    Such code may clip the gradients. It is that of ``training_step`` under manual optimization, else an overridden hook
+    of the module or of another callback.
+    """
+    if not module.automatic_optimization:
+        return True
+    if any(_is_overridden(module, hook) for hook in MODULE_HOOKS):
+        return True
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by the callback connector
+    return any(_is_overridden(callback, hook) for callback in callbacks for hook in CALLBACK_HOOKS)
+
+
+def _is_overridden(instance: Any, hook: str) -> bool:
+    origin = str(getattr(getattr(instance, hook, None), "__module__", ""))
+    return not origin.startswith((*NAMESPACES, OWN_PACKAGE))
+
+
+@dataclass
+class _Left:
+    """Gradient of a parameter after a backward pass."""
+
+    gradient: torch.Tensor  # the tensor itself, which may change
+    version: int  # of that tensor after the backward pass
+    copied: torch.Tensor
+    was_replaced: bool  # this pass found another tensor than the pass before it, since the optimizer stepped
+    kept: torch.Tensor | None = None  # what counted at the step of the optimizer
+    has_loss_scale: bool = True  # of the loss, in ``kept``
+
+
+class BackwardGradients:
+    """Copies gradients at the end of each backward pass, while a reader asks for them.
+
+    Hooks on the parameters exist between :meth:`start` and :meth:`stop` only. What counts at a step of an optimizer is
+    the gradient of each parameter after the latest backward pass that reached it, accumulated as backward accumulates,
+    and divided by the scale of the loss. A gradient that was reset since is zero or missing. One that the user
+    assigned, without a backward pass or after several with resets between them, is taken as it is.
+
+    Args:
+        errors: Errors in hooks are reported to it, as they must not reach the user's backward pass.
+    """
+
+    def __init__(self, errors: ErrorPolicy) -> None:
+        self._errors = errors
+        self._readers: set[int] = set()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._handles: dict[int, Any] = {}  # by parameter or optimizer
+        self._scalers: list[Any] = []
+        self._wrappers: dict[int, int] = {}  # optimizer of the user's ``self.optimizers()`` by optimizer
+        self._touched: dict[int, torch.Tensor] = {}  # parameters of the backward pass that runs now
+        self._queued: set[int] = set()  # backward passes that will call _copy, but for those that raised an error
+        self._left: dict[int, _Left] = {}
+        self._kept: dict[int, dict[int, torch.Tensor]] = {}
+
+    def start(self, reader: object, trainer: Trainer, module: LightningModule, optimizers: Iterable[Any]) -> None:
+        """Begins to copy the gradients of all parameters of some optimizers."""
+        self._readers.add(id(reader))
+        candidates = [getattr(trainer.precision_plugin, "scaler", None), *vars(module).values()]
+        self._scalers = [scaler for scaler in candidates if isinstance(scaler, torch.amp.GradScaler)]
+        wrappers: list[Any] = getattr(trainer.strategy, "_lightning_optimizers", [])
+        self._wrappers = {id(wrapper.optimizer): id(wrapper) for wrapper in wrappers}
+        for optimizer in optimizers:
+            for parameter in parameters_of(optimizer):
+                if id(parameter) not in self._handles:
+                    self._handles[id(parameter)] = _after_accumulation(parameter, self._mark)
+            if id(optimizer) not in self._handles and hasattr(optimizer, "register_step_post_hook"):
+                self._handles[id(optimizer)] = optimizer.register_step_post_hook(self._after_step)
+
+    def _mark(self, parameter: torch.Tensor) -> None:
+        backward_pass = torch._C._current_graph_task_id()  # noqa: SLF001  # a pass that raises drops its callbacks
+        if backward_pass not in self._queued:
+            self._queued.add(backward_pass)
+            queue = torch.autograd.Variable._execution_engine.queue_callback  # noqa: SLF001  # torch's only call at the end of a pass
+            queue(lambda: queue(self._copy))  # queued last: DDP averages gradients in a callback of this queue too
+        self._touched[id(parameter)] = parameter
+
+    def _copy(self) -> None:
+        touched, self._touched = self._touched, {}
+        with self._errors.guard("Reading gradients"), torch.no_grad():
+            for key, parameter in touched.items():
+                gradient = parameter.grad
+                if gradient is None:
+                    continue
+                before = self._left.get(key)
+                continues = before is not None and before.kept is None
+                was_replaced = continues and (before.was_replaced or before.gradient is not gradient)  # type: ignore[union-attr]  # not None if it continues
+                self._left[key] = _Left(gradient, gradient._version, gradient.detach().clone(), was_replaced)  # noqa: SLF001  # counts changes in place
+
+    def _after_step(self, optimizer: Any, _args: Any, _keywords: Any) -> None:
+        with self._errors.guard("Reading gradients"):
+            self.keep(optimizer)
+
+    def keep(self, optimizer: Any) -> None:
+        """Keeps the gradients with which an optimizer steps now, in place of those of an earlier step in the batch."""
+        kept = self._gradients(optimizer, self._left)
+        if kept:
+            self._kept[id(optimizer)] = kept
+
+    def present(self, optimizer: Any) -> dict[int, torch.Tensor]:
+        """Returns the gradients with which an optimizer would step now, by the ``id`` of their parameters."""
+        return self._gradients(optimizer, {key: replace(left) for key, left in self._left.items()})
+
+    def _gradients(self, optimizer: Any, left: Mapping[int, _Left]) -> dict[int, torch.Tensor]:
+        scale = self._loss_scale(optimizer)
+        with torch.no_grad():
+            return {
+                id(parameter): _gradient(parameter.grad, left.get(id(parameter)), scale)
+                for parameter in parameters_of(optimizer)
+                if parameter.grad is not None
+            }
+
+    def _loss_scale(self, optimizer: Any) -> torch.Tensor | None:
+        """Returns the factor of the loss if a ``GradScaler`` divides the gradients of this optimizer by it."""
+        for scaler in self._scalers:
+            states: dict[int, Any] = getattr(scaler, "_per_optimizer_states", {})
+            for key in (id(optimizer), self._wrappers.get(id(optimizer))):
+                if key in states and states[key]["found_inf_per_device"]:
+                    return scaler._scale  # type: ignore[no-any-return]  # noqa: SLF001  # get_scale waits for the device
+        return None
+
+    def kept(self, optimizer: Any) -> dict[int, torch.Tensor]:
+        """Returns the gradients of the latest step of an optimizer by the ``id`` of their parameters, if it stepped."""
+        return self._kept.get(id(optimizer), {})
+
+    def stop(self, reader: object) -> None:
+        """Removes all hooks and copies once no reader is left."""
+        self._readers.discard(id(reader))
+        if not self._readers:
+            self.close()
+
+    def close(self) -> None:
+        """Removes all hooks and copies."""
+        self._readers.clear()
+        for handle in self._handles.values():
+            handle.remove()
+        self._clear()
+
+
+def _gradient(gradient: torch.Tensor, left: _Left | None, scale: torch.Tensor | None) -> torch.Tensor:
+    """Returns what counts of a gradient at a step, and notes it in ``left``."""
+    is_same = left is not None and left.gradient is gradient
+    if left is None or (left.was_replaced and not is_same):
+        return gradient.detach().clone()
+    if left.kept is None or (scale is not None and left.has_loss_scale):
+        left.has_loss_scale = scale is None
+        left.kept = left.copied if scale is None else left.copied / scale.to(gradient.device)
+        if is_same and gradient._version != left.version and not gradient.is_sparse:  # noqa: SLF001  # see _copy
+            left.kept = torch.where(gradient.any(), left.kept, torch.zeros_like(left.kept))  # reset in place?
+    return left.kept
+
+
+def parameters_of(optimizer: Any) -> Iterable[torch.Tensor]:
+    """Yields the parameters of all groups of an optimizer."""
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _after_accumulation(parameter: torch.Tensor, hook: Callable[[torch.Tensor], None]) -> Any:
+    """Registers a hook, also on a parameter that is frozen now and may need gradients later in the batch."""
+    is_frozen = not parameter.requires_grad
+    if is_frozen:
+        parameter.requires_grad_(True)
+    try:
+        return parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]  # torch's own
+    finally:
+        if is_frozen:
+            parameter.requires_grad_(False)

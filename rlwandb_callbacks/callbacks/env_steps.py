@@ -1,0 +1,87 @@
+"""Environment steps of a training, as its module counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rlwandb_callbacks.callbacks.lightning_results import computed_metrics, logged_values
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+ENV_STEP_NAMES = ("env_steps", "env_step", "total_env_steps")
+
+
+class EnvSteps:
+    """Reads the count of environment steps, and continues it after a checkpoint.
+
+    The count is an output of ``training_step``, else a value that the module logs, else an attribute of the module. A
+    module that does not save its count starts from zero again when a training is resumed. This is seen at the first
+    reading, where the count is below that of the checkpoint, which is then added to it from there on.
+
+    Attributes:
+        total: Latest count; None if the module has none.
+    """
+
+    def __init__(self) -> None:
+        self.total: float | None = None
+        self._output: Any = None
+        self._offset = 0.0
+        self._is_resumed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out a live tensor."""
+        return {**vars(self), "_output": None}
+
+    def restore(self, total: float | None) -> None:
+        """Takes the count of a checkpoint."""
+        self.total, self._is_resumed = total, total is not None
+
+    def keep(self, outputs: Mapping[str, Any]) -> None:
+        """Keeps the count among the outputs of a batch, without reading it from its device."""
+        for name in ENV_STEP_NAMES:
+            if name in outputs:
+                self._output = outputs[name]
+
+    def resume(self, trainer: Trainer, module: LightningModule) -> None:
+        """Reads the count if it has not been read since a checkpoint was loaded."""
+        if self._is_resumed:
+            self.read(trainer, module)
+
+    def read(self, trainer: Trainer, module: LightningModule) -> float | None:
+        """Returns the count now; the latest one if the module has none any more."""
+        counts = (as_number(candidate) for candidate in self._candidates(trainer, module))
+        count = next((count for count in counts if count is not None), None)
+        if count is None:
+            return self.total
+        if self._is_resumed and self.total is not None:
+            self._is_resumed = False
+            self._offset = self.total if count < self.total else 0.0
+        self.total = count + self._offset if self._offset else count
+        return self.total
+
+    def _candidates(self, trainer: Trainer, module: LightningModule) -> Iterator[Any]:
+        yield self._output
+        logged = logged_values(trainer)
+        yield from (logged.get(name) for name in ENV_STEP_NAMES)
+        yield from (_attribute(module, name) for name in ENV_STEP_NAMES)
+        computed = computed_metrics(trainer)
+        yield from (computed.get(name) for name in ENV_STEP_NAMES)
+
+
+def _attribute(module: Any, name: str) -> Any:
+    try:
+        return getattr(module, name, None)
+    except Exception:  # noqa: BLE001  # a property of the user's, which may need what is not there yet
+        return None
+
+
+def as_number(value: Any) -> float | None:
+    """Converts a number, or an array or tensor of one element; returns None for any other value."""
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        value = value.item() if np.prod(value.shape) == 1 else None
+    return value if isinstance(value, int | float) else None

@@ -1,0 +1,169 @@
+"""Callbacks and schedulers of a Trainer that read numbers of an evaluation, and when they read them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import torch
+
+from rlwandb_callbacks.callbacks.lightning_namespaces import is_a
+from rlwandb_callbacks.callbacks.lightning_results import computed_metrics
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+OUR_GROUPS = ("eval/", "q/", "policy/")
+WORST = float(torch.finfo(torch.float32).min)
+PLACEHOLDER_FACTOR = 0.99  # a larger step than the relative threshold of ReduceLROnPlateau, 1e-4
+BEST_PLACEHOLDER = 1e30
+
+
+class Need(enum.Enum):
+    """Which number a monitor needs when it reads."""
+
+    ANY = enum.auto()  # the last one
+    CURRENT = enum.auto()  # the last one, unless it reads one for the first time that is of earlier weights
+    NEW = enum.auto()  # one of the present weights, as it acts after some reads without improvement
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """A callback or a scheduler that reads one of our numbers.
+
+    Attributes:
+        name: Its class.
+        key: Name of the number.
+        maximizes: Whether a larger number is better.
+        need: Which number it needs.
+        every_n_epochs: Epochs between two reads at the end of a training epoch; 0 if it does not read there.
+        every_n_steps: Optimizer steps or batches between two reads at the end of a batch; 0 if it does not read there.
+        counts_batches: Whether ``every_n_steps`` counts the batches of the epoch instead of optimizer steps.
+    """
+
+    name: str
+    key: str
+    maximizes: bool
+    need: Need = Need.CURRENT
+    every_n_epochs: int = 0
+    every_n_steps: int = 0
+    counts_batches: bool = False
+
+    def reads_after_epoch(self, trainer: Trainer) -> bool:
+        """Returns whether it reads at the end of the present training epoch."""
+        return self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def reads_after_batch(self, trainer: Trainer, batch_idx: int) -> bool:
+        """Returns whether it reads at the end of the present batch."""
+        count = batch_idx + 1 if self.counts_batches else trainer.global_step
+        return self.every_n_steps > 0 and count % self.every_n_steps == 0
+
+
+def find_monitors(trainer: Any, module: LightningModule) -> list[Monitor]:
+    """Returns what reads our numbers in a training that has started."""
+    callbacks = [(callback, getattr(callback, "monitor", None)) for callback in trainer.callbacks]
+    found = [_callback_monitor(trainer, callback, key) for callback, key in callbacks if is_ours(key)]
+    configs = trainer.lr_scheduler_configs if module.automatic_optimization else []
+    found += [_scheduler_monitor(c, c.monitor) for c in configs if c.reduce_on_plateau and is_ours(c.monitor)]
+    return found
+
+
+def is_ours(key: Any) -> TypeGuard[str]:
+    """Returns whether a key is the name of one of our numbers."""
+    return isinstance(key, str) and key.startswith(OUR_GROUPS)
+
+
+def _callback_monitor(trainer: Trainer, callback: Any, key: str) -> Monitor:
+    name, maximizes = type(callback).__name__, getattr(callback, "mode", "min") == "max"
+    if is_a(callback, "EarlyStopping"):
+        at_epoch_end = getattr(callback, "_check_on_train_epoch_end", True) is not False
+        return Monitor(name, key, maximizes, Need.NEW, every_n_epochs=int(at_epoch_end))
+    every_n_epochs = 1
+    if is_a(callback, "ModelCheckpoint"):
+        every_n_epochs = callback.every_n_epochs or 0
+        if not saves_after_training_epoch(trainer, callback):
+            every_n_epochs = 0
+    every_n_steps = getattr(callback, "_every_n_train_steps", 0)
+    return Monitor(name, key, maximizes, every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
+
+
+def _scheduler_monitor(config: Any, key: str) -> Monitor:
+    name, maximizes = type(config.scheduler).__name__, getattr(config.scheduler, "mode", "min") == "max"
+    if config.interval == "epoch":
+        return Monitor(name, key, maximizes, Need.NEW, every_n_epochs=config.frequency)
+    return Monitor(name, key, maximizes, Need.ANY, every_n_steps=config.frequency, counts_batches=True)
+
+
+def saves_after_training_epoch(trainer: Trainer, checkpoint: Any) -> bool:
+    """Returns whether a ``ModelCheckpoint`` saves when a training epoch ends, rather than when validation ends."""
+    decide = getattr(checkpoint, "_should_save_on_train_epoch_end", None)
+    return decide is None or bool(decide(trainer))
+
+
+def never_saving_checkpoints(trainer: Any) -> list[str]:
+    """Returns our keys that a ``ModelCheckpoint`` monitors which waits for a validation that never comes."""
+    return [
+        checkpoint.monitor
+        for checkpoint in trainer.callbacks
+        if is_a(checkpoint, "ModelCheckpoint")
+        and is_ours(checkpoint.monitor)
+        and (checkpoint.every_n_epochs or 0) > 0
+        and not trainer.enable_validation
+        and not saves_after_training_epoch(trainer, checkpoint)
+    ]
+
+
+class Placeholders:
+    """Numbers for our keys that are monitored and have no value yet, as an evaluation may fail.
+
+    ModelCheckpoint, EarlyStopping and ReduceLROnPlateau end a training if a monitored number is missing or not finite.
+    A placeholder is far worse than any return, and every further one is a little better than the last, so that none
+    counts as a read without improvement. Placeholders are not logged.
+    """
+
+    def __init__(self) -> None:
+        self._published: dict[str, float] = {}
+
+    def next(self, monitors: Sequence[Monitor], trainer: Trainer) -> dict[str, float]:
+        """Returns a placeholder for each key that is not among the Trainer's metrics, or is a placeholder there."""
+        metrics = computed_metrics(trainer)
+        for key, monitor in {monitor.key: monitor for monitor in monitors}.items():
+            last = self._published.get(key)
+            if last is not None and float(metrics.get(key, last)) == last:
+                self._published[key] = _improved(last)
+            elif key not in metrics:
+                self._published[key] = WORST if monitor.maximizes else -WORST
+            else:
+                self._published.pop(key, None)
+        return dict(self._published)
+
+
+def _improved(placeholder: float) -> float:
+    """Returns a slightly better placeholder, as a 32-bit number; it stays worse than any return."""
+    return float(torch.tensor(placeholder * PLACEHOLDER_FACTOR)) if abs(placeholder) > BEST_PLACEHOLDER else placeholder
+
+
+def describe_first_value(monitors: Sequence[Monitor], trainer: Trainer, every_n_steps: int) -> str:
+    """Returns one sentence about who reads our numbers, and when there are any."""
+    names = " and ".join(dict.fromkeys(monitor.name for monitor in monitors))
+    keys = ", ".join(dict.fromkeys(monitor.key for monitor in monitors))
+    first = [_count(m.every_n_steps, "batch" if m.counts_batches else "step") for m in monitors if m.every_n_steps]
+    first += [_count(m.every_n_epochs, "epoch") for m in monitors if m.every_n_epochs]
+    renewed = ""
+    if trainer.enable_validation:
+        first.append("the first validation")
+    else:
+        first.append(f"{_count(every_n_steps, 'update')} (evaluation.every_n_steps)")
+        counting = " and ".join(dict.fromkeys(m.name for m in monitors if m.need is Need.NEW and m.every_n_epochs))
+        renewed = f", and there is a new one each time that {counting} reads it" if counting else ""
+    moments = list(dict.fromkeys(first))
+    comes = f"{' or '.join(moments)}{', whichever is earlier' if len(moments) > 1 else ''}"
+    reads = "read" if " and " in names else "reads"
+    return f"{names} {reads} {keys}. The first value comes after {comes}{renewed}."
+
+
+def _count(number: int, noun: str) -> str:
+    plural = "es" if noun.endswith("ch") and noun != "epoch" else "s"
+    return f"{number:,} {noun}{plural if number > 1 else ''}"

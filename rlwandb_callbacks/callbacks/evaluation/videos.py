@@ -1,0 +1,104 @@
+"""Clips of an evaluation: the jobs that draw them, and what becomes of the mode in which they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rlwandb_callbacks.callbacks.evaluation.distributed import EvaluationResult, frame_budget
+from rlwandb_callbacks.callbacks.session import Session
+from rlwandb_callbacks.core.values import Video
+from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
+from rlwandb_callbacks.evaluation.jobs import (
+    evaluation_jobs,
+    flat_video_warning,
+    frames_in_episodes,
+    rendering_death,
+)
+from rlwandb_callbacks.evaluation.replay import ReplayFrames
+from rlwandb_callbacks.evaluation.summary import Evaluation
+from rlwandb_callbacks.evaluation.video_mode import Diverged, Event, Mode, VideoState, mode_warning, next_mode
+from rlwandb_callbacks.media.clips import ClipStyle
+from rlwandb_callbacks.media.frame_sources import FrameSource
+from rlwandb_callbacks.tracking.result import Job, Result
+from rlwandb_callbacks.tracking.worker_process import WorkerDiedError
+
+
+class VideoMode:
+    """How the clips of the next evaluation are made, as earlier ones have shown; warns of changes.
+
+    Args:
+        session: Session whose error policy gets errors and warnings.
+
+    Attributes:
+        state: Mode of the next evaluation.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.state = VideoState(Mode.NUMBERS)
+
+    def start(self, *, makes_videos: bool) -> None:
+        """Starts a training."""
+        self.state = VideoState(Mode.REPLAY if makes_videos else Mode.NUMBERS)
+
+    def update(self, played: EvaluationResult) -> None:
+        """Takes the mode for the next evaluation, and warns of its changes."""
+        self.state = played.state
+        for warning in played.warnings:
+            self._session.errors.warn_once(warning, kind=warning)
+
+    def take_result(self, diverged: Diverged, env_name: str, result: Result) -> None:
+        """Reports the error of drawn clips, and updates the mode; ``diverged`` is the event if a replay diverged."""
+        error = result.error
+        if isinstance(error, WorkerDiedError) and env_name:
+            error = rendering_death(error, env_name)
+        if (warning := flat_video_warning(result.values, env_name)) is not None:
+            self._session.errors.warn_once(warning, kind="flat video")
+        if isinstance(error, ReplayDivergedError):
+            if next_mode(self.state, diverged) == self.state:  # an earlier evaluation has changed it
+                self._session.errors.warn_once(f"{error} Videos that came out differently are left out.", kind="lost")
+            self._update_mode(diverged, str(error))
+        elif error is not None:
+            is_of_env = isinstance(error, RenderError | EnvError)
+            self._session.errors.report_error("Making videos" if is_of_env else "Drawing the evaluation", error)
+        if any(isinstance(value, Video) for value in result.values.values()):
+            self._update_mode(Event.CLIPS_MADE)
+        elif isinstance(error, RenderError | EnvError):
+            self._update_mode(Event.CLIPS_FAILED)
+
+    def _update_mode(self, event: Event | Diverged, reason: str = "") -> None:
+        before, self.state = self.state, next_mode(self.state, event)
+        warning = mode_warning(before, self.state, reason, lost_videos=True)
+        if warning is not None:
+            self._session.errors.warn_once(warning, kind=warning)
+
+
+def drawing_jobs(
+    session: Session, axes: Mapping[str, float], evaluation: Evaluation, played: EvaluationResult, fps: float
+) -> list[Job]:
+    """Makes the jobs that draw an evaluation, and those that other callbacks add to it."""
+    cfg, videos = session.cfg, session.cfg.videos
+    style = ClipStyle(evaluation.actions, cfg.action_logger is not False, videos.fps or fps, videos.crf)
+    frames: Mapping[str, tuple[int, FrameSource]]
+    if played.make_env is None:
+        frames = frames_in_episodes(evaluation, played.chosen, max_bytes=frame_budget(cfg))
+    else:
+        frames = {
+            label: (i, played.frames.get(i) or ReplayFrames(played.make_env, played.episodes[i]))
+            for label, i in played.chosen.items()
+        }
+    jobs = evaluation_jobs(
+        evaluation,
+        frames,
+        with_returns=cfg.return_logger,
+        style=style,
+        folder=Path(cfg.record_path) / getattr(session.run, "id", ""),
+        step=int(axes["trainer/global_step"]),
+        env_steps=axes.get("time/env_steps"),
+    )
+    for make_job in session.evaluation_jobs.values():
+        with session.errors.guard("Preparing the map of the policy"):
+            job = make_job(evaluation)
+            jobs += [] if job is None else [job]
+    return jobs

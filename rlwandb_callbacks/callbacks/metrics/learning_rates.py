@@ -1,0 +1,55 @@
+"""Learning rates of optimizers, and their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+from torch.optim import Optimizer
+
+
+class LearningRates:
+    """Reads learning rates; their names are computed again only when the parameter groups change."""
+
+    def __init__(self) -> None:
+        self._groups: list[tuple[int, int]] = []
+        self._names: list[str] = []
+
+    def read(self, optimizers: Sequence[Optimizer], module: nn.Module) -> dict[str, float]:
+        """Returns the learning rate of each parameter group, by name, and as ``lr`` that of the first group."""
+        rates = [float(group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
+        if len(rates) < 2:
+            return dict(zip(("lr",), rates, strict=False))
+        groups = [(id(optimizer), len(optimizer.param_groups)) for optimizer in optimizers]
+        if groups != self._groups:
+            self._groups, self._names = groups, learning_rate_names(optimizers, module)
+        return {"lr": rates[0], **dict(zip(self._names, rates, strict=True))}
+
+
+def learning_rate_names(optimizers: Sequence[Optimizer], module: nn.Module) -> list[str]:
+    """Names the learning rate of each parameter group.
+
+    Returns:
+        ``lr``; for several optimizers ``lr_<part>``, after the part of the module that the optimizer trains; for
+        several groups in an optimizer followed by ``_pg<i>``.
+    """
+    names_by_id = {id(parameter): name for name, parameter in module.named_parameters()}
+    parts = [_trained_part(optimizer, names_by_id) or f"optimizer{i}" for i, optimizer in enumerate(optimizers)]
+    names = []
+    for index, (optimizer, part) in enumerate(zip(optimizers, parts, strict=True)):
+        label = f"_{part}" if len(optimizers) > 1 else ""
+        label += f"_{index}" if parts.count(part) > 1 else ""
+        several = len(optimizer.param_groups) > 1
+        names += [f"lr{label}_pg{i}" if several else f"lr{label}" for i in range(len(optimizer.param_groups))]
+    return names
+
+
+def _trained_part(optimizer: Optimizer, names_by_id: Mapping[int, str]) -> str:
+    """Returns the common prefix of the names of all parameters of an optimizer, up to the first index."""
+    paths = [names_by_id.get(id(p), "").split(".") for group in optimizer.param_groups for p in group["params"]]
+    common = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1 or parts[0].isdigit():
+            break
+        common.append(parts[0])
+    return "_".join(common)

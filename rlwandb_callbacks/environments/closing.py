@@ -1,0 +1,58 @@
+"""Closes environments without taking from the training what all environments of a process share."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
+
+
+class Closable(Protocol):
+    """An environment, or anything else with a method ``close``."""
+
+    def close(self) -> Any:
+        """Frees its resources."""
+
+
+EnvT = TypeVar("EnvT", bound=Closable)
+
+
+@contextlib.contextmanager
+def closing(env: EnvT) -> Iterator[EnvT]:
+    """Closes an environment at the end of the block; see :func:`close`."""
+    try:
+        yield env
+    finally:
+        close(env)
+
+
+def close(env: Closable) -> None:
+    """Closes an environment, and leaves pygame running.
+
+    pygame has one display per process: ``pygame.quit()``, which many environments call, also ends that of the training
+    environment.
+    """
+    with _running_pygame():
+        env.close()
+
+
+@contextlib.contextmanager
+def _running_pygame() -> Iterator[None]:
+    pygame: Any = sys.modules.get("pygame")
+    if pygame is None or not (pygame.get_init() or pygame.display.get_init()):
+        yield
+        return
+    parts = [pygame, *(getattr(pygame, name, None) for name in ("display", "font", "mixer"))]
+    functions = [(part, part.quit) for part in parts if hasattr(part, "quit")]
+    for part, _ in functions:
+        part.quit = _do_nothing
+    try:
+        yield
+    finally:
+        for part, function in functions:
+            part.quit = function
+
+
+def _do_nothing() -> None:
+    pass

@@ -1,0 +1,95 @@
+"""Adapter that calls a policy with one observation at a time, and gives each environment a state of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlwandb_callbacks.core.episode import PolicyStep
+from rlwandb_callbacks.policies.adapters.devices import take_rows
+from rlwandb_callbacks.policies.adapters.recurrent_state import join_steps
+from rlwandb_callbacks.policies.python_state import Attribute, PythonState, reset_methods
+from rlwandb_callbacks.policies.saved_values import Snapshot
+
+
+class _Adapter(Protocol):
+    takes_masks: bool
+
+    def act(self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None) -> PolicyStep: ...
+
+
+@dataclass(frozen=True)
+class EpisodeState:
+    """State that a policy keeps in Python attributes.
+
+    Args:
+        policy: The policy.
+        changed: The attributes.
+        at_start: Values of some attributes when an episode starts; the others are as before the evaluation.
+    """
+
+    policy: Any
+    changed: frozenset[Attribute]
+    at_start: Snapshot
+
+
+class RowByRowPolicy:
+    """Calls a policy once for each environment.
+
+    For policies in whose output a row depends on other rows, and for those that keep state in Python attributes, which
+    is exchanged between the calls.
+
+    Args:
+        make_adapter: Makes an adapter of the policy; each environment gets one, with its recurrent state.
+        observation_space: Observation space of one environment.
+        state: State in Python attributes; None if the policy has none.
+    """
+
+    is_recurrent = False
+
+    def __init__(
+        self, make_adapter: Callable[[], _Adapter], observation_space: Any, state: EpisodeState | None = None
+    ) -> None:
+        self._make_adapter, self._observation_space, self._state = make_adapter, observation_space, state
+        self.takes_masks = make_adapter().takes_masks
+        self._adapters: dict[int, _Adapter] = {}
+        self._snapshots: dict[int, Snapshot] = {}
+        self._attributes: PythonState | None = None
+        self._resets: list[Callable[[], Any]] = []
+        if state is not None:
+            self._attributes = PythonState.of(state.policy).limited_to({holder for holder, _ in state.changed})
+            self._resets = reset_methods(state.policy, state.changed)
+        self._before = None if self._attributes is None else self._attributes.capture()
+
+    def act(self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None = None) -> PolicyStep:
+        """Acts in B states; see :meth:`rlwandb_callbacks.policies.adapters.callables.CallablePolicy.act`."""
+        steps = []
+        for row in range(starts.size):
+            adapter = self._adapters.setdefault(row, self._make_adapter())
+            observation = take_rows(observations, [row], self._observation_space)
+            self._enter(row, starts=bool(starts[row]))
+            steps.append(adapter.act(observation, starts[[row]], None if masks is None else masks[[row]]))
+            if self._attributes is not None:
+                self._snapshots[row] = self._attributes.capture()
+        return join_steps(steps)
+
+    def restore(self) -> None:
+        """Puts the attributes back that are state, also lists that have only grown."""
+        if self._before is not None:
+            self._before.restore()
+
+    def _enter(self, row: int, *, starts: bool) -> None:
+        """Gives the policy the state of an environment."""
+        if self._state is None or self._before is None:
+            return
+        if not starts:
+            self._snapshots[row].restore()
+            return
+        self._before.restore()
+        self._state.at_start.restore()
+        for reset in self._resets:
+            reset()

@@ -1,0 +1,73 @@
+"""Roles of the entries of tuples that a policy outputs: by their names if they have some, else by their shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+from torch.distributions import Distribution
+
+from rlwandb_callbacks.core.episode import Floats
+from rlwandb_callbacks.policies.output_tensors import is_array, to_numpy
+
+Q_KEYS = ("q_values", "action_value", "action_values", "q_value")
+CHOSEN_Q_KEYS = ("state_action_value", "chosen_action_value", "q_value", "action_value")
+VALUE_KEYS = ("value", "state_value", "values")
+DISTRIBUTION_KEYS = ("distribution", "dist", "pi")
+MEAN_KEYS = ("loc", "mean", "mu")
+STD_KEYS = ("scale", "std", "stddev", "sigma")
+LOG_STD_KEYS = ("log_std", "log_scale", "log_sigma")
+ACTION_KEYS = ("action", "actions")
+_READ_KEYS = {
+    *Q_KEYS, *DISTRIBUTION_KEYS, *ACTION_KEYS, "probs", "logits",
+}  # fmt: skip
+
+
+def named_entries(output: Any) -> Mapping[str, Any] | None:
+    """Returns the fields of a named tuple as a mapping; None if their names are not those of a mapping's entries."""
+    fields = set(output._fields)
+    has_gaussian = not fields.isdisjoint(MEAN_KEYS) and not fields.isdisjoint((*STD_KEYS, *LOG_STD_KEYS))
+    return output._asdict() if has_gaussian or not fields.isdisjoint(_READ_KEYS) else None
+
+
+def gaussian_parameters(mean: Any, further: Sequence[Any], shape: tuple[int, ...]) -> tuple[Any, Any] | None:
+    """Returns mean ``shape`` and standard deviation of a tuple that begins with them; None for other shapes.
+
+    The standard deviation has the shape of the mean, that of one action, or is one number for each state or for all.
+    """
+    if not further or not (_is_float(mean) and _is_float(further[0])) or tuple(mean.shape) != shape:
+        return None
+    allowed = {shape, shape[1:], (1, *shape[1:])}
+    return (mean, further[0]) if tuple(further[0].shape) in allowed else None
+
+
+def state_value(scores: Any, further: Sequence[Any], space: Space[Any], batch_size: int) -> Floats | None:
+    """Returns V(s), shape ``[B]``, from the entries of a tuple that follow its scores; None if it is not certain.
+
+    It is the only floating-point tensor ``[B]`` or ``[B, 1]`` after logits, a distribution or the mean of an action,
+    besides a repetition of the action. After integers it may be a log-probability, as it may be between an action and a
+    further tensor of its shape, and alone beside a one-dimensional mean the logarithm of a standard deviation.
+    """
+    if not isinstance(scores, Distribution) and not _is_float(scores):
+        return None
+    action_shape = (batch_size, *space.shape) if isinstance(space, spaces.Box) else None
+    is_action = action_shape is not None and not isinstance(scores, Distribution)
+    if is_action and any(is_array(entry) and tuple(entry.shape) == action_shape for entry in further):
+        return None
+    shapes = {(batch_size,), (batch_size, 1)}
+    if action_shape is not None and action_shape[1:] == (batch_size,):
+        shapes.remove((batch_size,))  # may be one number for each dimension of the action
+    found = [entry for entry in further if _is_float(entry) and tuple(entry.shape) in shapes]
+    if action_shape in shapes and found and tuple(found[0].shape) == action_shape:
+        found = found[1:] if isinstance(scores, Distribution) and len(found) > 1 else found
+        if not isinstance(scores, Distribution):
+            return None
+    return np.asarray(to_numpy(found[0]).astype(np.float64).reshape(batch_size)) if len(found) == 1 else None
+
+
+def _is_float(entry: Any) -> bool:
+    return is_array(entry) and (
+        entry.is_floating_point() if hasattr(entry, "is_floating_point") else entry.dtype.kind == "f"
+    )

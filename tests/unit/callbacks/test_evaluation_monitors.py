@@ -1,0 +1,222 @@
+"""Checkpoints, early stopping and schedulers that read the numbers of an evaluation, without a validation loop."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
+
+from rlwandb_callbacks import EvaluationCallback
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, TinyValidatedQ
+
+KEY = "eval/return_mean"
+
+
+class ImprovesLate(TinyQ):
+    """Module without validation: returns -20 before the 20th step, and 3 from then on; 8 batches an epoch."""
+
+    better_from = 20
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(batches=8, **options)
+
+    def policy(self, observations: torch.Tensor) -> torch.Tensor:
+        right = 1.0 if self.trainer.global_step >= self.better_from else -1.0
+        return torch.tensor([[0.0, right]]).expand(len(observations), 2)
+
+
+class FailingEnv(CorridorEnv):
+    """Corridor that cannot be stepped."""
+
+    works_for = 0
+
+    def step(self, action: Any) -> Any:
+        if self.works_for <= 0:
+            raise RuntimeError("simulator crashed")
+        return super().step(action)
+
+
+def updates_of_evaluations(
+    fit: Any, module: Any, *others: Any, every_n_steps: int = 10_000, env: Any = CorridorEnv, **trainer: Any
+) -> list[int]:
+    tracker = MemoryTracker()
+    evaluation = {"env": env, "policy": "policy", "episodes": 3, "every_n_steps": every_n_steps}
+    cfg = {"evaluation": evaluation, "video_logger": False, "return_logger": False, "on_error": "raise"}
+    fit(module, *others, EvaluationCallback(cfg, tracker=tracker), **{"max_epochs": 3, **trainer})
+    return [int(row["time/updates"]) for row in tracker.rows if KEY in row]
+
+
+def checkpoint(**options: Any) -> ModelCheckpoint:
+    return ModelCheckpoint("best", monitor=KEY, mode="max", filename="{step}", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "every_n_steps", "updates", "files"),
+    [
+        ({}, 10_000, [8, 24], ["step=24.ckpt"]),
+        ({"save_on_train_epoch_end": True}, 10_000, [8, 24], ["step=24.ckpt"]),
+        ({"save_last": True}, 10_000, [8, 24], ["last.ckpt", "step=24.ckpt"]),
+        ({"every_n_epochs": 3}, 10_000, [24], ["step=24.ckpt"]),
+        ({}, 5, [5, 8, 10, 15, 16, 20, 24], ["step=24.ckpt"]),
+        ({"every_n_train_steps": 6}, 10_000, [6, 24], ["step=24.ckpt"]),
+        ({"every_n_train_steps": 6}, 4, [4, 6, 8, 12, 16, 18, 20, 24], ["step=24.ckpt"]),
+    ],
+    ids=["default", "epoch end", "save_last", "third epoch", "mid-epoch evaluations", "steps", "steps apart"],
+)
+def test_checkpoint_keeps_the_policy_of_the_last_evaluation(
+    fit: Any, options: dict[str, Any], every_n_steps: int, updates: list[int], files: list[str]
+) -> None:
+    saved = checkpoint(**options)
+    assert (
+        updates_of_evaluations(fit, ImprovesLate(), saved, every_n_steps=every_n_steps, enable_checkpointing=True)
+        == updates
+    )
+    assert float(saved.best_model_score or 0) == 3
+    assert sorted(path.name for path in Path("best").iterdir()) == files
+
+
+def test_a_checkpoint_file_never_has_the_number_of_older_weights(fit: Any) -> None:
+    class BestAtFive(ImprovesLate):
+        def policy(self, observations: torch.Tensor) -> torch.Tensor:
+            right = 1.0 if self.trainer.global_step == 5 else -1.0
+            return torch.tensor([[0.0, right]]).expand(len(observations), 2)
+
+    saved = checkpoint()
+    updates_of_evaluations(fit, BestAtFive(), saved, every_n_steps=5, enable_checkpointing=True)
+    assert float(saved.best_model_score or 0) == -20, "the weights of step 8 do not have the return of step 5"
+
+
+@pytest.mark.parametrize("options", [{"max_steps": 21, "max_epochs": -1}, {"max_epochs": 3, "limit_train_batches": 7}])
+def test_last_evaluation_comes_before_the_checkpoint_whatever_ends_training(fit: Any, options: dict[str, Any]) -> None:
+    saved = checkpoint()
+    updates = updates_of_evaluations(fit, ImprovesLate(), saved, enable_checkpointing=True, **options)
+    assert updates[-1] == 21
+    assert saved.best_model_path.endswith("step=21.ckpt")
+
+
+def test_training_that_the_module_stops_is_evaluated_before_the_checkpoint(fit: Any) -> None:
+    class Stops(ImprovesLate):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.trainer.should_stop = self.trainer.global_step == 20
+            return super().training_step(batch, batch_idx)
+
+    saved = checkpoint()
+    assert updates_of_evaluations(fit, Stops(), saved, enable_checkpointing=True, max_epochs=9)[-1] == 21
+    assert saved.best_model_path.endswith("step=21.ckpt")
+
+
+def test_checkpoint_that_waits_for_validation_is_warned_of(fit: Any) -> None:
+    with pytest.warns(UserWarning, match="saves when validation ends, and this training has no validation loop"):
+        updates_of_evaluations(
+            fit, ImprovesLate(), checkpoint(save_on_train_epoch_end=False), enable_checkpointing=True
+        )
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_early_stopping_has_a_new_number_at_each_epoch(fit: Any, strict: bool) -> None:
+    stopping = EarlyStopping(KEY, mode="max", patience=2, strict=strict)
+    assert updates_of_evaluations(fit, ImprovesLate(), stopping, max_epochs=9) == [8, 16, 24, 32, 40]
+    assert float(stopping.best_score) == 3
+
+
+class WithPlateau(ImprovesLate):
+    """Module with a learning rate that falls on a plateau of the return."""
+
+    interval, mode = "epoch", "max"
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode=self.mode, patience=1)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": plateau, "monitor": KEY, "interval": self.interval},
+        }
+
+
+@pytest.mark.parametrize(("interval", "updates"), [("epoch", [8, 16, 24]), ("step", [1, 24])])
+def test_plateau_scheduler_finds_a_number(fit: Any, interval: str, updates: list[int]) -> None:
+    module = WithPlateau()
+    module.interval = interval
+    assert updates_of_evaluations(fit, module) == updates
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_failing_evaluations_end_no_training_and_lower_no_learning_rate(fit: Any, mode: str) -> None:
+    module = WithPlateau()
+    module.mode = mode
+    stopping = EarlyStopping(KEY, mode=mode, patience=1)
+    cfg = {"evaluation": {"env": FailingEnv, "policy": "policy", "episodes": 2}, "video_logger": False}
+    with pytest.warns(UserWarning, match="simulator crashed"):
+        trainer = fit(module, stopping, EvaluationCallback(cfg, tracker=MemoryTracker()), max_epochs=6)
+    assert trainer.global_step == 48
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 1.0
+    assert math.isfinite(trainer.callback_metrics[KEY])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_number_that_is_not_finite_ends_no_training(fit: Any) -> None:
+    class NaNReward(CorridorEnv):
+        def step(self, action: Any) -> Any:
+            observation, _, *others = super().step(action)
+            return observation, float("inf"), *others
+
+    stopping = EarlyStopping(KEY, mode="max", patience=9)
+    cfg = {"evaluation": {"env": NaNReward, "policy": "policy", "episodes": 2}, "video_logger": False}
+    cfg["return_logger"] = False
+    trainer = fit(ImprovesLate(), stopping, EvaluationCallback(cfg, tracker=MemoryTracker()), max_epochs=2)
+    assert trainer.global_step == 16
+    assert math.isfinite(trainer.callback_metrics[KEY])
+
+
+def test_early_stopping_at_the_end_of_training_epochs_finds_a_number_before_the_first_validation(fit: Any) -> None:
+    class Validated(TinyValidatedQ):
+        def policy(self, observations: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[0.0, 1.0]]).expand(len(observations), 2)
+
+    stopping = EarlyStopping(KEY, mode="max", check_on_train_epoch_end=True)
+    updates = updates_of_evaluations(fit, Validated(batches=8), stopping, check_val_every_n_epoch=2, max_epochs=4)
+    assert updates == [8, 16, 32]
+
+
+def test_without_monitors_only_the_last_epoch_is_evaluated_at_its_end(fit: Any) -> None:
+    assert updates_of_evaluations(fit, ImprovesLate(), LearningRateMonitor(), logger=True) == [24]
+
+
+def test_averaged_weights_are_evaluated_after_training_too(fit: Any) -> None:
+    assert updates_of_evaluations(fit, ImprovesLate(), WeightAveraging()) == [24, 24]
+
+
+@pytest.mark.parametrize(
+    ("make_monitor", "every_n_steps", "line"),
+    [
+        (
+            lambda: EarlyStopping(KEY, mode="max", patience=9),
+            10_000,
+            (
+                "EarlyStopping reads eval/return_mean. The first value comes after 1 epoch or 10,000 updates "
+                "(evaluation.every_n_steps), whichever is earlier, and there is a new one each time that EarlyStopping "
+                "reads it."
+            ),
+        ),
+        (
+            lambda: checkpoint(every_n_train_steps=6),
+            4,
+            (
+                "ModelCheckpoint reads eval/return_mean. The first value comes after 6 steps or 4 updates "
+                "(evaluation.every_n_steps), whichever is earlier."
+            ),
+        ),
+    ],
+)
+def test_fit_start_says_when_the_first_number_comes(
+    fit: Any, caplog: pytest.LogCaptureFixture, make_monitor: Any, every_n_steps: int, line: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    monitor = make_monitor()
+    updates_of_evaluations(fit, ImprovesLate(), monitor, every_n_steps=every_n_steps, enable_checkpointing=True)
+    assert [text for text in caplog.messages if text.startswith("rlwandb: ")] == [f"rlwandb: {line}"]

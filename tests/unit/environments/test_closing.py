@@ -1,0 +1,56 @@
+"""Closing of environments that share something with those of the training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pygame
+import pytest
+
+from rlwandb_callbacks.environments.closing import close, closing
+from rlwandb_callbacks.environments.factory import env_factory
+from rlwandb_callbacks.errors import EnvError
+from rlwandb_callbacks.testing import CorridorEnv
+
+
+class OnDisplay(CorridorEnv):
+    """Environment that draws on pygame's display, and quits pygame when it is closed."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        pygame.init()
+        self.surface = pygame.display.set_mode((32, 32))
+
+    def render(self) -> Any:
+        self.surface.fill((90, 20, 20))
+        return np.ascontiguousarray(pygame.surfarray.array3d(self.surface))
+
+    def close(self) -> None:
+        pygame.font.quit()
+        pygame.display.quit()
+        pygame.quit()
+
+
+def test_display_of_the_training_is_left_open_by_other_environments() -> None:
+    training = OnDisplay("rgb_array")
+    try:
+        with closing(OnDisplay("rgb_array")):
+            pass
+        close(env_factory(OnDisplay, {})(render=True))
+        assert training.render()[0, 0].tolist() == [90, 20, 20]
+        assert pygame.font.get_init()
+    finally:
+        training.close()
+    assert not pygame.get_init()
+    with pytest.raises(pygame.error):
+        training.render()
+
+
+def test_environment_that_another_process_has_not_registered_is_explained() -> None:
+    def make(render_mode: str | None = None) -> Any:
+        return gym.make("OnlyInTheScript-v0", render_mode=render_mode)
+
+    with pytest.raises(EnvError, match=r"has not imported the package that registers it.*executor='thread'"):
+        env_factory(make, {})(render=True)
