@@ -33,12 +33,16 @@ def close(env: Closable) -> None:
     pygame has one display per process: ``pygame.quit()``, which many environments call, also ends that of the training
     environment.
     """
-    with _running_pygame():
+    with running_pygame():
         env.close()
 
 
 @contextlib.contextmanager
-def _running_pygame() -> Iterator[None]:
+def running_pygame() -> Iterator[None]:
+    """Makes the functions that end pygame do nothing, if it is running.
+
+    ``AsyncVectorEnv`` closes an environment when it is made, too.
+    """
     pygame: Any = sys.modules.get("pygame")
     if pygame is None or not (pygame.get_init() or pygame.display.get_init()):
         yield

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 from rlwandb_callbacks.core.import_string import find_object
 from rlwandb_callbacks.core.process_settings import preserved_process_settings
 from rlwandb_callbacks.environments import packages
-from rlwandb_callbacks.environments.closing import close
+from rlwandb_callbacks.environments.closing import close, running_pygame
 from rlwandb_callbacks.environments.copies import EnvCopier, env_copier, importable, without_output
 from rlwandb_callbacks.environments.headless import set_mujoco_backend, set_pyglet_headless, set_sdl_driver
 from rlwandb_callbacks.environments.interface import describe_foreign, shortened
@@ -90,7 +90,7 @@ class EnvFactory:
 
     def _make(self, mode: Mapping[str, str]) -> Any:
         try:
-            with discarded_output(), preserved_process_settings():
+            with discarded_output(), preserved_process_settings(), running_pygame():
                 return without_output_wrappers(self._make_any(mode))
         except Exception as error:
             raise EnvError(self._describe_failure(error, renders=bool(mode))) from error

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pygame
 import pytest
+from gymnasium.vector import AsyncVectorEnv
 
 from rlwandb_callbacks.environments.closing import close, closing
 from rlwandb_callbacks.environments.factory import env_factory
@@ -39,6 +40,7 @@ def test_display_of_the_training_is_left_open_by_other_environments() -> None:
         with closing(OnDisplay("rgb_array")):
             pass
         close(env_factory(OnDisplay, {})(render=True))
+        close(env_factory(lambda: AsyncVectorEnv([OnDisplay]), {}).open())
         assert training.render()[0, 0].tolist() == [90, 20, 20]
         assert pygame.font.get_init()
     finally:
