@@ -17,7 +17,7 @@ from rlwandb_callbacks.errors import DatasetError
 
 _CACHED_MAP = re.compile(r"map_[0-9a-f]{32}\.npz")
 _SKIPPED_FOLDERS = ("wandb", "lightning_logs", "checkpoints")
-# Media, texts and checkpoints. Other files are told by their content.
+# These files hold media, texts or checkpoints. All other files are recognized by their content.
 _SKIPPED_SUFFIXES = frozenset(
     (
         ".mp4", ".webm", ".avi", ".gif", ".png", ".jpg", ".jpeg", ".svg", ".pdf", ".html", ".json", ".jsonl", ".txt",

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlwandb_callbacks.environments.closing import closing
 
-# Those of the one object, and what is drawn anew with each seed.
+# Attributes of one object, and seeds, which a copy must not take over.
 OWN = ("render_mode", "spec", "isopen", "closed", "_closed", "is_closed", "_np_random_seed", "np_random_seed")
 
 

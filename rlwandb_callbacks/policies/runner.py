@@ -21,6 +21,7 @@ from rlwandb_callbacks.policies.adapters.stable_baselines import StableBaselines
 from rlwandb_callbacks.policies.adapters.torchrl import TorchRLPolicy
 from rlwandb_callbacks.policies.dry_run import DryRun, PolicyTraits
 from rlwandb_callbacks.policies.output_reader import OutputReader
+from rlwandb_callbacks.policies.questions import Questions
 
 Adapter: TypeAlias = StableBaselinesPolicy | TorchRLPolicy | CallablePolicy
 
@@ -108,18 +109,21 @@ class PolicyRunner:
             num_rows: Environments that will be played together.
             staggered: Whether episodes will start while others continue.
         """
-        run = DryRun(
+        questions = Questions(
             self._policy,
             partial(self._new_adapter, shows_scores=True),
             observations,
-            batch_size_of(observations, self._observation_space),
-            self._observation_space,
+            batch_size=batch_size_of(observations, self._observation_space),
+            observation_space=self._observation_space,
+            masks=self._masks,
+            like=first_float_parameter(network_of(self._policy), self._module),
+        )
+        run = DryRun(
+            questions,
             getattr(self._reader, "action_space", None),
-            self._masks,
-            num_rows,
-            staggered,
-            self._reader.deterministic,
-            first_float_parameter(network_of(self._policy), self._module),
+            num_rows=num_rows,
+            staggered=staggered,
+            deterministic=self._reader.deterministic,
         )
         traits = run.run()
         notes = tuple((note, note) for note in sorted(self._reader.notes))

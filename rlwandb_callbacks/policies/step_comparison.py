@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Gaussian, PolicyStep, groups_of
-
-_NO_SLACK: Mapping[str, float] = MappingProxyType({})
 
 
 def fields_of(step: PolicyStep) -> dict[str, NDArray[Any]]:
@@ -24,54 +22,65 @@ def fields_of(step: PolicyStep) -> dict[str, NDArray[Any]]:
     return fields | {name: values for name, values in per_state.items() if values is not None}
 
 
-def equal_fields(
-    first: PolicyStep,
-    second: PolicyStep,
-    tolerance: float,
-    *,
-    row: int | None = None,
-    among: Collection[str] = (),
-    slack: Mapping[str, float] = _NO_SLACK,
-) -> set[str]:
-    """Returns the names of the fields that are equal up to rounding.
+@dataclass(frozen=True)
+class Comparison:
+    """Compares steps of as many rows up to rounding.
 
     Args:
-        first: A step.
-        second: Another one of as many rows.
         tolerance: Largest difference, relative to the numbers themselves and to their typical size.
-        row: Compare this row only.
+        row: Compare this row only; None for all.
         among: Compare these fields only; by default all.
         slack: Further absolute difference that is allowed in each field; see :func:`changes_in_row`.
     """
-    ours, theirs = fields_of(first), fields_of(second)
-    names = [name for name in ours if not among or name in among]
-    rows = slice(None) if row is None else slice(row, row + 1)
-    return {
-        name
-        for name in names
-        if name in theirs and _is_close(ours[name], theirs[name], tolerance, rows, slack.get(name, 0.0))
-    }
 
+    tolerance: float
+    row: int | None = None
+    among: Collection[str] = ()
+    slack: Mapping[str, float] = field(default_factory=dict)
 
-def are_equal(
-    first: PolicyStep,
-    second: PolicyStep,
-    tolerance: float,
-    *,
-    row: int | None = None,
-    among: Collection[str] = (),
-    slack: Mapping[str, float] = _NO_SLACK,
-) -> bool:
-    """Returns whether two steps are equal up to rounding; see :func:`equal_fields`.
+    def equal_fields(self, first: PolicyStep, second: PolicyStep) -> set[str]:
+        """Returns the names of the compared fields that are equal."""
+        ours, theirs = fields_of(first), fields_of(second)
+        return {
+            name
+            for name in ours
+            if self._includes(name) and name in theirs and self._is_close(name, ours[name], theirs[name])
+        }
 
-    Where scores are equal, actions are not compared: two best options may be equal up to rounding.
-    """
-    compared = {name for name in fields_of(first) if not among or name in among}
-    equal = equal_fields(first, second, tolerance, row=row, among=among, slack=slack)
-    scores = {name for name in compared if name.startswith("score")}
-    if scores and scores <= equal:
-        compared = {name for name in compared if not name.startswith("action")}
-    return compared <= equal
+    def are_equal(self, first: PolicyStep, second: PolicyStep) -> bool:
+        """Returns whether all compared fields are equal.
+
+        Where scores are equal, actions are not compared: two best options may be equal up to rounding.
+        """
+        compared = {name for name in fields_of(first) if self._includes(name)}
+        equal = self.equal_fields(first, second)
+        scores = {name for name in compared if name.startswith("score")}
+        if scores and scores <= equal:
+            compared = {name for name in compared if not name.startswith("action")}
+        return compared <= equal
+
+    def has_equal_rows(self, step: PolicyStep) -> bool:
+        """Returns whether all rows of a step are equal in the fields of ``among``; see :meth:`are_equal`."""
+        fields = {name: values for name, values in fields_of(step).items() if name in self.among}
+        if any(name.startswith("score") for name in fields):
+            fields = {name: values for name, values in fields.items() if not name.startswith("action")}
+        return all(
+            self._is_close(name, values, np.broadcast_to(values[:1], values.shape)) for name, values in fields.items()
+        )
+
+    def _includes(self, name: str) -> bool:
+        return not self.among or name in self.among
+
+    def _is_close(self, name: str, first: NDArray[Any], second: NDArray[Any]) -> bool:
+        rows, slack = slice(None) if self.row is None else slice(self.row, self.row + 1), self.slack.get(name, 0.0)
+        if first.shape != second.shape or first.dtype.kind not in "biufc":
+            return first.shape == second.shape and bool(np.all(first[rows] == second[rows]))
+        if first.dtype.kind in "biu":
+            return slack > 0 or bool(np.array_equal(first[rows], second[rows]))
+        finite = np.abs(first[np.isfinite(first)])
+        typical = float(np.median(finite)) if finite.size else 0.0
+        atol = self.tolerance * typical + slack + 1e-12
+        return bool(np.allclose(first[rows], second[rows], rtol=self.tolerance, atol=atol, equal_nan=True))
 
 
 def changes_in_row(first: PolicyStep, second: PolicyStep, row: int) -> dict[str, float]:
@@ -86,20 +95,6 @@ def changes_in_row(first: PolicyStep, second: PolicyStep, row: int) -> dict[str,
     return changes
 
 
-def have_equal_rows(
-    step: PolicyStep, tolerance: float, *, among: Collection[str], slack: Mapping[str, float] = _NO_SLACK
-) -> bool:
-    """Returns whether all rows of a step are equal up to rounding; see :func:`equal_fields`."""
-    fields = {name: values for name, values in fields_of(step).items() if name in among}
-    if any(name.startswith("score") for name in fields):
-        fields = {name: values for name, values in fields.items() if not name.startswith("action")}
-    rows = slice(None)
-    return all(
-        _is_close(values, np.broadcast_to(values[:1], values.shape), tolerance, rows, slack.get(name, 0.0))
-        for name, values in fields.items()
-    )
-
-
 def differ_on_average(ours: list[PolicyStep], theirs: list[PolicyStep], row: int) -> bool:
     """Returns whether the mean actions of one row differ by more than six standard errors."""
     for name in fields_of(ours[0]):
@@ -111,17 +106,6 @@ def differ_on_average(ours: list[PolicyStep], theirs: list[PolicyStep], row: int
             if np.any(np.abs(first.mean(axis=0) - second.mean(axis=0)) > 6 * error + 1e-9):
                 return True
     return False
-
-
-def _is_close(first: NDArray[Any], second: NDArray[Any], tolerance: float, rows: slice, slack: float) -> bool:
-    if first.shape != second.shape or first.dtype.kind not in "biufc":
-        return first.shape == second.shape and bool(np.all(first[rows] == second[rows]))
-    if first.dtype.kind in "biu":
-        return slack > 0 or bool(np.array_equal(first[rows], second[rows]))
-    finite = np.abs(first[np.isfinite(first)])
-    typical = float(np.median(finite)) if finite.size else 0.0
-    atol = tolerance * typical + slack + 1e-12
-    return bool(np.allclose(first[rows], second[rows], rtol=tolerance, atol=atol, equal_nan=True))
 
 
 def _leaves(actions: Any) -> Iterator[NDArray[Any]]:

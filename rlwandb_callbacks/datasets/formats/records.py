@@ -29,8 +29,9 @@ def is_record(value: Any) -> bool:
 def as_record(value: Any) -> Mapping[str, Any] | None:
     """Returns the fields of a transition, or of an episode, by name; None if it has none.
 
-    The names of a named tuple or object are used. Only the entries of a plain tuple of 3 to 6 are told by their order,
-    in which the next observation is the entry with the shape of the observation; a dict of infos may come last.
+    Named tuples and objects are read by their names. Plain tuples have no names: 3 to 6 entries are read in their usual
+    order, and the next observation is the entry that has the shape of the observation. The last one may be a dict of
+    infos.
 
     Example:
         >>> as_record(([0.0, 1.0], 1, [0.5, 1.0], 2.0))
