@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows: TypeAlias = NDArray[np.int64]
+Flags: TypeAlias = NDArray[np.bool_]
 BLOCK_BYTES = 4 * 2**20
 _GAP_BYTES = 64 * 2**10  # reading so many bytes takes about as long as one more call
 _NUMBERS = "biuf"

@@ -137,14 +137,17 @@ class OfflineDataset:
         """Problems of the data, a sentence each, such as missing or misplaced ends of episodes."""
         with self._open() as reader:
             found = boundary_warnings(self._find_episodes(reader), marks_timeouts=reader.marks_timeouts)
-        return self.reading_warnings + found
+            return self._reading_warnings() + found
 
     @property
     def reading_warnings(self) -> tuple[str, ...]:
         """The part of ``warnings`` on what was not read or left out, such as keys and unwritten rows."""
         with self._open():
-            assert self._choice is not None
-            return self._file_warnings + self._choice.warnings
+            return self._reading_warnings()
+
+    def _reading_warnings(self) -> tuple[str, ...]:
+        assert self._choice is not None
+        return self._file_warnings + self._choice.warnings
 
     def episodes(self) -> EpisodeSummaries:
         """Returns the returns, lengths and ends of all episodes."""
@@ -165,9 +168,8 @@ class OfflineDataset:
         if count < 1:
             raise DatasetError(f"count is {count}; allowed is at least 1 transition to sample from {self.name}.")
         with self._open() as reader:
-            fitting = max(1, MAX_SAMPLE_BYTES // row_bytes(reader.observations))
-            count = min(count, self.num_transitions, fitting)
-            chosen = np.random.default_rng(seed).choice(self.num_transitions, count, replace=False, shuffle=False)
+            total, fitting = reader.rewards.shape[0], max(1, MAX_SAMPLE_BYTES // row_bytes(reader.observations))
+            chosen = np.random.default_rng(seed).choice(total, min(count, total, fitting), replace=False, shuffle=False)
             return self._read(reader, np.sort(chosen.astype(np.int64)))
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
 from rlwandb_callbacks.datasets.formats.field_names import has_required_fields
-from rlwandb_callbacks.datasets.formats.minari import MAIN_FILE
+from rlwandb_callbacks.datasets.formats.minari import MAIN_FILE, read_metadata
 from rlwandb_callbacks.datasets.open import open_dataset
 from rlwandb_callbacks.datasets.safe_pickle.names import holds_other_names
 from rlwandb_callbacks.errors import DatasetError
@@ -82,13 +81,10 @@ def _candidates(folder: str) -> Iterator[Path]:
             is_skipped = name.startswith(".") or _CACHED_MAP.fullmatch(name) or path.suffix.lower() in _SKIPPED_SUFFIXES
             if not is_skipped and path.is_file() and path.stat().st_size:
                 yield path
-        if "metadata.json" in files and MAIN_FILE not in files and _is_minari(Path(root, "metadata.json")):
+        if (
+            "metadata.json" in files
+            and MAIN_FILE not in files
+            and "data_format" in read_metadata(Path(root, "metadata.json"))
+        ):
             folders.clear()  # its Arrow or Parquet files are not read, and the error of the folder tells how to
             yield Path(root)
-
-
-def _is_minari(metadata: Path) -> bool:
-    try:
-        return "data_format" in json.loads(metadata.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.datasets.columns import BLOCK_BYTES, Column, row_bytes, spans
-
-Flags: TypeAlias = NDArray[np.bool_]
+from rlwandb_callbacks.datasets.columns import BLOCK_BYTES, Column, Flags, row_bytes, spans
 
 MIN_RUN = 8  # fewer empty rows at the end may be steps
 MIN_CONSTANT_TAIL = 10
@@ -88,7 +85,7 @@ def _find_unwritten(
         without_observations &= np.concatenate([_is_empty(block) for block in spans(column)])
     beside_ends = [
         high - 1
-        for low, high in _runs(without_observations)
+        for low, high in runs(without_observations)
         if low and (high == count or last[low - 1] or last[high - 1])
     ]
     if not beside_ends or _are_empty(observations, np.zeros(1, dtype=np.int64)).any():
@@ -103,19 +100,19 @@ def _find_unwritten(
         return none, 0
     if _is_padding(empty, last):
         return empty, 0
-    (low, high), *before = list(_runs(empty))[::-1]
+    (low, high), *before = list(runs(empty))[::-1]
     is_end = high == count and high - low >= MIN_RUN
     if is_end and not before and not _are_empty(observations, np.array([low - 1])).any() and not _go_on(ids, low):
         return empty, 0
-    at_ends = [high - low for low, high in _runs(empty) if last[high - 1] and high < count]
+    at_ends = [high - low for low, high in runs(empty) if last[high - 1] and high < count]
     return none, sum(at_ends) if sum(at_ends) >= MIN_RUN else 0
 
 
 def _is_padding(empty: Flags, last: Flags) -> bool:
     """Returns whether all empty rows fill up episodes, behind their marked ends, to one common length."""
-    runs = list(_runs(empty))
-    length = int(np.gcd.reduce([len(last), *(high for _, high in runs)]))
-    if len(last) // length < 2 or not all(last[low - 1] for low, _ in runs):
+    padding = list(runs(empty))
+    length = int(np.gcd.reduce([len(last), *(high for _, high in padding)]))
+    if len(last) // length < 2 or not all(last[low - 1] for low, _ in padding):
         return False
     blocks, ends = empty.reshape(-1, length), last.reshape(-1, length)
     has_end = ends.any(axis=1)
@@ -195,7 +192,7 @@ def _is_nan(block: NDArray[np.generic]) -> Flags:
     return np.isnan(block) if block.dtype.kind == "f" else np.zeros(block.shape, dtype=bool)
 
 
-def _runs(flags: Flags) -> Iterator[tuple[int, int]]:
+def runs(flags: Flags) -> Iterator[tuple[int, int]]:
     """Yields the ranges of consecutive true values."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

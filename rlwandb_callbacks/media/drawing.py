@@ -127,8 +127,8 @@ def format_number(value: float) -> str:
     return format_fixed(value, 2 if magnitude >= 1 else 3)
 
 
-def enlarge(frame: Pixels, min_height: int = MIN_FRAME_HEIGHT) -> Pixels:
-    """Repeats pixels by an integer factor until the frame is at least ``min_height`` high, so that text fits beside it.
+def enlarge(frame: Pixels) -> Pixels:
+    """Repeats pixels by an integer factor until the frame is at least 256 pixels high, so that text fits beside it.
 
     Wide frames are enlarged less, so that they get no wider than 1,920 pixels.
 
@@ -136,7 +136,7 @@ def enlarge(frame: Pixels, min_height: int = MIN_FRAME_HEIGHT) -> Pixels:
         >>> enlarge(np.zeros((210, 160, 3), np.uint8)).shape, enlarge(np.zeros((40, 700, 3), np.uint8)).shape
         ((420, 320, 3), (80, 1400, 3))
     """
-    factor = max(1, min(math.ceil(min_height / frame.shape[0]), MAX_FRAME_SIDE // frame.shape[1]))
+    factor = max(1, min(math.ceil(MIN_FRAME_HEIGHT / frame.shape[0]), MAX_FRAME_SIDE // frame.shape[1]))
     return frame if factor == 1 else frame.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

@@ -128,7 +128,12 @@ def _defining_class(distribution: Distribution, name: str) -> int:
 
 
 def _sampling_class(distribution: Distribution) -> type:
-    return type(distribution).__mro__[min(_defining_class(distribution, name) for name in _SAMPLERS)]
+    return type(distribution).__mro__[_sampling_position(distribution)]
+
+
+def _sampling_position(distribution: Distribution) -> int:
+    """Returns the position of the class that samples among the classes that a distribution derives from."""
+    return min(_defining_class(distribution, name) for name in _SAMPLERS)
 
 
 def _sampler(distribution: Distribution) -> Callable[..., Tensor]:
@@ -142,7 +147,7 @@ def _sampler(distribution: Distribution) -> Callable[..., Tensor]:
 def _is_trusted(distribution: Distribution, name: str) -> bool:
     if not is_overridden(distribution):
         return True
-    return _defining_class(distribution, name) <= min(_defining_class(distribution, each) for each in _SAMPLERS)
+    return _defining_class(distribution, name) <= _sampling_position(distribution)
 
 
 def _property(distribution: Distribution, name: str) -> Tensor | None:

@@ -46,9 +46,10 @@ def gaussian_parameters(mean: Any, further: Sequence[Any], shape: tuple[int, ...
 def state_value(scores: Any, further: Sequence[Any], space: Space[Any], batch_size: int) -> Floats | None:
     """Returns V(s), shape ``[B]``, from the entries of a tuple that follow its scores; None if it is not certain.
 
-    It is the only floating-point tensor ``[B]`` or ``[B, 1]`` after logits, a distribution or the mean of an action,
-    besides a repetition of the action. After integers it may be a log-probability, as it may be between an action and a
-    further tensor of its shape, and alone beside a one-dimensional mean the logarithm of a standard deviation.
+    It is the only floating-point tensor ``[B]`` or ``[B, 1]`` after logits, a distribution or the mean of an action; a
+    repetition of the action before it does not count. It is not certain after integers, or if another entry has the
+    shape of the action: the tensor may then be a log-probability. Nor is it beside a one-dimensional mean, where it may
+    be the logarithm of a standard deviation.
     """
     if not isinstance(scores, Distribution) and not _is_float(scores):
         return None
@@ -60,10 +61,8 @@ def state_value(scores: Any, further: Sequence[Any], space: Space[Any], batch_si
     if action_shape is not None and action_shape[1:] == (batch_size,):
         shapes.remove((batch_size,))  # may be one number for each dimension of the action
     found = [entry for entry in further if _is_float(entry) and tuple(entry.shape) in shapes]
-    if action_shape in shapes and found and tuple(found[0].shape) == action_shape:
-        found = found[1:] if isinstance(scores, Distribution) and len(found) > 1 else found
-        if not isinstance(scores, Distribution):
-            return None
+    if len(found) > 1 and tuple(found[0].shape) == action_shape:  # a repetition of the action
+        found = found[1:]
     return np.asarray(to_numpy(found[0]).astype(np.float64).reshape(batch_size)) if len(found) == 1 else None
 
 

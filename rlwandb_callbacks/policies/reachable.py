@@ -111,7 +111,7 @@ def _name_of(root: Any) -> str:
 
 
 def _contents(whole: Any) -> Iterable[tuple[Any, Any]]:
-    """Yields names and values."""
+    """Returns the names and values of the parts that a value directly contains."""
     if isinstance(whole, _CONTAINERS) and len(whole) > MAX_ENTRIES:
         return ()
     if isinstance(whole, dict):
@@ -138,8 +138,7 @@ def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
     yield from zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True)
     yield from (function.__kwdefaults__ or {}).items()
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        with_value = cell != type(cell)()  # an empty cell raises when it is read
-        if with_value:
+        if cell != type(cell)():  # an empty cell raises when it is read
             yield name, cell.cell_contents
     yield from ((name, function.__globals__[name]) for name in code.co_names if name in function.__globals__)
     if hasattr(function, "__wrapped__"):

@@ -17,28 +17,29 @@ pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_p
 AXES = ("trainer/global_step", "time/updates", "time/env_steps")
 
 
-class Logs(TinyActorCritic):
-    """Logs a count that is in no checkpoint."""
+class Counts(TinyActorCritic):
+    """Has a count that is in no checkpoint."""
 
     def __init__(self, batches: int = 8) -> None:
         super().__init__(batches)
         self.count = 0
 
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.count += 10
+
+
+class Logs(Counts):
+    """Logs its count."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
         self.log("env_steps", float(self.count))
         return super().training_step(batch, batch_idx)
 
 
-class Returns(TinyActorCritic):
-    """Returns a count that is in no checkpoint."""
-
-    def __init__(self, batches: int = 8) -> None:
-        super().__init__(batches)
-        self.count = 0
+class Returns(Counts):
+    """Returns its count."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        self.count += 10
         return {**super().training_step(batch, batch_idx), "total_env_steps": torch.tensor(self.count)}
 
 

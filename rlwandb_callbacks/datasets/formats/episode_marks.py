@@ -9,12 +9,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.datasets.columns import Column, is_numeric
+from rlwandb_callbacks.datasets.columns import Column, Flags, is_numeric
 from rlwandb_callbacks.datasets.formats.mark_conflicts import OPTIONAL, contradicts, counts_steps, ids_contradict
 from rlwandb_callbacks.datasets.formats.mark_values import is_first_type, is_last_type, is_no_one, is_one, is_zero
+from rlwandb_callbacks.datasets.unwritten_rows import runs
 from rlwandb_callbacks.errors import DatasetError
 
-Flags: TypeAlias = NDArray[np.bool_]
 Test: TypeAlias = Callable[[NDArray[np.generic]], Flags]
 
 STRICT = ("terminals", "timeouts", "dones")  # these under a usual name must be marks; others are left out if not
@@ -184,10 +184,9 @@ class EpisodeMarks:
             return False
         last = np.concatenate([self.block(*rows).last for rows in self.blocks()])
         invalid = np.concatenate([self.invalid(*rows) for rows in self.blocks()])
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], invalid, [False])).astype(np.int8)))
-        low, high = edges[::2], edges[1::2]
-        is_beside = last[np.maximum(low - 1, 0)] & (low > 0) | last[high - 1] | (high == self._count)
-        return bool(is_beside.all())
+        return all(
+            bool((low > 0 and last[low - 1]) or last[high - 1] or high == self._count) for low, high in runs(invalid)
+        )
 
     @property
     def tells_time_limits(self) -> bool:

@@ -121,9 +121,9 @@ def find_fields(keys: Iterable[object], aliases: Aliases = ALIASES) -> dict[str,
     return {field: name for field, name in found.items() if name is not None}
 
 
-def has_required_fields(keys: Iterable[object], aliases: Aliases = ALIASES) -> bool:
+def has_required_fields(keys: Iterable[object]) -> bool:
     """Returns whether there are observations, actions and rewards."""
-    return set(REQUIRED) <= set(find_fields(keys, aliases))
+    return set(REQUIRED) <= set(find_fields(keys))
 
 
 def missing_fields(source: str, missing: list[str], keys: Iterable[object]) -> DatasetError:

@@ -145,7 +145,9 @@ class FlatReader:
         if not self._may_be_unwritten:
             return RowChoice(kept=None if not invalid.any() else ~invalid)
         last = np.concatenate([self._marks.block(*rows).last for rows in blocks])
-        marks = [column for field, column in self._marks.by_row.items() if field != "ids"]  # may be made afterwards
+        marks = [
+            column for field, column in self._marks.by_row.items() if field != "ids"
+        ]  # ids may have been added later
         others = [self.rewards, self.actions, *marks]
         ids = self._marks.by_row.get("ids")
         return choose_rows(self.observations, others, last=last, invalid=invalid, ids=ids)

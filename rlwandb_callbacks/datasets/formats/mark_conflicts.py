@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 
-Flags: TypeAlias = NDArray[np.bool_]
+from rlwandb_callbacks.datasets.columns import Flags
 
 # Marks that may be left out, from the most reliable to the least.
 OPTIONAL = ("dones", "continues", "ids", "ends", "lengths", "start_rows", "starts", "step_types", "steps")
@@ -41,8 +39,9 @@ def contradicts(name: str, ends: Flags, known: Flags, *, is_by_row: bool, is_com
 def ids_contradict(ids: NDArray[np.generic], known: Flags) -> bool:
     """Returns whether ids, one per row, are none of episodes, as other marks show.
 
-    Ids may tell rows of several environments apart, so that they may have ends that the marks have not, and the other
-    way round. They are no ids of episodes if nearly each row has its own, or if they also return.
+    Ids may also tell the rows of several environments apart: then ids change where no mark is, and marks stand where
+    ids do not change. They are no ids of episodes if nearly every row has its own, or if, besides both of these
+    differences, an id comes back later.
     """
     changes = ids[1:] != ids[:-1]
     adds, lacks = (changes & ~known[:-1]).any(), (known[:-1] & ~changes).any()

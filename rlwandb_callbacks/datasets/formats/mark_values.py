@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 
-Flags: TypeAlias = NDArray[np.bool_]
+from rlwandb_callbacks.datasets.columns import Flags
 
 
 def is_zero(values: NDArray[np.generic]) -> Flags:

@@ -82,14 +82,14 @@ def open_minari(path: Path, name: str | None = None) -> OfflineDataset:
     file = folder / MAIN_FILE if folder.is_dir() else folder
     if not file.exists():
         raise _no_data(path, folder)
-    metadata = _metadata(file.parent / "metadata.json") if file.name == MAIN_FILE else {}
+    metadata = read_metadata(file.parent / "metadata.json") if file.name == MAIN_FILE else {}
     declared = read_space(metadata.get("action_space"))
     opener = partial(_open_episodes, str(file), declared)
     return OfflineDataset(name=name or str(path), layout="minari", opener=opener, file=str(file))
 
 
 def _no_data(path: Path, folder: Path) -> DatasetError:
-    stored_as = _metadata(folder / "metadata.json").get("data_format")
+    stored_as = read_metadata(folder / "metadata.json").get("data_format")
     if stored_as:
         return DatasetError(
             f"{path} is a Minari data set stored as {stored_as}; allowed is hdf5. Convert it with pyarrow, not with "
@@ -109,7 +109,8 @@ def _example(folder: Path, names: list[str]) -> str:
     return f", such as {folder / likely[0]}" if likely else ""
 
 
-def _metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Returns the metadata of a Minari data set; empty if there are none that can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -49,9 +49,9 @@ def to_arrays(records: Any, source: str) -> Mapping[str, Any]:
 
     Args:
         records: A dict of arrays, which is returned as it is; or a list of transitions, of lists of transitions, or of
-            dicts with the arrays of one episode each.
-        source: Name of the data set in messages. Transitions and episodes may also be named tuples or objects with
-            attributes.
+            dicts with the arrays of one episode each. Transitions and episodes may also be named tuples or objects
+            with attributes.
+        source: Name of the data set in messages.
 
     Raises:
         DatasetError: If it is something else, is empty, or rows have different shapes.

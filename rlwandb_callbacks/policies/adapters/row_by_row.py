@@ -69,16 +69,17 @@ class RowByRowPolicy:
         """Acts in B states; see :meth:`rlwandb_callbacks.policies.adapters.callables.CallablePolicy.act`."""
         steps = []
         for row in range(starts.size):
-            adapter = self._adapters.setdefault(row, self._make_adapter())
+            if row not in self._adapters:
+                self._adapters[row] = self._make_adapter()
             observation = take_rows(observations, [row], self._observation_space)
             self._enter(row, starts=bool(starts[row]))
-            steps.append(adapter.act(observation, starts[[row]], None if masks is None else masks[[row]]))
+            steps.append(self._adapters[row].act(observation, starts[[row]], None if masks is None else masks[[row]]))
             if self._attributes is not None:
                 self._snapshots[row] = self._attributes.capture()
         return join_steps(steps)
 
     def restore(self) -> None:
-        """Puts the attributes back that are state, also lists that have only grown."""
+        """Puts back the attributes that are state, also lists that have only grown."""
         if self._before is not None:
             self._before.restore()
 

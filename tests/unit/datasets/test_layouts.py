@@ -18,6 +18,7 @@ import torch
 
 from rlwandb_callbacks.core.action_spec import ContinuousActions, DiscreteActions
 from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
+from tests.helpers.datasets import Rows
 
 SHORT = {"observations": "obs", "actions": "action", "rewards": "reward", "terminals": "done"}
 
@@ -174,17 +175,6 @@ def test_arrays_in_memory(make_arrays: Any, wrap: Any) -> None:
     data = open_dataset({name: wrap(array) for name, array in arrays.items()} | {"infos": [{}, {"a": 1}]})
     assert data.layout == "memory"
     assert_holds(data, arrays)
-
-
-class Rows(torch.utils.data.Dataset):
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.items[index]
 
 
 @pytest.mark.parametrize("form", ["dicts", "tuples of 5", "tuples of 6", "TensorDataset"])

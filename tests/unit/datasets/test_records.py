@@ -16,6 +16,7 @@ import torch
 from rlwandb_callbacks.datasets import open_dataset
 from rlwandb_callbacks.datasets.formats.records import as_record
 from rlwandb_callbacks.errors import DatasetError
+from tests.helpers.datasets import Rows
 
 LENGTHS = [3, 4, 2]
 COUNT = sum(LENGTHS)
@@ -101,17 +102,6 @@ MAKERS: dict[str, Callable[[int], Any]] = {
         STATES[i], ACTIONS[i], REWARDS[i], LAST[i], False, NEXT_STATES[i],
     ),
 }  # fmt: skip
-
-
-class Rows(torch.utils.data.Dataset):
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.items[index]
 
 
 def assert_read(source: Any, lengths: list[int] = LENGTHS) -> None:
