@@ -65,7 +65,7 @@ class Rows:
 
     def __init__(self, write: WriteRow, counts: Callable[[], Mapping[str, int]]) -> None:
         self._write, self._counts = write, counts
-        self._counts_written: Mapping[str, int] = {}
+        self._counts_written: dict[str, float] = {}
         self._row: Row | None = None
         self._closed: deque[Row] = deque()
         self._writing = threading.Lock()
@@ -80,7 +80,7 @@ class Rows:
         """Whether a count has changed since it was written last."""
         return bool(self._new_counts())
 
-    def _new_counts(self) -> dict[str, Value]:
+    def _new_counts(self) -> dict[str, Scalar]:
         counts = self._counts().items()
         return {key: Scalar(count) for key, count in counts if count > self._counts_written.get(key, 0)}
 
@@ -124,7 +124,7 @@ class Rows:
 
     def _close(self, row: Row) -> None:
         counts = self._new_counts()
-        self._counts_written = dict(self._counts())
+        self._counts_written |= {key: count.value for key, count in counts.items()}
         row.add(row.axes, counts)
         self._closed.append(row)
         first = self._first()

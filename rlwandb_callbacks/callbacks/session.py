@@ -205,8 +205,7 @@ class Session:
         self._axes = now if axes is None else dict(axes)
         add = self._rows.add if self._axes == now else self._rows.add_late
         add(self._axes, {**values, **self.timer.values()})
-        if self.listeners:
-            self._notify(self._axes, {**logged_elsewhere, **values})
+        self._notify(self._axes, {**logged_elsewhere, **values})
 
     def close_row(self) -> None:
         """Writes the row of the present step, if there is one; called before the next batch starts."""
@@ -241,6 +240,8 @@ class Session:
         self._notify(self.counters.axes(trainer, module) if axes is None else axes, values)
 
     def _notify(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
+        if not self.listeners:
+            return
         numbers = {key: value.value for key, value in values.items() if isinstance(value, Scalar)}
         for listener in self.listeners:
             with self.errors.guard("Checking a row"):

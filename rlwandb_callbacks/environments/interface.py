@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from rlwandb_callbacks.environments.names import env_name
+from rlwandb_callbacks.environments.statistics import is_environment
 from rlwandb_callbacks.environments.wrappers import sub_envs
 from rlwandb_callbacks.errors import EnvError, describe_error
 
@@ -52,8 +53,7 @@ def describe_foreign(env: Any) -> str:
     found = next((FOREIGN[package] for package in packages if package in FOREIGN), "")
     if found:
         return found
-    methods = (getattr(type(env), name, None) for name in ("reset", "step"))
-    return PLAIN if all(map(callable, methods)) else ALLOWED
+    return PLAIN if is_environment(env) else ALLOWED
 
 
 def checked_reset(env: gym.Env[Any, Any], seed: int) -> Any:

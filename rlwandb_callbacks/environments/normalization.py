@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rlwandb_callbacks.environments.closing import close
+from rlwandb_callbacks.environments.closing import closing
 from rlwandb_callbacks.environments.statistics import (
     ObservationStatistics,
     Statistics,
@@ -36,11 +36,8 @@ def normalizes_in_subprocesses(env: Any) -> bool:
     functions = getattr(env.unwrapped, "env_fns", ()) if isinstance(env, VectorEnv) else ()
     if not functions or sub_envs(env.unwrapped):
         return False
-    single = functions[0]()
-    try:
+    with closing(functions[0]()) as single:
         return next(normalizers(single), None) is not None or any(map(_scales_rewards, wrapper_chain(single)))
-    finally:
-        close(single)
 
 
 def _scales_rewards(layer: Any) -> bool:

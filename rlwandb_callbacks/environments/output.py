@@ -89,7 +89,7 @@ class WithoutOutput:
 
 
 _lock = threading.Lock()
-_threads: list[int] = []  # that are inside the block, once per block
+_threads: list[int] = []  # identifiers of the threads inside the block, one for each block
 _originals: list[tuple[Any, str, Any]] = []  # owner, name and value of each attribute that is replaced
 
 

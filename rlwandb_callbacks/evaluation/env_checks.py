@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import VectorEnv
 
 from rlwandb_callbacks.environments.action_masks import has_action_masks
-from rlwandb_callbacks.environments.closing import close, closing
+from rlwandb_callbacks.environments.closing import closing
 from rlwandb_callbacks.environments.factory import EnvFactory
 from rlwandb_callbacks.environments.interface import check_step, checked_reset
 from rlwandb_callbacks.environments.names import env_name
@@ -121,9 +121,8 @@ def finds_masks(env: Any, make_env: EnvFactory, warn_once: Callable[..., None]) 
     """Returns whether an environment has action masks, and warns if it has none."""
     found = has_action_masks(env)
     if not found and isinstance(env, VectorEnv) and has_sub_envs(env):
-        single = make_env()  # a vector of subprocesses ends when it is asked for an attribute that it lacks
-        found = has_action_masks(single)
-        close(single)
+        with closing(make_env()) as single:  # a vector of subprocesses ends if it is asked for an attribute it lacks
+            found = has_action_masks(single)
     if not found:
         warn_once(UNKNOWN_MASKS, kind="masks")
     return found

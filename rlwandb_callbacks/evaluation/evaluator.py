@@ -100,7 +100,8 @@ class Evaluator:
         self.make_env: EnvFactory = env_factory(cfg.evaluation.env, cfg.evaluation.env_kwargs, module)
         with env_call(), closing_env(self.make_env.open(), self._warn_of_close) as env:
             self.env = EnvDescription.of(env, cfg.evaluation.action_names or ())
-            self._uses_statistics = cfg.evaluation.use_training_statistics and not normalizes_in_subprocesses(env)
+            self._hides_statistics = normalizes_in_subprocesses(env)
+            self._uses_statistics = cfg.evaluation.use_training_statistics and not self._hides_statistics
             used = self._normalized(env)
             self._traits: PolicyTraits | None = None
             self._sets_masks = self._policy().takes_masks and finds_masks(used, self.make_env, warn_once)
@@ -111,7 +112,7 @@ class Evaluator:
 
     def _normalized(self, env: AnyEnv) -> AnyEnv:
         """Normalizes observations as every evaluation will."""
-        if normalizes_in_subprocesses(env):
+        if self._hides_statistics:
             self._warn_once(HIDDEN_STATISTICS, kind="normalization")
         found = self._find_statistics() if self._uses_statistics else None
         if found is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.values import RawFrame
 from rlwandb_callbacks.environments.action_masks import action_mask, stack_masks
+from rlwandb_callbacks.environments.closing import close
 from rlwandb_callbacks.environments.factory import Env
 from rlwandb_callbacks.environments.rendering import render
 from rlwandb_callbacks.evaluation.env_failures import EnvFailure, close_env, env_call, failure_of
@@ -71,7 +72,7 @@ class SingleEnvBatch:
         self._masks: dict[int, NDArray[np.bool_]] = {}
 
     def _close_row(self, row: int) -> None:
-        self._envs[row].close()
+        close(self._envs[row])
 
     def reset(self, seeds: Mapping[int, int]) -> Iterator[tuple[int, Any, int | None]]:
         """See :class:`EnvBatch`; every environment takes its seed."""

@@ -25,7 +25,7 @@ class Need(enum.Enum):
     """Which number a monitor needs when it reads."""
 
     ANY = enum.auto()  # the last one
-    CURRENT = enum.auto()  # the last one, unless it reads one for the first time that is of earlier weights
+    CURRENT = enum.auto()  # the last one; when it is read for the first time, it must be of the present weights
     NEW = enum.auto()  # one of the present weights, as it acts after some reads without improvement
 
 
@@ -165,5 +165,5 @@ def describe_first_value(monitors: Sequence[Monitor], trainer: Trainer, every_n_
 
 
 def _count(number: int, noun: str) -> str:
-    plural = "es" if noun.endswith("ch") and noun != "epoch" else "s"
+    plural = "es" if noun == "batch" else "s"
     return f"{number:,} {noun}{plural if number > 1 else ''}"

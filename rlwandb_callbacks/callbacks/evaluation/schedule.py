@@ -18,8 +18,8 @@ class EvaluationSchedule:
 
     A module without a validation loop is evaluated every ``every_n_steps`` updates, and when its last epoch ends,
     before checkpoints are saved. What monitors one of our numbers finds one when it first reads it. EarlyStopping and
-    ReduceLROnPlateau find a new one at each read; a checkpoint finds no number for the first time that is of older
-    weights than those that it saves.
+    ReduceLROnPlateau find a new one at each read; a number that a checkpoint reads for the first time is of the weights
+    that it saves.
 
     Args:
         every_n_steps: Updates between two evaluations of a module without a validation loop.
