@@ -10,6 +10,7 @@ import torch
 
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
 from rlwandb_callbacks.callbacks.lightning_namespaces import NAMESPACES
+from rlwandb_callbacks.callbacks.trained_parameters import parameters_of
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -171,11 +172,6 @@ def _gradient(gradient: torch.Tensor, left: _Left | None, scale: torch.Tensor | 
         if is_same and gradient._version != left.version and not gradient.is_sparse:  # noqa: SLF001  # see _copy
             left.kept = torch.where(gradient.any(), left.kept, torch.zeros_like(left.kept))  # reset in place?
     return left.kept
-
-
-def parameters_of(optimizer: Any) -> Iterable[torch.Tensor]:
-    """Yields the parameters of all groups of an optimizer."""
-    return (parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 def _after_accumulation(parameter: torch.Tensor, hook: Callable[[torch.Tensor], None]) -> Any:

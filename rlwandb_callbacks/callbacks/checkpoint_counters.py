@@ -27,7 +27,7 @@ def read_counters(path: str) -> dict[str, float]:
         OSError: If the file cannot be read.
         ValueError: If it is not a file of ``torch.save``, or not a checkpoint.
     """
-    with fsspec.open(str(path), "rb") as file:
+    with fsspec.open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 name = next(name for name in archive.namelist() if name.endswith("data.pkl"))

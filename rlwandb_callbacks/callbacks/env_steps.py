@@ -30,8 +30,8 @@ class EnvSteps:
     def __init__(self) -> None:
         self.total: float | None = None
         self._output: Any = None
-        self._offset = 0.0
-        self._is_resumed = False
+        self._offset: float = 0
+        self._resumed_at: float | None = None  # count of a checkpoint, until the module's count is read
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out a live tensor."""
@@ -39,7 +39,7 @@ class EnvSteps:
 
     def restore(self, total: float | None) -> None:
         """Takes the count of a checkpoint."""
-        self.total, self._is_resumed = total, total is not None
+        self.total = self._resumed_at = total
 
     def keep(self, outputs: Mapping[str, Any]) -> None:
         """Keeps the count among the outputs of a batch, without reading it from its device."""
@@ -49,20 +49,19 @@ class EnvSteps:
 
     def resume(self, trainer: Trainer, module: LightningModule) -> None:
         """Reads the count if it has not been read since a checkpoint was loaded."""
-        if self._is_resumed:
+        if self._resumed_at is not None:
             self.read(trainer, module)
 
-    def read(self, trainer: Trainer, module: LightningModule) -> float | None:
-        """Returns the count now; the latest one if the module has none any more."""
+    def read(self, trainer: Trainer, module: LightningModule) -> None:
+        """Reads the count now; the latest one stays if the module has none any more."""
         counts = (as_number(candidate) for candidate in self._candidates(trainer, module))
         count = next((count for count in counts if count is not None), None)
         if count is None:
-            return self.total
-        if self._is_resumed and self.total is not None:
-            self._is_resumed = False
-            self._offset = self.total if count < self.total else 0.0
-        self.total = count + self._offset if self._offset else count
-        return self.total
+            return
+        if self._resumed_at is not None:
+            self._offset = self._resumed_at if count < self._resumed_at else 0
+            self._resumed_at = None
+        self.total = count + self._offset
 
     def _candidates(self, trainer: Trainer, module: LightningModule) -> Iterator[Any]:
         yield self._output

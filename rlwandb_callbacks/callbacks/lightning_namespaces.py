@@ -13,6 +13,8 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rlwandb_callbacks.core.class_names import has_base_named
+
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, Trainer
 
@@ -53,7 +55,7 @@ def is_a(instance: Any, class_name: str) -> bool:
         >>> is_a(True, "int"), is_a(True, "float")
         (True, False)
     """
-    return any(cls.__name__ == class_name for cls in type(instance).__mro__)
+    return has_base_named(type(instance), class_name)
 
 
 def find_wandb_logger(trainer: Trainer) -> Any:

@@ -28,8 +28,8 @@ def logged_values(trainer: Trainer) -> dict[str, Any]:
     An object is the same until the module logs that metric again.
     """
     results = _training_results(trainer)
-    values = {} if results is None else {item.meta.name: item for _, item in results.valid_items() if item.meta.on_step}
-    return {name: item._forward_cache for name, item in values.items()}  # noqa: SLF001  # no public access
+    items = (item for _, item in results.valid_items()) if results else ()
+    return {item.meta.name: item._forward_cache for item in items if item.meta.on_step}  # noqa: SLF001  # no public access
 
 
 def epoch_values(trainer: Trainer) -> dict[str, Any]:

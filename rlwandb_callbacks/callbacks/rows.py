@@ -61,19 +61,17 @@ class Rows:
     Args:
         write: Writes a row, from the thread that has its last values.
         counts: Returns the counts of errors and of skipped work by key, which are in a row when they have changed.
+
+    Attributes:
+        row: Row of the present step; None if nothing is held back.
     """
 
     def __init__(self, write: WriteRow, counts: Callable[[], Mapping[str, int]]) -> None:
         self._write, self._counts = write, counts
         self._counts_written: dict[str, float] = {}
-        self._row: Row | None = None
+        self.row: Row | None = None
         self._closed: deque[Row] = deque()
         self._writing = threading.Lock()
-
-    @property
-    def has_open_row(self) -> bool:
-        """Whether values of the present step are held back."""
-        return self._row is not None
 
     @property
     def has_new_counts(self) -> bool:
@@ -86,13 +84,13 @@ class Rows:
 
     def add(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         """Adds values of the present step to its row."""
-        if self._row is None or not self._row.add(axes, values):
+        if self.row is None or not self.row.add(axes, values):
             self.close_row()
-            self._row = Row(axes, values)
+            self.row = Row(axes, values)
 
     def add_late(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         """Adds values of any step to its row if that is not written yet, else writes a row of their own."""
-        if self._row is None or not self._row.add(axes, values):
+        if self.row is None or not self.row.add(axes, values):
             self._close(Row(axes, values))
 
     def writer(self, axes: Mapping[str, float], submit: Submit) -> Callable[[Mapping[str, Value]], None]:
@@ -101,7 +99,7 @@ class Rows:
         It must be called once. The row is written on that thread, if it can be.
         """
         self.add(axes, {})
-        row = self._row
+        row = self.row
         assert row is not None
         row.wait_for_values(submit)
 
@@ -113,7 +111,7 @@ class Rows:
 
     def close_row(self) -> None:
         """Writes the values of the present step; later ones are in another row."""
-        row, self._row = self._row, None
+        row, self.row = self.row, None
         if row is not None:
             self._close(row)
 

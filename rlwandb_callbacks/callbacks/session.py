@@ -209,7 +209,7 @@ class Session:
 
     def close_row(self) -> None:
         """Writes the row of the present step, if there is one; called before the next batch starts."""
-        if self._rows.has_open_row:
+        if self._rows.row is not None:
             with self.errors.guard("Writing a row"):
                 self._rows.close_row()
             self._warn_of_dropped_row()

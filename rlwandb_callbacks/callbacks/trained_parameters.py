@@ -14,12 +14,17 @@ def trained_parameters(optimizers: Iterable[Any], module: nn.Module) -> dict[str
 
     The ``_orig_mod.`` that ``torch.compile`` adds to names is removed, so that compiled and other runs share charts.
     """
-    ids = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    ids = {id(parameter) for optimizer in optimizers for parameter in parameters_of(optimizer)}
     return {
         name.replace("_orig_mod.", ""): parameter
         for name, parameter in module.named_parameters()
         if id(parameter) in ids and parameter.requires_grad
     }
+
+
+def parameters_of(optimizer: Any) -> Iterable[torch.Tensor]:
+    """Yields the parameters of all groups of an optimizer."""
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 def names_by_id(module: nn.Module) -> dict[int, str]:

@@ -14,6 +14,7 @@ from rlwandb_callbacks.core.key_names import valid_name
 
 MAX_KEYS = 32
 SUMMED = re.compile(r"reward|cost", re.IGNORECASE)
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 LOGGED_ELSEWHERE = ("is_success", "success", "TimeLimit.truncated")
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 TOTAL_WORDS = {"total", "cum", "cumulative", "cumulated", "acc", "accum", "accumulated", "ep", "episode", "episodic"}
@@ -101,8 +102,9 @@ class InfoAccumulator:
             return
         self._return += reward
         for key, value in info.items():
-            number, name = _number(value), str(key)
-            if number is not None and self._selects(name):
+            name = str(key)
+            number = _number(value) if self._selects(name) else None
+            if number is not None:
                 if name not in self._sums:
                     self._sums[name] = _Sums(compares=SUMMED.search(name) is not None)
                 self._sums[name].add(number, reward, self._return)
@@ -133,7 +135,7 @@ def reward_of(reward: Any) -> float:
 
 
 def _number(value: Any) -> float | None:
-    is_scalar = isinstance(value, int | float | np.integer | np.floating | np.bool_)
+    is_scalar = isinstance(value, NUMBERS)
     if not is_scalar and not (isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"):
         return None
     try:

@@ -7,12 +7,14 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 Restore: TypeAlias = Callable[[], None]
+Setting: TypeAlias = tuple[Callable[[], Any], Callable[[Any], Any]]  # functions that read it and set it
 
 
 @contextlib.contextmanager
@@ -29,7 +31,7 @@ def preserved_process_settings() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    saved = (_warnings(), _logging(), _numpy(), _torch(sys.modules.get("torch")), _matplotlib())
+    saved = (_filters(), _each([*_settings(), *_torch_settings(sys.modules.get("torch"))]), _matplotlib())
     try:
         yield
     finally:
@@ -37,9 +39,8 @@ def preserved_process_settings() -> Iterator[None]:
             restore()
 
 
-def _warnings() -> Restore:
+def _filters() -> Restore:
     filters, entries = warnings.filters, list(warnings.filters)
-    functions = {name: getattr(warnings, name) for name in ("showwarning", "formatwarning")}
 
     def restore() -> None:
         if warnings.filters is not filters or list(filters) != entries:
@@ -47,43 +48,37 @@ def _warnings() -> Restore:
             warnings.filters = filters
             with warnings.catch_warnings():  # makes Python forget which filter matched which line
                 pass
-        for name, function in functions.items():
-            _set_if_changed(warnings, name, function)
 
     return restore
 
 
-def _logging() -> Restore:
-    disabled, level = logging.root.manager.disable, logging.root.level
+def _each(settings: Sequence[Setting]) -> Restore:
+    before = [get() for get, _ in settings]
 
     def restore() -> None:
-        if logging.root.manager.disable != disabled:
-            logging.disable(disabled)
-        if logging.root.level != level:
-            logging.root.setLevel(level)
+        for (get, put), value in zip(settings, before, strict=True):
+            if get() != value:
+                put(value)
 
     return restore
 
 
-def _numpy() -> Restore:
-    errors, call, options = np.geterr(), np.geterrcall(), np.get_printoptions()
-
-    def restore() -> None:
-        if np.geterr() != errors:
-            np.seterr(**errors)
-        if np.geterrcall() is not call:
-            np.seterrcall(call)
-        if np.get_printoptions() != options:
-            np.set_printoptions(**options)
-
-    return restore
+def _settings() -> list[Setting]:
+    return [
+        *_attributes(warnings, "showwarning", "formatwarning"),
+        (lambda: logging.root.manager.disable, logging.disable),
+        (lambda: logging.root.level, logging.root.setLevel),
+        (np.geterr, lambda errors: np.seterr(**errors)),
+        (np.geterrcall, np.seterrcall),
+        (np.get_printoptions, lambda options: np.set_printoptions(**options)),
+    ]
 
 
-def _torch(torch: Any) -> Restore:
-    """Remembers settings of torch, which is passed in, as this package does not import it."""
+def _torch_settings(torch: Any) -> list[Setting]:
+    """Returns settings of torch, which is passed in, as this package does not import it."""
     if torch is None:
-        return lambda: None
-    settings: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
+        return []
+    return [
         (torch.get_default_dtype, torch.set_default_dtype),
         (torch.get_num_threads, torch.set_num_threads),
         (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -91,19 +86,12 @@ def _torch(torch: Any) -> Restore:
         (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
         (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
         (torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)),
+        *_attributes(torch.backends.cudnn, "benchmark", "deterministic", "enabled"),
     ]
-    before = [get() for get, _ in settings]
-    cudnn = torch.backends.cudnn
-    flags = {name: getattr(cudnn, name) for name in ("benchmark", "deterministic", "enabled")}
 
-    def restore() -> None:
-        for (get, put), value in zip(settings, before, strict=True):
-            if get() != value:
-                put(value)
-        for name, value in flags.items():
-            _set_if_changed(cudnn, name, value)
 
-    return restore
+def _attributes(owner: Any, *names: str) -> list[Setting]:
+    return [(partial(getattr, owner, name), partial(setattr, owner, name)) for name in names]
 
 
 def _matplotlib() -> Restore:
@@ -125,8 +113,3 @@ def _matplotlib() -> Restore:
 def _plain_items(parameters: dict[str, Any]) -> dict[str, Any]:
     """Copies matplotlib's parameters without its methods, which choose a backend and change the filters of warnings."""
     return dict(dict.items(parameters))
-
-
-def _set_if_changed(holder: Any, name: str, value: Any) -> None:
-    if getattr(holder, name) is not value:
-        setattr(holder, name, value)

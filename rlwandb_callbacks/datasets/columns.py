@@ -45,11 +45,16 @@ def row_bytes(column: Column) -> int:
     return max(1, math.prod(column.shape[1:]) * column.dtype.itemsize)
 
 
-def spans(column: Column) -> Iterator[NDArray[np.generic]]:
-    """Reads a column from its beginning to its end in blocks of some megabytes."""
-    step = max(1, BLOCK_BYTES // row_bytes(column))
-    for low in range(0, column.shape[0], step):
-        yield column.span(low, min(low + step, column.shape[0]))
+def block_rows(column: Column) -> int:
+    """Returns how many rows make up a block of some megabytes."""
+    return max(1, BLOCK_BYTES // row_bytes(column))
+
+
+def spans(column: Column, first: int = 0, end: int | None = None) -> Iterator[NDArray[np.generic]]:
+    """Reads the rows from ``first`` up to, not including, ``end``, by default all, in blocks of some megabytes."""
+    end, step = column.shape[0] if end is None else end, block_rows(column)
+    for low in range(first, end, step):
+        yield column.span(low, min(low + step, end))
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:

@@ -20,7 +20,7 @@ from rlwandb_callbacks.core.transitions import EpisodeSummaries, Transitions
 from rlwandb_callbacks.datasets.columns import Column, Rows, row_bytes, spans
 from rlwandb_callbacks.datasets.episode_boundaries import EpisodeBoundaries, boundary_warnings, find_episodes
 from rlwandb_callbacks.datasets.infer_actions import ActionDecoder, infer_actions
-from rlwandb_callbacks.datasets.reader import DatasetReader, KeptReader
+from rlwandb_callbacks.datasets.reader import DatasetReader, KeptReader, WholeReader
 from rlwandb_callbacks.datasets.unwritten_rows import RowChoice
 from rlwandb_callbacks.errors import DatasetError, sentence
 
@@ -30,7 +30,7 @@ _DIGEST_BLOCKS = 1024
 _DIGEST_BLOCK_BYTES = 64 * 2**10
 
 
-Opener: TypeAlias = Callable[[], AbstractContextManager[DatasetReader]]
+Opener: TypeAlias = Callable[[], AbstractContextManager[WholeReader]]
 
 
 class OfflineDataset:
@@ -63,14 +63,14 @@ class OfflineDataset:
         self.layout = layout
         self._opener = opener
         self._file = file
-        self._kept_open: tuple[ExitStack, DatasetReader] | None = None
+        self._kept_open: tuple[ExitStack, WholeReader] | None = None
         self._choice: RowChoice | None = None
         self._boundaries: EpisodeBoundaries | None = None
         self._decoder: ActionDecoder | None = None
         self._digest: str | None = None
         with self._open_whole() as reader:
             self.observation_shape = tuple(reader.observations.shape[1:])
-            self._file_warnings = reader.warnings
+            self._file_warnings, self._marks_timeouts = reader.warnings, reader.marks_timeouts
 
     def __repr__(self) -> str:
         return f"<OfflineDataset {self.name!r}: {self.layout}, {self.num_transitions:,} transitions>"
@@ -102,7 +102,7 @@ class OfflineDataset:
             yield reader if self._choice.kept is None else KeptReader(reader, self._choice.kept)
 
     @contextmanager
-    def _open_whole(self) -> Iterator[DatasetReader]:
+    def _open_whole(self) -> Iterator[WholeReader]:
         try:
             if self._kept_open is not None:
                 yield self._kept_open[1]
@@ -136,7 +136,7 @@ class OfflineDataset:
     def warnings(self) -> tuple[str, ...]:
         """Problems of the data, a sentence each, such as missing or misplaced ends of episodes."""
         with self._open() as reader:
-            found = boundary_warnings(self._find_episodes(reader), marks_timeouts=reader.marks_timeouts)
+            found = boundary_warnings(self._find_episodes(reader), marks_timeouts=self._marks_timeouts)
             return self._reading_warnings() + found
 
     @property
@@ -192,14 +192,14 @@ class OfflineDataset:
         """
         with self._open() as reader:
             steps, count = list(reader.steps()), reader.rewards.shape[0]
-            lengths = self._find_episodes(reader).summaries.lengths
+            last = np.concatenate([block.last for block in steps])
             arrays: dict[str, Any] = {
                 "observations": reader.observations.span(0, count),
                 "actions": reader.actions.span(0, count),
                 "rewards": np.concatenate([block.rewards for block in steps]),
-                "terminals": np.concatenate([block.terminated & block.last for block in steps]),
-                "timeouts": np.concatenate([block.truncated & block.last for block in steps]),
-                "episode_ids": np.repeat(np.arange(len(lengths)), lengths),
+                "terminals": np.concatenate([block.terminated for block in steps]) & last,
+                "timeouts": np.concatenate([block.truncated for block in steps]) & last,
+                "episode_ids": np.cumsum(last) - last,
             }
         with atomic_write(Path(path)) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **arrays)

@@ -69,15 +69,15 @@ def _open_object(source: Any, dataset_format: str | None) -> OfflineDataset:
         raise DatasetError(
             f"dataset_format is {dataset_format!r}, which needs a path, not a value of type {type(source).__name__}."
         )
-    if dataset_format != "torch" and is_data_frame(source):
-        return open_mapping(columns_of(source), "the DataFrame")
-    if dataset_format != "torch" and (names := getattr(getattr(source, "dtype", None), "names", None)):
-        return open_mapping({name: source[name] for name in names}, "the structured array")
-    if dataset_format != "torch" and isinstance(source, Mapping):
-        return open_mapping(source)
-    holds_items = hasattr(source, "__getitem__") and not isinstance(source, Sequence)
-    if dataset_format != "torch" and (isinstance(source, Sequence) or (is_record(source) and not holds_items)):
-        return open_mapping(to_arrays(source, "the list"), "the list")
+    if dataset_format != "torch":
+        if is_data_frame(source):
+            return open_mapping(columns_of(source), "the DataFrame")
+        if names := getattr(getattr(source, "dtype", None), "names", None):
+            return open_mapping({name: source[name] for name in names}, "the structured array")
+        if isinstance(source, Mapping):
+            return open_mapping(source)
+        if isinstance(source, Sequence) or (not hasattr(source, "__getitem__") and is_record(source)):
+            return open_mapping(to_arrays(source, "the list"), "the list")
     if dataset_format != "memory" and hasattr(source, "__getitem__"):
         return open_torch_dataset(source)
     raise DatasetError(
@@ -132,7 +132,7 @@ def _recognize_hdf5(path: Path) -> str:
     for layout, required in LAYOUTS.items():
         if set(required) <= set(shapes):
             return layout
-    if has_required_fields(shapes):
+    if has_required_fields(shapes.keys()):
         return "hdf5"
     found = ", ".join(f"{key} {shape or '(group)'}" for key, shape in list(shapes.items())[:20])
     raise DatasetError(f"{path} has no known layout. Keys found: {found or 'none'}. Known layouts: {_KNOWN}.")

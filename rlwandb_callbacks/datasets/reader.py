@@ -37,18 +37,22 @@ class DatasetReader(Protocol):
         """The action space that the file declares."""
         ...
 
+    def steps(self) -> Iterator[StepBlock]:
+        """Yields all steps in order, in blocks."""
+        ...
+
+
+class WholeReader(DatasetReader, Protocol):
+    """An open data set with all its rows, also those that hold no transition."""
+
     @property
     def marks_timeouts(self) -> bool:
-        """Whether the layout distinguishes time limits from terminal states."""
+        """Whether the layout distinguishes time limits from terminal states; may read the marks."""
         ...
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Problems of the file, except those of the ends of episodes."""
-        ...
-
-    def steps(self) -> Iterator[StepBlock]:
-        """Yields all steps in order, in blocks."""
+        """Problems of the file, except those of the ends of episodes; may read the marks."""
         ...
 
     def choose_rows(self) -> RowChoice:
@@ -90,8 +94,7 @@ class KeptReader:
         self.observations = KeptColumn(reader.observations, rows)
         self.actions = KeptColumn(reader.actions, rows)
         self.rewards = KeptColumn(reader.rewards, rows)
-        self.declared_actions, self.marks_timeouts = reader.declared_actions, reader.marks_timeouts
-        self.warnings = reader.warnings
+        self.declared_actions = reader.declared_actions
 
     def steps(self) -> Iterator[StepBlock]:
         low = 0
@@ -106,6 +109,3 @@ class KeptReader:
                 truncated=block.truncated[kept],
                 last=last[kept],
             )
-
-    def choose_rows(self) -> RowChoice:
-        return RowChoice()

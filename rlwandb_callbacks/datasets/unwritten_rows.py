@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.datasets.columns import BLOCK_BYTES, Column, Flags, row_bytes, spans
+from rlwandb_callbacks.datasets.columns import Column, Flags, block_rows, row_bytes, spans
 
 MIN_RUN = 8  # fewer empty rows at the end may be steps
 MIN_CONSTANT_TAIL = 10
@@ -146,38 +146,32 @@ def _occurs_elsewhere(observations: Column, empty: Flags) -> bool:
 
 def _constant_tail(observations: Column, others: Sequence[Column], end: int) -> int:
     """Returns the number of rows before ``end`` that equal the last of them; 0 if they are few, or all."""
+    start = end - MIN_CONSTANT_TAIL
+    if start < 0 or any(_first_equal(column, start, end) > start for column in (*others, observations)):
+        return 0
     start = 0
     for column in others:
-        start = max(start, _first_equal(column, start, end))
-        if end - start < MIN_CONSTANT_TAIL:
-            return 0
-    if end - _first_equal(observations, end - MIN_CONSTANT_TAIL, end) < MIN_CONSTANT_TAIL:
-        return 0
+        start = _first_equal(column, start, end)
     affordable = max(MIN_CONSTANT_TAIL, _MAX_READ_BYTES // row_bytes(observations))
     start = _first_equal(observations, max(start, end - affordable), end)
-    return end - start if start and end - start >= MIN_CONSTANT_TAIL else 0
+    return end - start if start else 0
 
 
 def _first_equal(column: Column, low: int, high: int) -> int:
     """Returns the first row from which all rows up to ``high`` equal the last of them."""
     wanted = column.span(high - 1, high)
-    first = low
-    for begin, block in _blocks(column, low, high):
+    first = begin = low
+    for block in spans(column, low, high):
         same = (block == wanted) | (_is_nan(block) & _is_nan(wanted))
         other = np.flatnonzero(~same.reshape(len(block), -1).all(axis=1))
         first = begin + int(other[-1]) + 1 if len(other) else first
+        begin += len(block)
     return first
-
-
-def _blocks(column: Column, low: int, high: int) -> Iterator[tuple[int, NDArray[np.generic]]]:
-    step = max(1, BLOCK_BYTES // row_bytes(column))
-    for begin in range(low, high, step):
-        yield begin, column.span(begin, min(begin + step, high))
 
 
 def _are_empty(column: Column, rows: NDArray[np.int64]) -> Flags:
     """Returns which of the rows, in ascending order, are empty."""
-    step = max(1, BLOCK_BYTES // row_bytes(column))
+    step = block_rows(column)
     parts = [_is_empty(column.read(rows[low : low + step])) for low in range(0, len(rows), step)]
     return np.concatenate([np.zeros(0, dtype=bool), *parts])
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorActionWrapper, VectorEnv, VectorWrapper
 
+from rlwandb_callbacks.core.class_names import has_base_named
 from rlwandb_callbacks.environments.closing import close
 from rlwandb_callbacks.environments.output import discarded_output
-from rlwandb_callbacks.environments.wrappers import sub_envs, wrapper_chain
+from rlwandb_callbacks.environments.wrappers import has_own, sub_envs, wrapper_chain
 
 MEANINGS = ("get_action_meanings", "get_action_meaning", "get_action_names")
 """Methods without arguments that return names."""
@@ -74,7 +74,7 @@ def _layers_with_these_actions(env: Any) -> Iterator[Any]:
     for layer in wrapper_chain(env):
         yield layer
         translates = isinstance(layer, gym.ActionWrapper | VectorActionWrapper)
-        if translates and not any(cls.__name__ in SAME_ACTIONS for cls in type(layer).__mro__):
+        if translates and not has_base_named(type(layer), *SAME_ACTIONS):
             return
         if isinstance(layer, VectorEnv) and not isinstance(layer, VectorWrapper):
             with _one_of(layer) as single:
@@ -106,25 +106,15 @@ def _values_of(layer: Any) -> Iterator[Any]:
 
 def _attributes(owner: Any, names: Sequence[str]) -> Iterator[Any]:
     for name in names:
-        if _is_own(owner, name):
-            try:
+        if has_own(owner, name):
+            with contextlib.suppress(Exception):  # a property that needs a reset, say
                 yield getattr(owner, name)
-            except Exception:  # noqa: BLE001, S112  # a property that needs a reset, say
-                continue
 
 
 def _called(layer: Any, methods: Sequence[str]) -> Iterator[Any]:
-    for name in methods:
-        if _is_own(layer, name):
-            try:
-                yield getattr(layer, name)()
-            except Exception:  # noqa: BLE001, S112  # names are not worth an error
-                continue
-
-
-def _is_own(owner: Any, name: str) -> bool:
-    """Returns whether an object has an attribute itself: wrappers may answer with those of their environment."""
-    return inspect.getattr_static(owner, name, None) is not None
+    for method in _attributes(layer, methods):
+        with contextlib.suppress(Exception):  # names are not worth an error
+            yield method()
 
 
 def _names_in(value: Any, count: int, first: int) -> tuple[str, ...]:

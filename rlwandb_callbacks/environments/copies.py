@@ -12,6 +12,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import VectorEnv
 
+from rlwandb_callbacks.core.class_names import has_base_named
 from rlwandb_callbacks.core.import_string import import_object
 from rlwandb_callbacks.environments.changed_attributes import changed_attributes
 from rlwandb_callbacks.environments.names import env_name
@@ -39,15 +40,13 @@ class EnvCopier:
     Args:
         name: Name of the environment in messages.
         make_base: Makes the innermost environment in a render mode.
-        wrappers: Copy of the wrappers, the innermost of which is around ``place``; ``place`` if there are none.
-        place: Stands for the innermost environment.
+        wrappers: Copy of the wrappers, around a placeholder of the innermost environment.
         spec: Spec of the innermost environment, if it is made from one.
     """
 
     name: str
     make_base: Callable[[str | None], Any]
     wrappers: Any
-    place: Any
     spec: EnvSpec | None = None
 
     def __call__(self, render_mode: str | None = None) -> Any:
@@ -56,11 +55,11 @@ class EnvCopier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the attributes of wrappers that pass all names on, which cannot be unpickled; see `copy_state`."""
-        *wrappers, _ = wrapper_chain(self.wrappers)
+        *wrappers, place = wrapper_chain(self.wrappers)
         if not any(_passes_names_on(type(wrapper)) for wrapper in wrappers):
-            return EnvCopier, (self.name, self.make_base, self.wrappers, self.place, self.spec)
+            return EnvCopier, (self.name, self.make_base, self.wrappers, self.spec)
         parts = [(type(each), {key: v for key, v in vars(each).items() if key != "env"}) for each in wrappers]
-        return _unpickled, (self.name, self.make_base, parts, self.place, self.spec)
+        return _unpickled, (self.name, self.make_base, parts, place, self.spec)
 
 
 def _unpickled(
@@ -69,7 +68,7 @@ def _unpickled(
     wrappers = place
     for cls, attributes in reversed(parts):
         wrappers = _with_attributes(object.__new__(cls), {**attributes, "env": wrappers})
-    return EnvCopier(name, make_base, wrappers, place, spec)
+    return EnvCopier(name, make_base, wrappers, spec)
 
 
 def _with_attributes(thing: Any, attributes: dict[str, Any]) -> Any:
@@ -92,10 +91,9 @@ def env_copier(env: Any) -> EnvCopier:
         EnvError: If the environment can neither be made again nor be copied.
     """
     *_, base = wrapper_chain(env)
-    spec, place = _spec_of(base), _Place()
-    name = env_name(env)
+    spec, name = _spec_of(base), env_name(env)
     try:
-        return EnvCopier(name, _base_maker(base, spec), _copy_wrappers(env, place), place, spec)
+        return EnvCopier(name, _base_maker(base, spec), _copy_wrappers(env, _Place()), spec)
     except Exception as error:
         raise EnvError(
             f"evaluation.env is the environment {name}, which can neither be made again from its spec nor be copied: "
@@ -115,10 +113,9 @@ def _writes(entry_point: str) -> bool:
     """Returns whether the class of a wrapper only writes files or opens windows."""
     try:
         wrapper: Any = load_env_creator(entry_point)
-        names = [cls.__name__ for cls in wrapper.__mro__]
+        return has_base_named(wrapper, *OUTPUT_WRAPPERS)
     except Exception:  # noqa: BLE001  # a class that cannot be imported is reported when the environment is made
-        names = [entry_point.rpartition(":")[2]]
-    return any(name in OUTPUT_WRAPPERS for name in names)
+        return entry_point.rpartition(":")[2] in OUTPUT_WRAPPERS
 
 
 def _spec_of(base: Any) -> EnvSpec | None:

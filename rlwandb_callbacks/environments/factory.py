@@ -99,13 +99,12 @@ class EnvFactory:
         _set_backends(self.make, renders=bool(mode))
         if isinstance(self.make, str):
             packages.register(self.make)
-        spec = gym.registry.get(self.make) if isinstance(self.make, str) else self.make
         if callable(self.make):
             accepted = mode if _has_parameter(self.make, "render_mode") else {}
             return self.make(**{**self.kwargs, **accepted})
-        if isinstance(spec, EnvSpec) and spec.additional_wrappers:
-            return gym.make(without_output(spec), disable_env_checker=True, **{**self.kwargs, **mode})
-        return gym.make(self.make, disable_env_checker=True, **{**self.kwargs, **mode})
+        spec = gym.registry.get(self.make) if isinstance(self.make, str) else self.make
+        made = without_output(spec) if spec is not None and spec.additional_wrappers else self.make
+        return gym.make(made, disable_env_checker=True, **{**self.kwargs, **mode})
 
     def _describe_failure(self, error: Exception, *, renders: bool) -> str:
         if error.__cause__ is not None and "with kwargs (" in str(error):

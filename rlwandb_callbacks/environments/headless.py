@@ -36,8 +36,8 @@ def set_sdl_driver() -> None:
     Environments may draw nothing with SDL's ``dummy`` driver (highway-env), so it is set only for a pygame that has no
     ``offscreen`` driver.
     """
-    if not has_display():
-        os.environ.setdefault("SDL_VIDEODRIVER", "offscreen,dummy" if _sdl_has_offscreen() else "dummy")
+    if not has_display() and "SDL_VIDEODRIVER" not in os.environ:
+        os.environ["SDL_VIDEODRIVER"] = "offscreen,dummy" if _sdl_has_offscreen() else "dummy"
 
 
 def _sdl_has_offscreen() -> bool:

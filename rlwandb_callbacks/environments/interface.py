@@ -87,9 +87,7 @@ def check_step(env: Any, warn: Callable[[str], None]) -> bool:
     except Exception as error:  # environments may raise anything
         if UNPACK in str(error):
             raise EnvError(_old(env, "has a step() that returns four values instead of five.")) from error
-        for single in sub_envs(getattr(env, "unwrapped", None))[
-            :1
-        ]:  # the vector may fail at what its environments return
+        for single in sub_envs(getattr(env, "unwrapped", None))[:1]:  # which may show why the vector fails
             check_step(single, lambda _: None)
         warn(
             f"evaluation.env {env_name(env)} failed at a first step, with the random action {shortened(action)}: "

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rlwandb_callbacks.core.class_names import has_base_named
 from rlwandb_callbacks.environments.closing import closing
 from rlwandb_callbacks.environments.statistics import (
     ObservationStatistics,
@@ -20,7 +21,7 @@ from rlwandb_callbacks.environments.statistics import (
     part_for,
     running_statistics,
 )
-from rlwandb_callbacks.environments.wrappers import AnyVectorWrapper, sub_envs, wrapper_chain
+from rlwandb_callbacks.environments.wrappers import AnyVectorWrapper, observation_space_of, sub_envs, wrapper_chain
 
 
 def normalizers(env: Any) -> Iterator[Any]:
@@ -41,7 +42,7 @@ def normalizes_in_subprocesses(env: Any) -> bool:
 
 
 def _scales_rewards(layer: Any) -> bool:
-    return any(cls.__name__ == "NormalizeReward" for cls in type(layer).__mro__)
+    return has_base_named(type(layer), "NormalizeReward")
 
 
 def normalizes(env: Any) -> bool:
@@ -58,8 +59,7 @@ def with_statistics(env: Any, statistics: ObservationStatistics) -> Any:
     """
     found = list(normalizers(env))
     if not found:
-        space = env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space
-        part = part_for(statistics, space)
+        part = part_for(statistics, observation_space_of(env))
         if part is None:
             return env
         return (_FrozenVector if isinstance(env, VectorEnv) else _Frozen)(env, part)
@@ -76,8 +76,7 @@ def can_apply(env: Any, statistics: ObservationStatistics) -> bool:
     shapes = [np.shape(layer.obs_rms.mean) for layer in normalizers(env)]
     if shapes:
         return isinstance(statistics, Statistics) and statistics.mean.shape in shapes
-    space = env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space
-    return part_for(statistics, space) is not None
+    return part_for(statistics, observation_space_of(env)) is not None
 
 
 class _FrozenNormalization:

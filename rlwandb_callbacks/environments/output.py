@@ -15,6 +15,7 @@ from typing import Any
 from gymnasium import Env, Wrapper
 from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorWrapper
 
+from rlwandb_callbacks.core.class_names import has_base_named
 from rlwandb_callbacks.environments.wrappers import sub_envs, wrapper_chain
 
 OUTPUT_WRAPPERS = ("RecordVideo", "VideoRecorder", "HumanRendering", "DataCollector")
@@ -50,18 +51,14 @@ class DiscardedOutput:
 
 def is_output_wrapper(env: Any) -> bool:
     """Returns whether an environment is a wrapper that only writes files or opens a window."""
-    return isinstance(env, Wrapper | VectorWrapper) and _has_base(env, OUTPUT_WRAPPERS)
+    return isinstance(env, Wrapper | VectorWrapper) and has_base_named(type(env), *OUTPUT_WRAPPERS)
 
 
 def is_writer(value: Any) -> bool:
     """Returns whether a value is a file that is open for writing, or an object that writes rows into one."""
     if isinstance(value, io.IOBase):
         return not value.closed and value.writable()
-    return isinstance(value, CSV_WRITERS) or _has_base(value, WRITERS)
-
-
-def _has_base(value: Any, names: tuple[str, ...]) -> bool:
-    return any(cls.__name__ in names for cls in type(value).__mro__)
+    return isinstance(value, CSV_WRITERS) or has_base_named(type(value), *WRITERS)
 
 
 def without_output_wrappers(env: Any) -> Any:

@@ -16,6 +16,8 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from rlwandb_callbacks.environments.wrappers import has_own
+
 TRAINING_NAMES = ("envs", "env", "train_envs", "train_env", "training_envs", "training_env")
 EVALUATION_NAMES = ("eval", "val", "test")
 INNER_NAMES = ("env", "venv", "base_env")  # attributes in which layers of environments hold the next one
@@ -160,9 +162,8 @@ def _of_layer(layer: Any) -> ObservationStatistics | None:
 
 def running_statistics(layer: Any) -> Any:
     """Returns the running mean and variance of observations that a layer itself holds, by key for dicts, or None."""
-    own = {name for cls in type(layer).__mro__ for name in vars(cls)} | set(getattr(layer, "__dict__", {}))
     for name in RMS_NAMES:
-        rms = getattr(layer, name, None) if name in own else None  # layers may answer with attributes of inner ones
+        rms = getattr(layer, name, None) if has_own(layer, name) else None
         parts: Iterable[Any] = rms.values() if isinstance(rms, Mapping) else [rms]
         if rms and all(hasattr(part, each) for part in parts for each in RMS_FIELDS):
             return rms

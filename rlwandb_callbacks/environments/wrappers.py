@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +21,16 @@ def wrapper_chain(env: Any) -> Iterator[Any]:
     while isinstance(env, gym.Wrapper | VectorWrapper):
         env = env.env
         yield env
+
+
+def has_own(layer: Any, name: str) -> bool:
+    """Returns whether an object has an attribute itself: wrappers may answer with those of their environment."""
+    return inspect.getattr_static(layer, name, None) is not None
+
+
+def observation_space_of(env: Any) -> Any:
+    """Returns the observation space of an environment, or of one environment in a vector."""
+    return env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space
 
 
 def sub_envs(env: Any) -> list[Any]:

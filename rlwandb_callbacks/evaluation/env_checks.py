@@ -18,7 +18,7 @@ from rlwandb_callbacks.environments.names import env_name
 from rlwandb_callbacks.environments.normalization import can_apply, with_statistics
 from rlwandb_callbacks.environments.rendering import render
 from rlwandb_callbacks.environments.statistics import ObservationStatistics
-from rlwandb_callbacks.environments.wrappers import has_sub_envs, sub_envs
+from rlwandb_callbacks.environments.wrappers import has_sub_envs, observation_space_of, sub_envs
 from rlwandb_callbacks.errors import EnvError, describe_error
 from rlwandb_callbacks.evaluation.single_envs import batch, later_observations
 from rlwandb_callbacks.evaluation.vector_env import reset_each
@@ -109,8 +109,7 @@ def _reset_vector(envs: VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> tuple
 def normalized(env: Any, name: str, statistics: ObservationStatistics, warn_once: Callable[..., None]) -> Any:
     """Normalizes the observations of an environment by the statistics of another one, and warns of what is unusual."""
     if not can_apply(env, statistics):
-        space = env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space
-        warn_once(UNUSED_STATISTICS.format(env=name, space=space), kind="normalization")
+        warn_once(UNUSED_STATISTICS.format(env=name, space=observation_space_of(env)), kind="normalization")
     result = with_statistics(env, statistics)
     if result is not env:
         warn_once(BORROWED_STATISTICS.format(env=name), kind="normalization")

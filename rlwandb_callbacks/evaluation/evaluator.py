@@ -20,7 +20,7 @@ from rlwandb_callbacks.environments.factory import Env, EnvFactory, env_factory,
 from rlwandb_callbacks.environments.normalization import normalizers, normalizes_in_subprocesses
 from rlwandb_callbacks.environments.pettingzoo import MultiAgentEnv
 from rlwandb_callbacks.environments.statistics import ObservationStatistics, training_statistics
-from rlwandb_callbacks.environments.wrappers import has_sub_envs
+from rlwandb_callbacks.environments.wrappers import has_sub_envs, observation_space_of
 from rlwandb_callbacks.errors import PolicyError, describe_error
 from rlwandb_callbacks.evaluation.env_checks import (
     HIDDEN_STATISTICS,
@@ -71,7 +71,7 @@ class EnvDescription:
         return cls(
             actions=describe_actions(env, action_names),
             action_space=env.single_action_space if isinstance(env, VectorEnv) else env.action_space,
-            observation_space=env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space,
+            observation_space=observation_space_of(env),
             agent_action_spaces=env.agent_action_spaces if isinstance(env, MultiAgentEnv) else {},
             render_modes=render_modes(env),
             fps=frames_per_second(env),
@@ -135,8 +135,7 @@ class Evaluator:
         observations, batch_size, self._ignores_seeds = first
         if any(torch.nn.parameter.is_lazy(parameter) for parameter in self._module.parameters()):
             return None
-        episodes = self._cfg.evaluation.episodes
-        num_rows = batch_size if isinstance(env, VectorEnv) else min(self._num_envs, episodes)
+        num_rows = batch_size if self.env.is_vector else min(self._num_envs, self._cfg.evaluation.episodes)
         try:
             policy = self._policy()
             if self._sets_masks:
@@ -145,8 +144,7 @@ class Evaluator:
                     if isinstance(env, VectorEnv)
                     else stack_masks([action_mask(env)] * batch_size)
                 )
-            is_staggered = not isinstance(env, VectorEnv) and 1 < self._num_envs < episodes
-            traits = policy.dry_run(observations, num_rows=num_rows, staggered=is_staggered)
+            traits = policy.dry_run(observations, num_rows=num_rows, staggered=self.reuses_envs)
         except PolicyError as error:
             raise PolicyError(f"evaluation.policy {self._policy_name()!r}: {error}") from error
         except Exception as error:
@@ -217,9 +215,8 @@ class Evaluator:
         renders = frames_max_bytes is not None
         envs: EnvBatch
         if self.env.is_vector:
-            vector = cast(VectorEnv[Any, Any, Any], make_env.open(render=renders))
-            reopen = cast(Callable[[], VectorEnv[Any, Any, Any]], partial(make_env.open, render=renders))
-            envs = VectorEnvBatch(vector, ignores_seeds=self._ignores_seeds, reopen=reopen)
+            make_envs = cast(Callable[[], VectorEnv[Any, Any, Any]], partial(make_env.open, render=renders))
+            envs = VectorEnvBatch(make_envs, ignores_seeds=self._ignores_seeds)
         else:
             num_envs = min(self._num_envs, len(seeds))
             envs = SingleEnvBatch(partial(make_env, render=renders), num_envs, fresh_envs=fresh_envs)

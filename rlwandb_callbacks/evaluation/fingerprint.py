@@ -31,7 +31,7 @@ NO_NUMBERS = np.empty(0, np.float32)
 class StateFingerprint(NamedTuple):
     """What is recorded of a state, so that a replay can be compared with it."""
 
-    digest: int  # see :func:`digest`
+    digest: int  # CRC-32 over the bytes of the observation and the reward, independent of the order of keys
     discrete: int  # checksum of all parts but the floating-point numbers, and of the count of these numbers
     numbers: NDArray[Any]  # up to 16 floating-point numbers; of more, 16 sums
 
@@ -53,20 +53,6 @@ def fingerprint(observation: Any, reward: float) -> StateFingerprint:
     if numbers.size > NUM_SUMS:
         numbers = _sums(numbers)
     return StateFingerprint(zlib.crc32(AS_BYTES(reward, discrete), continuous), discrete, numbers)
-
-
-def digest(observation: Any, reward: float) -> int:
-    """Returns a checksum of an observation and the reward that led to it (0 after a reset).
-
-    It is a CRC-32 over their bytes, independent of the order of keys.
-    """
-    return fingerprint(observation, reward).digest
-
-
-def summarize_state(observation: Any) -> tuple[int, NDArray[np.float32]]:
-    """Returns a checksum of the discrete parts of an observation, and sums of its floating-point numbers, ``[16]``."""
-    (state,) = stack_states([fingerprint(observation, 0.0)])
-    return int(state["discrete"]), state["numbers"]
 
 
 def stack_states(fingerprints: Sequence[StateFingerprint]) -> NDArray[np.void]:
@@ -123,12 +109,15 @@ class ReplayCheck:
     def passes(self, step: int, observation: Any, reward: float) -> bool:
         """Returns whether an observation and the reward that led to it (0 after a reset) are those of the episode."""
         episode = self._episode
-        if episode.digests is None or int(episode.digests[step]) == digest(observation, reward):
+        if episode.digests is None:
+            return True
+        found = fingerprint(observation, reward)
+        if int(episode.digests[step]) == found.digest:
             return True
         if episode.states is None or self._tolerance is None:
             return False
-        discrete, numbers = summarize_state(observation)
-        if discrete != episode.states["discrete"][step] or not self._is_reward(step, reward):
+        (numbers,) = stack_states([found])["numbers"]
+        if found.discrete != episode.states["discrete"][step] or not self._is_reward(step, reward):
             return False
         recorded = episode.states["numbers"][step]
         with np.errstate(invalid="ignore"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 
 from rlwandb_callbacks.core.import_string import find_object
 from rlwandb_callbacks.core.process_settings import preserved_process_settings
+from rlwandb_callbacks.policies.probing import seed_all
 from rlwandb_callbacks.policies.reachable import Part, reachable
 from rlwandb_callbacks.policies.saved_values import MAX_COPIED_BYTES, Snapshot
 
@@ -46,11 +47,11 @@ def preserved_state(
     parts = list(reachable(module, find_object(policy) if isinstance(policy, str) else policy))
     networks = [part.value for part in parts if isinstance(part.value, nn.Module)]
     modes = {network: network.training for network in networks}
+    devices = {parameter.device for network in networks for parameter in network.parameters(recurse=False)}
     state = Snapshot(parts, max_buffer_bytes=MAX_COPIED_BYTES)
     try:
-        with preserved_process_settings(), _seeded_torch(networks, seed), torch.no_grad():
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002  # environments may draw from it
+        with preserved_process_settings(), _preserved_generators(devices), torch.no_grad():
+            seed_all(seed, devices)
             module.eval()
             if _is_small_and_on_cpu(module):
                 torch.set_num_threads(1)
@@ -73,17 +74,11 @@ def _too_large(part: Part) -> str:
 
 
 @contextlib.contextmanager
-def _seeded_torch(networks: Sequence[nn.Module], seed: int) -> Iterator[None]:
-    """Seeds the CPU and the devices of the networks; ``torch.manual_seed`` would seed other devices too."""
-    devices = {parameter.device for network in networks for parameter in network.parameters(recurse=False)}
+def _preserved_generators(devices: Collection[torch.device]) -> Iterator[None]:
+    """Restores the random states of torch, on the CPU and on some devices."""
     cuda = sorted(device.index for device in devices if device.type == "cuda")
     mps_state = torch.mps.get_rng_state() if any(device.type == "mps" for device in devices) else None
     with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)
-        for index in cuda:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        if mps_state is not None:
-            torch.mps.manual_seed(seed)
         try:
             yield
         finally:

@@ -52,11 +52,10 @@ def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[RawFrame]
     count = 0
     with env_call(), closing_env(make_env()) as env:
         try:
-            for _ in _states(env, episode, episode.length):
-                with env_call():
-                    frame = render(env)
-                yield frame
-                count += 1
+            with env_call():
+                for _ in _states(env, episode, episode.length):
+                    yield render(env)
+                    count += 1
         except (ReplayDivergedError, RenderError):
             raise
         except Exception as error:
@@ -78,13 +77,11 @@ def check_replay(make_env: Callable[[], Env], episode: Episode, *, max_steps: in
 def _states(env: Env, episode: Episode, max_steps: int) -> Iterator[None]:
     """Brings an environment into each state of an episode, one per iteration, and compares it with the recorded one."""
     check = ReplayCheck(episode)
-    with env_call():
-        observation, _ = env.reset(seed=episode.seed)
+    observation, _ = env.reset(seed=episode.seed)
     reward: Any = 0.0
     for step in range(min(max_steps, episode.length) + 1):
         if step:
-            with env_call():
-                observation, reward, *_ = env.step(episode.actions[step - 1])
+            observation, reward, *_ = env.step(episode.actions[step - 1])
         if not check.passes(step, observation, reward_of(reward)):
             raise ReplayDivergedError(
                 f"The episode with seed {episode.seed} came out differently at step {step} of {episode.length} when "

@@ -32,17 +32,11 @@ class VectorEnvBatch:
 
     resets_together = True
 
-    def __init__(
-        self,
-        envs: VectorEnv[Any, Any, Any],
-        *,
-        ignores_seeds: bool = False,
-        reopen: Callable[[], VectorEnv[Any, Any, Any]] | None = None,
-    ) -> None:
+    def __init__(self, make_envs: Callable[[], VectorEnv[Any, Any, Any]], *, ignores_seeds: bool = False) -> None:
+        self._make_envs, self._ignores_seeds = make_envs, ignores_seeds
+        self._envs = envs = make_envs()
         self.num_envs = envs.num_envs
-        self._reopen = reopen
         self._has_failed = self._has_stepped = False
-        self._envs, self._ignores_seeds = envs, ignores_seeds
         self._mode = autoreset_mode(envs)
         self._action_space = batch_space(envs.single_action_space, envs.num_envs)
         self._observations: Any = None
@@ -64,12 +58,12 @@ class VectorEnvBatch:
             yield row, observation, seed if is_seeded else None
 
     def _reset_all(self, seeds: Sequence[int]) -> tuple[Any, bool]:
-        if self._reopen is not None and self._has_stepped and not self._has_failed:
+        if self._has_stepped and not self._has_failed:
             with contextlib.suppress(Exception):  # some environments refuse to reset before an episode has ended
                 return reset_each(self._envs, seeds)
-        if self._reopen is not None and (self._has_stepped or self._has_failed):
+        if self._has_stepped or self._has_failed:
             close_env(self._envs)
-            self._envs = self._reopen()
+            self._envs = self._make_envs()
             self._has_failed = self._has_stepped = False
         return reset_each(self._envs, seeds)
 

@@ -171,13 +171,11 @@ def warning_lines(warnings: Sequence[str], columns: int) -> list[str]:
         ['The first ones fit.', '2 more warnings']
     """
     wrapped = [wrap(text, width=columns, break_on_hyphens=False) for text in warnings]
-    ends = list(itertools.accumulate(map(len, wrapped)))
-    if not ends or ends[-1] <= MAX_WARNING_LINES:
-        return [line for lines in wrapped for line in lines]
-    count = sum(end < MAX_WARNING_LINES for end in ends)
-    left_out = len(warnings) - count
-    lines = [line for lines in wrapped[:count] for line in lines]
-    return [*lines, f"{left_out} more warning{'s' * (left_out > 1)}"]
+    shown = wrapped
+    if sum(map(len, wrapped)) > MAX_WARNING_LINES:
+        shown = wrapped[: sum(end < MAX_WARNING_LINES for end in itertools.accumulate(map(len, wrapped)))]
+    left_out = len(wrapped) - len(shown)
+    return [*itertools.chain(*shown), *([f"{left_out} more warning{'s' * (left_out > 1)}"] if left_out else [])]
 
 
 def panel_grid(figure: Figure, count: int) -> list[Any]:

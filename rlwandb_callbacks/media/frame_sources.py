@@ -35,7 +35,15 @@ class RecordedFrames:
 
     def __iter__(self) -> Generator[Pixels]:
         for packed, shape in zip(self.packed, self.shapes, strict=True):
-            yield np.frombuffer(zlib.decompress(packed), dtype=np.uint8).reshape(shape)
+            yield _unpacked(packed, shape)
+
+
+def _packed(frame: Pixels) -> bytes:
+    return zlib.compress(frame.tobytes(), level=1)
+
+
+def _unpacked(packed: bytes, shape: tuple[int, ...]) -> Pixels:
+    return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -95,14 +103,11 @@ class FrameRecorder:
             self._stride *= 2
 
     def _correct_kept(self) -> None:
-        self._kept = [
-            (step, zlib.compress(corrected(np.frombuffer(zlib.decompress(packed), np.uint8)).tobytes(), level=1), shape)
-            for step, packed, shape in self._kept
-        ]
+        self._kept = [(step, _packed(corrected(_unpacked(packed, shape))), shape) for step, packed, shape in self._kept]
         self._bytes = sum(len(packed) for _, packed, _ in self._kept)
 
     def _keep(self, frame: Pixels) -> None:
-        packed = zlib.compress(frame.tobytes(), level=1)
+        packed = _packed(frame)
         self._kept.append((self._step, packed, frame.shape))
         self._bytes += len(packed)
 

@@ -28,7 +28,7 @@ from rlwandb_callbacks.policies.python_state import (
     have_same_form,
     reset_methods,
 )
-from rlwandb_callbacks.policies.questions import Questions, Starts
+from rlwandb_callbacks.policies.questions import Questions
 from rlwandb_callbacks.policies.row_mixing import row_mixing
 from rlwandb_callbacks.policies.step_comparison import Comparison, fields_of
 
@@ -108,7 +108,7 @@ class DryRun:
             changed = changed_attributes(before, attributes.fingerprints())
             if not changed:
                 raise
-            resets = reset_methods(self._questions.policy, changed)
+            resets = reset_methods(self._questions.policy, attributes, changed)
             if not resets:
                 raise PolicyError(
                     f"{_describe(error)} The policy keeps state in {attribute_names(changed)}. {STATE_PROTOCOL}"
@@ -123,7 +123,7 @@ class DryRun:
             self._report_unrepeatable(first)
             return None
         changed = changed_attributes(before, after)
-        self._stable = self._fields_without_draws(*self._questions.with_noise([self._questions.observations]))
+        self._stable = self._fields_without_draws()
         if not changed:  # a random generator in an attribute is not a change
             again = self._questions.ask(continues=True)[0]
             self._stable &= self._comparison.equal_fields(first, again)
@@ -139,9 +139,9 @@ class DryRun:
             return None
         return self._episode_state(changed, before, after)
 
-    def _fields_without_draws(self, batches: list[Any], starts: Starts) -> set[str]:
+    def _fields_without_draws(self) -> set[str]:
         """Returns the fields of the output that do not depend on random numbers."""
-        first = self._questions.ask(*batches, starts=starts)
+        batches, starts, first = self._questions.with_noise([self._questions.observations])
         stable = set(fields_of(first[0]))
         for seed in OTHER_SEEDS:
             others = self._questions.ask(*batches, starts=starts, seed=seed)
@@ -168,16 +168,14 @@ class DryRun:
 
     def _episode_state(self, changed: set[Attribute], before: Fingerprints, after: Fingerprints) -> EpisodeState:
         of_episode = {each for each in changed if not have_same_form(before.get(each), after.get(each))}
-        numbers = {each for each in changed if isinstance(after.get(each), int | float)}
-        if of_episode:
-            of_episode |= {each for each in numbers if each[0] in {holder for holder, _ in of_episode}}
-        if not reset_methods(self._questions.policy, changed):
+        holders = {holder for holder, _ in of_episode}
+        of_episode |= {each for each in changed if each[0] in holders and isinstance(after.get(each), int | float)}
+        attributes = self._questions.attributes
+        if not reset_methods(self._questions.policy, attributes, changed):
             start = "the state at the start of the training" if of_episode else "the state before the evaluation"
             self._warnings["policy state"] = NO_RESET.format(attributes=attribute_names(changed), start=start)
         self._questions.fresh.restore()
-        return EpisodeState(
-            self._questions.policy, frozenset(changed), self._questions.attributes.capture_attributes(of_episode)
-        )
+        return EpisodeState(frozenset(changed), attributes.capture_attributes(of_episode))
 
     def _report_unrepeatable(self, first: PolicyStep) -> None:
         """Raises if the output does not follow the number of observations, as that of a queue; else warns."""
@@ -186,7 +184,6 @@ class DryRun:
                 self._questions.ask_for_one()
             except Exception as error:
                 raise PolicyError(f"{HIDDEN_STATE} Asked for one action, it gave: {_describe(error)}") from error
-        self._stable = set()
         self._reads_value = self._is_value(first)
         self._report_samples(UNREPEATABLE)
 
@@ -200,7 +197,9 @@ class DryRun:
         """Raises if the policy cannot be called with a batch of one."""
         questions = self._questions
         questions.fresh.restore()
-        single = RowByRowPolicy(lambda: questions.make_adapter(False), questions.observation_space, state)
+        single = RowByRowPolicy(
+            lambda: questions.make_adapter(False), questions.policy, questions.observation_space, state
+        )
         all_start = questions.all_start()
         try:
             single.act(questions.observations, all_start, questions.masks)

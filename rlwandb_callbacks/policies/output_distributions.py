@@ -121,7 +121,7 @@ def is_overridden(distribution: Distribution) -> bool:
     return not _sampling_class(distribution).__module__.startswith(_LIBRARIES)
 
 
-def _defining_class(distribution: Distribution, name: str) -> int:
+def _defining_position(distribution: Distribution, name: str) -> int:
     """Returns the position in the method resolution order of the class that defines an attribute."""
     mro = type(distribution).__mro__
     return next((index for index, cls in enumerate(mro) if name in vars(cls)), len(mro))
@@ -133,11 +133,11 @@ def _sampling_class(distribution: Distribution) -> type:
 
 def _sampling_position(distribution: Distribution) -> int:
     """Returns the position of the class that samples among the classes that a distribution derives from."""
-    return min(_defining_class(distribution, name) for name in _SAMPLERS)
+    return min(_defining_position(distribution, name) for name in _SAMPLERS)
 
 
 def _sampler(distribution: Distribution) -> Callable[..., Tensor]:
-    by_rsample = _defining_class(distribution, "rsample") < _defining_class(distribution, "sample")
+    by_rsample = _defining_position(distribution, "rsample") < _defining_position(distribution, "sample")
     sampler: Callable[..., Tensor] = getattr(
         distribution, "rsample" if by_rsample and is_overridden(distribution) else "sample"
     )
@@ -147,7 +147,7 @@ def _sampler(distribution: Distribution) -> Callable[..., Tensor]:
 def _is_trusted(distribution: Distribution, name: str) -> bool:
     if not is_overridden(distribution):
         return True
-    return _defining_class(distribution, name) <= _sampling_position(distribution)
+    return _defining_position(distribution, name) <= _sampling_position(distribution)
 
 
 def _property(distribution: Distribution, name: str) -> Tensor | None:

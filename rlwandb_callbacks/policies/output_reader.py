@@ -28,7 +28,7 @@ from rlwandb_callbacks.policies.output_tuples import (
     Q_KEYS,
     STD_KEYS,
     VALUE_KEYS,
-    gaussian_parameters,
+    has_gaussian_shapes,
     named_entries,
     state_value,
 )
@@ -193,10 +193,10 @@ class OutputReader:
         """Reads a tuple that begins with mean and standard deviation, and may go on with V(s)."""
         if not self.reads_std or not isinstance(self.action_space, spaces.Box):
             return None
-        parameters = gaussian_parameters(mean, further, (batch_size, *self.action_space.shape))
-        if parameters is None or not _are_stds(parameters[1]):
+        shape = (batch_size, *self.action_space.shape)
+        if not has_gaussian_shapes(mean, further, shape) or not _are_stds(further[0]):
             return None
-        step = self._from_moments(*parameters, batch_size)
+        step = self._from_moments(mean, further[0], batch_size)
         values = {"value": further[1]} if len(further) == 2 and self.reads_value else {}
         return None if step is None else replace(step, values=_per_state(values, VALUE_KEYS, batch_size))
 

@@ -20,9 +20,7 @@ MEAN_KEYS = ("loc", "mean", "mu")
 STD_KEYS = ("scale", "std", "stddev", "sigma")
 LOG_STD_KEYS = ("log_std", "log_scale", "log_sigma")
 ACTION_KEYS = ("action", "actions")
-_READ_KEYS = {
-    *Q_KEYS, *DISTRIBUTION_KEYS, *ACTION_KEYS, "probs", "logits",
-}  # fmt: skip
+_READ_KEYS = {*Q_KEYS, *DISTRIBUTION_KEYS, *ACTION_KEYS, "probs", "logits"}
 
 
 def named_entries(output: Any) -> Mapping[str, Any] | None:
@@ -32,15 +30,14 @@ def named_entries(output: Any) -> Mapping[str, Any] | None:
     return output._asdict() if has_gaussian or not fields.isdisjoint(_READ_KEYS) else None
 
 
-def gaussian_parameters(mean: Any, further: Sequence[Any], shape: tuple[int, ...]) -> tuple[Any, Any] | None:
-    """Returns mean ``shape`` and standard deviation of a tuple that begins with them; None for other shapes.
+def has_gaussian_shapes(mean: Any, further: Sequence[Any], shape: tuple[int, ...]) -> bool:
+    """Returns whether a tuple begins with arrays of the shapes of a mean, ``shape``, and of a standard deviation.
 
     The standard deviation has the shape of the mean, that of one action, or is one number for each state or for all.
     """
     if not further or not (_is_float(mean) and _is_float(further[0])) or tuple(mean.shape) != shape:
-        return None
-    allowed = {shape, shape[1:], (1, *shape[1:])}
-    return (mean, further[0]) if tuple(further[0].shape) in allowed else None
+        return False
+    return tuple(further[0].shape) in {shape, shape[1:], (1, *shape[1:])}
 
 
 def state_value(scores: Any, further: Sequence[Any], space: Space[Any], batch_size: int) -> Floats | None:

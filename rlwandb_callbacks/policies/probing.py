@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -59,12 +60,16 @@ def moved_slightly(observations: Any, relative: float) -> Any:
     return map_structure(move, observations)
 
 
-def seed_all(seed: int, device: torch.device) -> None:
-    """Seeds the random states that :func:`rlwandb_callbacks.evaluation.preserved_state.preserved_state` restores."""
+def seed_all(seed: int, devices: Iterable[torch.device]) -> None:
+    """Seeds Python, NumPy, and torch on the CPU and some devices; ``torch.manual_seed`` would seed other devices too.
+
+    :func:`rlwandb_callbacks.evaluation.preserved_state.preserved_state` restores these random states.
+    """
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  # policies may draw from it
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # policies and environments may draw from it
     torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index].manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index].manual_seed(seed)
+        elif device.type == "mps":
+            torch.mps.manual_seed(seed)

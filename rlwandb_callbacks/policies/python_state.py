@@ -71,7 +71,7 @@ class PythonState:
         for holder in holders:
             owners = list(self.holders_of(holder))
             found = [owner for owner in owners if isinstance(owner, nn.Module)][:1] or owners[-1:]
-            around.update(zip([holder], found, strict=False))
+            around.update((holder, owner) for owner in found)
         return PythonState(around)
 
 
@@ -94,8 +94,8 @@ def have_same_form(before: Any, after: Any) -> bool:
     return are_tuples and isinstance(before[1], bytes) and isinstance(after[1], bytes) and before[0] == after[0]
 
 
-def reset_methods(policy: Any, changed: Collection[Attribute]) -> list[Callable[[], Any]]:
-    """Returns the methods that reset some attributes when an episode starts; none if an attribute has none.
+def reset_methods(policy: Any, state: PythonState, changed: Collection[Attribute]) -> list[Callable[[], Any]]:
+    """Returns the methods that reset some attributes of a policy when an episode starts; none if one has none.
 
     That is ``reset`` of the object that a policy is or belongs to, else of the objects that are the values of the
     attributes or hold them. Numbers beside them need no method.
@@ -104,7 +104,6 @@ def reset_methods(policy: Any, changed: Collection[Attribute]) -> list[Callable[
     if of_policy is not None:
         return [of_policy]
     methods: dict[int, Callable[[], Any]] = {}
-    state = PythonState.of(policy)
     for holder, name in changed:
         owners = list(state.holders_of(holder))
         value = vars(owners[0]).get(name) if owners else None

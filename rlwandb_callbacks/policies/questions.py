@@ -6,14 +6,15 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import PolicyStep
-from rlwandb_callbacks.policies.adapters.devices import take_rows
+from rlwandb_callbacks.policies.adapters.devices import batch_size_of, take_rows
+from rlwandb_callbacks.policies.adapters.row_by_row import Adapter
 from rlwandb_callbacks.policies.probing import moved_slightly, noise_batches, seed_all
 from rlwandb_callbacks.policies.python_state import PythonState
 from rlwandb_callbacks.policies.step_comparison import fields_of
@@ -21,19 +22,8 @@ from rlwandb_callbacks.policies.step_comparison import fields_of
 RELATIVE_TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 5e-2}  # 1e-5 for others
 OBSERVATION_CHANGE = 1e-6  # at least; a few times the rounding of float32
 NOISE_SECONDS = 1.0
-ASKS_PER_NOISE_BATCH = 13
+ASKS_PER_NOISE_BATCH = 11
 Starts: TypeAlias = list[NDArray[np.bool_]]
-
-
-class Adapter(Protocol):
-    """Adapter for one kind of policies; see :mod:`rlwandb_callbacks.policies.adapters`."""
-
-    takes_masks: bool
-
-    @property
-    def is_recurrent(self) -> bool: ...
-
-    def act(self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None) -> PolicyStep: ...
 
 
 class Questions:
@@ -45,12 +35,12 @@ class Questions:
         policy: The policy.
         make_adapter: Makes a new adapter of it; the argument is ``reads_std``.
         observations: Batch of B ≥ 1 observations; rows that differ show more.
-        batch_size: B.
         observation_space: Observation space of one environment.
         masks: Valid actions ``[B, A]`` for a policy that takes masks.
         like: Parameter with the device and dtype of the policy.
 
     Attributes:
+        batch_size: B.
         attributes: Python attributes of the policy.
         fresh: Their values at the beginning of each question.
         is_recurrent: Whether the adapter that was asked last keeps a recurrent state.
@@ -64,18 +54,18 @@ class Questions:
         make_adapter: Callable[[bool], Adapter],
         observations: Any,
         *,
-        batch_size: int,
         observation_space: Any,
         masks: NDArray[np.bool_] | None,
         like: torch.Tensor,
     ) -> None:
         self.policy, self.make_adapter = policy, make_adapter
-        self.observations, self.batch_size, self.observation_space = observations, batch_size, observation_space
+        self.observations, self.observation_space = observations, observation_space
+        self.batch_size = batch_size_of(observations, observation_space)
         self.masks, self.device = masks, like.device
         self.attributes = PythonState.of(policy)
         self.fresh = self.attributes.capture()
         self.is_recurrent = False
-        self.rotated = self.rows(observations, [*range(1, batch_size), 0])
+        self.rotated = self.rows(observations, [*range(1, self.batch_size), 0])
         self.tolerance = RELATIVE_TOLERANCE.get(like.dtype, 1e-5)
         self._seconds_per_batch = math.inf
 
@@ -104,7 +94,7 @@ class Questions:
         began = time.perf_counter()
         for index, batch in enumerate(batches):
             starting = self.all_start() if starts is None else starts[index]
-            seed_all(seed + index, self.device)
+            seed_all(seed + index, [self.device])
             steps.append(adapter.act(batch, starting, self.masks if masks is None else masks))
             self.is_recurrent = adapter.is_recurrent
         self._seconds_per_batch = min(self._seconds_per_batch, (time.perf_counter() - began) / len(batches))
@@ -130,21 +120,22 @@ class Questions:
         """Returns a batch of some rows of another one."""
         return take_rows(batch, rows, self.observation_space)
 
-    def with_noise(self, batches: list[Any], starts: Starts | None = None) -> tuple[list[Any], Starts]:
+    def with_noise(
+        self, batches: list[Any], starts: Starts | None = None
+    ) -> tuple[list[Any], Starts, list[PolicyStep]]:
         """Adds batches of noise, as rows of observations may be equal, and so may a few integers.
 
-        Returns them with the rows in which episodes start; without noise if the policy fails on it.
+        Returns them with the rows in which episodes start and the outputs; without noise if the policy fails on it.
         """
         starts = [self.all_start()] * len(batches) if starts is None else starts
-        step = self.ask(*batches, starts=starts)[0]
-        noise = self.noise(wide=fields_of(step).keys() == {"action0"} and step.actions.dtype.kind in "iu")
-        if not noise:
-            return batches, starts
-        with contextlib.suppress(Exception):  # such observations may not occur
-            more = [*starts, *starts[-1:] * len(noise)]
-            self.ask(*batches, *noise, starts=more)
-            return [*batches, *noise], more
-        return batches, starts
+        steps = self.ask(*batches, starts=starts)
+        noise = self.noise(wide=fields_of(steps[0]).keys() == {"action0"} and steps[0].actions.dtype.kind in "iu")
+        if noise:
+            with contextlib.suppress(Exception):  # such observations may not occur
+                more = [*starts, *starts[-1:] * len(noise)]
+                steps = self.ask(*batches, *noise, starts=more)
+                batches, starts = [*batches, *noise], more
+        return batches, starts, steps
 
     def noise(self, *, wide: bool, at_least: int = 0) -> list[Any]:
         """Returns as many batches of noise as a slow policy can be asked with in a given time."""

@@ -14,6 +14,8 @@ import gymnasium as gym
 import torch
 from torch import nn
 
+from rlwandb_callbacks.core.class_names import has_base_named
+
 MAX_DEPTH = 6  # objects and containers between a root and a value; networks are not counted
 MAX_ENTRIES = 1024  # longer containers are data, such as a replay memory
 MAX_ENTERED = 64  # entries of a container in which parts are searched
@@ -101,7 +103,7 @@ def _is_left_out(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _is_foreign_class(cls: type) -> bool:
-    if issubclass(cls, _FOREIGN) or any(base.__name__ in _FOREIGN_CLASSES for base in cls.__mro__):
+    if issubclass(cls, _FOREIGN) or has_base_named(cls, *_FOREIGN_CLASSES):
         return True
     return not issubclass(cls, _KNOWN) and cls.__module__.partition(".")[0] in _FOREIGN_PACKAGES
 

@@ -43,8 +43,7 @@ def row_mixing(questions: Questions, stable: Collection[str], *, staggered: bool
 
 
 def _differs_among_others(questions: Questions, stable: Collection[str], batches: list[object], starts: Starts) -> bool:
-    batches, starts = questions.with_noise(batches, starts)
-    together = questions.ask(*batches, starts=starts)
+    batches, starts, together = questions.with_noise(batches, starts)
     moved = questions.ask_moved(batches, starts) or together
     tolerance = max(TOLERANCE_BETWEEN_ROWS, questions.tolerance)
     for row in {questions.batch_size - 1, questions.batch_size // 2, 0}:

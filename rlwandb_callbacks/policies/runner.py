@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,12 @@ from torch import nn
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.policies.adapters.callables import CallablePolicy
 from rlwandb_callbacks.policies.adapters.devices import batch_size_of, first_float_parameter, network_of
-from rlwandb_callbacks.policies.adapters.row_by_row import RowByRowPolicy
+from rlwandb_callbacks.policies.adapters.row_by_row import Adapter, RowByRowPolicy
 from rlwandb_callbacks.policies.adapters.stable_baselines import StableBaselinesPolicy
 from rlwandb_callbacks.policies.adapters.torchrl import TorchRLPolicy
 from rlwandb_callbacks.policies.dry_run import DryRun, PolicyTraits
 from rlwandb_callbacks.policies.output_reader import OutputReader
 from rlwandb_callbacks.policies.questions import Questions
-
-Adapter: TypeAlias = StableBaselinesPolicy | TorchRLPolicy | CallablePolicy
 
 
 def adapter_for(policy: Any, module: nn.Module, reader: OutputReader, observation_space: Any = None) -> Adapter:
@@ -64,8 +62,7 @@ class PolicyRunner:
         self._observation_space = observation_space
         self._adapter: Adapter | RowByRowPolicy
         if traits.row_by_row:
-            state = None if traits.state is None else replace(traits.state, policy=policy)
-            self._adapter = RowByRowPolicy(self._new_adapter, observation_space, state)
+            self._adapter = RowByRowPolicy(self._new_adapter, policy, observation_space, traits.state)
         else:
             self._adapter = self._new_adapter()
         self.takes_masks = self._adapter.takes_masks
@@ -113,7 +110,6 @@ class PolicyRunner:
             self._policy,
             partial(self._new_adapter, shows_scores=True),
             observations,
-            batch_size=batch_size_of(observations, self._observation_space),
             observation_space=self._observation_space,
             masks=self._masks,
             like=first_float_parameter(network_of(self._policy), self._module),

@@ -45,14 +45,14 @@ class Snapshot:
     ) -> None:
         found = list(parts)
         copied = _small_data(found, max_buffer_bytes)
-        self._restores: list[tuple[Part, Restore]] = [
-            (Part(owner, ()), functools.partial(_put_back, owner, before)) for owner, before in attributes
+        self._restores: list[tuple[bool, Restore]] = [  # whether it is of a buffer, and how it is put back
+            (False, functools.partial(_put_back, owner, before)) for owner, before in attributes
         ]
         self._watched: list[tuple[Part, Any]] = []
         for part in found:
             restore = _saved(part.value, copies_data=id(part.value) in copied)
             if restore is not None:
-                self._restores.append((part, restore))
+                self._restores.append((part.is_buffer, restore))
             elif (outline := _outline(part.value)) is not None:
                 self._watched.append((part, outline))
 
@@ -63,9 +63,9 @@ class Snapshot:
             only_buffers: Put back only the buffers of networks.
             keeps_logs: Leave lists that have only grown.
         """
-        for part, restore in self._restores:
+        for is_buffer, restore in self._restores:
             is_log = keeps_logs and isinstance(restore, _List) and restore.has_grown()
-            if not is_log and (part.is_buffer or not only_buffers):
+            if not is_log and (is_buffer or not only_buffers):
                 restore()
 
     def changed_for_good(self) -> list[Part]:

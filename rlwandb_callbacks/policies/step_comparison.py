@@ -13,7 +13,7 @@ from rlwandb_callbacks.core.episode import Gaussian, PolicyStep, groups_of
 
 
 def fields_of(step: PolicyStep) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of a step, each ``[B, …]``; integer actions only if there are no scores to compare."""
+    """Returns the arrays of a step by name, each ``[B, …]``."""
     fields = {f"action{index}": leaf for index, leaf in enumerate(_leaves(step.actions))}
     fields |= {f"score{index}": group.values for index, group in enumerate(groups_of(step.scores))}
     if isinstance(step.scores, Gaussian):

@@ -21,12 +21,15 @@ class DroppedRows:
 
     Args:
         run: An open run. If W&B has changed the method that this class hooks into, nothing is noticed.
+
+    Attributes:
+        message: What happened to the first dropped row, and what to do; None if there was none.
     """
 
     def __init__(self, run: Any) -> None:
         self._run = run
         self._step_without_ours = self._step
-        self._message: str | None = None
+        self.message: str | None = None
         self._original: Any = getattr(run, HOOK, None)
         if self._original is not None:
             setattr(run, HOOK, self._observe)
@@ -47,16 +50,12 @@ class DroppedRows:
     def _observe(self, row: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> Any:
         if not getattr(_local, "is_ours", False):
             if step is not None:
-                if self._message is None and self._step_without_ours <= step < self._step:
-                    self._message = _describe(row, step, self._step)
+                if self.message is None and self._step_without_ours <= step < self._step:
+                    self.message = _describe(row, step, self._step)
                 self._step_without_ours = max(self._step_without_ours, step)
             if commit or (step is None and commit is None):
                 self._step_without_ours += 1
         return self._original(row, step, commit)
-
-    def message(self) -> str | None:
-        """Returns what happened to the first dropped row, and what to do; None if there was none."""
-        return self._message
 
     def close(self) -> None:
         """Ends watching."""

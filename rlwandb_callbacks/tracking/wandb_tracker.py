@@ -51,7 +51,7 @@ class WandbTracker:
 
     def dropped_row(self) -> str | None:
         """Describes the first row of the user that W&B dropped because of ours; None if there was none."""
-        return self._dropped_rows.message()
+        return self._dropped_rows.message
 
     def alert(self, title: str, text: str, level: str) -> None:
         """Sends an alert by e-mail or message, by the settings of the W&B account; an offline run stores it."""

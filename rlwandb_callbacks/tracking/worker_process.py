@@ -22,8 +22,6 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
 # loky treats a worker that has grown by 300 MB as leaking, warns and replaces it; maps and videos may need more.
 # Versions before 3.7 lack this setting.
 ROOM_TO_GROW = {"LOKY_MAX_MEMORY_LEAK_SIZE": "2e9"}
-
-
 COMPILED_CODE_FAILED = "compiled code failed in it, such as that of a simulator or a graphics library"
 LIKELY_CAUSES = {
     "SIGKILL": "the system ended it, most likely as it had no memory left",

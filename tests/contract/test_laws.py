@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from failing_modules import RaisesInTraining
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rlwandb_callbacks
@@ -130,23 +131,10 @@ def test_hooks_do_not_change_random_states_modes_gradients_or_threads(kind: Any,
 # 2. The run file is complete
 
 
-class RaisesInTraining(TinyValidatedQ):
-    """Module that raises the given error during training."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> dict[str, Any]:
-        if batch_idx == 5:
-            raise self.error
-        return super().training_step(batch, batch_idx)
-
-
 @every_callback
 @pytest.mark.parametrize(("error", "raised"), [(RuntimeError("boom"), RuntimeError), (KeyboardInterrupt(), SystemExit)])
 def test_the_run_file_is_complete_after_an_exception_or_ctrl_c(kind: Any, error: Any, raised: Any, fit: Any) -> None:
-    module = RaisesInTraining(error)
+    module = RaisesInTraining(error, batch_idx=5)
     with pytest.raises(raised):
         fit(module, kind(EVERYTHING))
     run = read_offline_run("wandb")
@@ -311,7 +299,7 @@ def remaining_hooks(module: torch.nn.Module) -> list[Any]:
 
 @every_callback
 def test_module_hooks_are_removed_after_an_exception(kind: Any, fit: Any) -> None:
-    module = RaisesInTraining(RuntimeError("boom"))
+    module = RaisesInTraining(batch_idx=5)
     with pytest.raises(RuntimeError, match="boom"):
         fit(module, kind(EVERYTHING))
     assert not remaining_hooks(module)

@@ -1,4 +1,4 @@
-"""Evaluations through the hooks of the callback, in this process and without a fit."""
+"""Evaluations in this process and without a fit: by an evaluator, and through the hooks of the callback."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from torch import nn
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
 from rlwandb_callbacks.callbacks.evaluation.callback import EvaluationCallback
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
-from rlwandb_callbacks.config import WandbRLConfig
+from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.evaluation.evaluator import Evaluator
+from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 from rlwandb_callbacks.evaluation.summary import Evaluation
 from rlwandb_callbacks.evaluation.video_mode import Mode
 from rlwandb_callbacks.testing import MemoryTracker
@@ -45,6 +47,17 @@ class KeptErrors(ErrorPolicy):
 
     def warn_once(self, message: str, *, kind: str) -> None:
         self.warnings.append(message)
+
+
+def evaluated(policy: Any, *, module: nn.Module | None = None, **settings: Any) -> tuple[list[Episode], list[str]]:
+    """Returns the episodes of one evaluation with these settings, and all warnings."""
+    cfg = WandbRLConfig(video_logger=False, evaluation=EvaluationConfig(policy=policy, **settings))
+    errors = KeptErrors()
+    module = module or (policy if isinstance(policy, nn.Module) else nn.Module())
+    with preserved_state(module, seed=0, policy=policy):
+        evaluator = Evaluator(cfg, module, errors.warn_once)
+    with preserved_state(module, seed=0, policy=policy):
+        return [each.episode for each in evaluator.play()], errors.warnings
 
 
 class Evaluations:

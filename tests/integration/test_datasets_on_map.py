@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from caught_warnings import package_warnings
 from PIL import Image
 
 from rlwandb_callbacks import ConfigError, WandbRLCallback
@@ -113,9 +114,8 @@ def test_no_data_under_the_record_path_is_one_warning(fit: Any) -> None:
     tracker = MemoryTracker()
     with pytest.warns(UserWarning, match="rlwandb") as caught:
         fit(TinyValidatedQ(), WandbRLCallback(EXAMPLE, **SHARED, tracker=tracker), max_epochs=3)
-    ours = [str(warning.message) for warning in caught if "rlwandb" in str(warning.message)]
-    assert len(ours) == 1
-    assert "no offline data were found under ./video_pendulum_cql" in ours[0]
+    (message,) = package_warnings(caught)
+    assert "no offline data were found under ./video_pendulum_cql" in message
     assert len(tracker.column("eval/return_mean")) == 3
 
 
@@ -164,12 +164,9 @@ def test_what_is_not_read_is_a_warning_when_training_starts(fit: Any) -> None:
     tracker = MemoryTracker()
     with pytest.warns(UserWarning, match="rlwandb") as caught:
         fit(TinyValidatedQ(), WandbRLCallback(vis_dataset=True, dataset_path="buffer.npz", tracker=tracker))
-    ours = [str(warning.message) for warning in caught if "rlwandb" in str(warning.message)]
-    assert len(ours) == 2
-    assert ours[0].startswith(
-        "rlwandb: buffer.npz: Not read, although the name suggests a mark of episodes: next_done."
-    )
-    assert ours[1].startswith("rlwandb: buffer.npz: 500 of ")
+    first, second = package_warnings(caught)
+    assert first.startswith("rlwandb: buffer.npz: Not read, although the name suggests a mark of episodes: next_done.")
+    assert second.startswith("rlwandb: buffer.npz: 500 of ")
     assert tracker.column("dataset/episodes") == [20.0]
     caption = tracker.column("dataset/overview")[0].caption
     assert "next_done" in caption

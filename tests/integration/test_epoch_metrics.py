@@ -33,10 +33,15 @@ class LogsPerEpoch(TinyValidatedQ):
 
 
 def rows_of(fit: Any, module: Any, *others: Any, key: str = "train/entropy", **options: Any) -> list[tuple[Any, ...]]:
-    """Returns update and value of each row with a key."""
+    """Trains with the callback and returns update and value of each row with a key."""
     interval = {"every_n_steps": options.pop("every_n_steps", None)}
     tracker = MemoryTracker()
     fit(module, MetricsCallback({"on_error": "raise", "metrics": interval}, tracker=tracker), *others, **options)
+    return rows_in(tracker, key)
+
+
+def rows_in(tracker: MemoryTracker, key: str = "train/entropy") -> list[tuple[Any, ...]]:
+    """Returns update and value of each row with a key."""
     return [(row["time/updates"], row[key]) for row in tracker.rows if key in row]
 
 
@@ -163,7 +168,7 @@ def test_a_mean_of_validation_is_not_taken_for_one_of_training_after_an_exceptio
     tracker = MemoryTracker()
     with pytest.raises(RuntimeError, match="out of memory"):
         fit(FailsAtTheEnd(), MetricsCallback(on_error="raise", tracker=tracker), max_epochs=2)
-    assert [(row["time/updates"], row["train/entropy"]) for row in tracker.rows if "train/entropy" in row] == [(4, 1.5)]
+    assert rows_in(tracker) == [(4, 1.5)]
 
 
 @pytest.mark.filterwarnings("ignore:.*Logging metrics of an epoch")
@@ -185,10 +190,7 @@ def test_an_error_at_the_end_of_an_epoch_does_not_lose_its_row(fit: Any) -> None
 
     tracker = MemoryTracker()
     fit(LogsPerEpoch(), FailsAtTheEnd(metrics={"every_n_steps": 100}, tracker=tracker), max_epochs=2)
-    assert [(row["time/updates"], row["train/entropy"]) for row in tracker.rows if "train/entropy" in row] == [
-        (4, 1.5),
-        (8, 11.5),
-    ]
+    assert rows_in(tracker) == [(4, 1.5), (8, 11.5)]
 
 
 def test_the_metrics_of_lightning_are_the_same_with_and_without_the_callback(fit: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from caught_warnings import package_warnings
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from rlwandb_callbacks import Episode, EvaluationCallback, PolicyError, PolicyStep, QValues, WandbRLCallback
@@ -210,10 +211,6 @@ def test_training_resumed_from_checkpoint_continues_the_axes(fit: Any) -> None:
     fit(TinyQ(batches=4), callback(tracker)).save_checkpoint("first.ckpt")
     fit(TinyQ(batches=4), callback(tracker), max_epochs=2, ckpt_path="first.ckpt")
     assert [row["time/updates"] for row in tracker.by_update()] == [3, 4, 6, 8]
-
-
-def package_warnings(caught: Any) -> list[str]:
-    return [str(warning.message) for warning in caught if "rlwandb" in str(warning.message)]
 
 
 class RenderErrorEnv(CorridorEnv):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from caught_warnings import package_warnings
 
 from rlwandb_callbacks import MetricsCallback, WandbRLCallback
 from rlwandb_callbacks.testing import MemoryTracker
@@ -35,7 +36,6 @@ def test_one_warning_says_that_nothing_is_logged(package: str, kind: Any, sets_u
             optimizer.step()
             fabric.call("on_train_batch_end", loss, batch_idx)
         fabric.call("on_train_epoch_end", results={"loss": 1.0})
-    messages = [str(each.message) for each in caught if "rlwandb" in str(each.message)]
-    assert len(messages) == 1
-    assert f"{kind.__name__} is among the callbacks of lightning.fabric.Fabric" in messages[0]
+    (message,) = package_warnings(caught)
+    assert f"{kind.__name__} is among the callbacks of lightning.fabric.Fabric" in message
     pickle.dumps(callback)

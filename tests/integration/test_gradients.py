@@ -13,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import wandb
+from failing_modules import RaisesInTraining
 from pytorch_lightning.plugins.precision import MixedPrecision
 
 from rlwandb_callbacks import ConfigError, GradientsCallback, WandbRLCallback
@@ -342,15 +343,9 @@ def test_all_rows_are_written_in_order_by_a_slow_tracker(fit: Any) -> None:
 
 
 def test_rows_before_an_exception_are_written(fit: Any) -> None:
-    class Stops(TinyQ):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            if batch_idx == 5:
-                raise RuntimeError("boom")
-            return super().training_step(batch, batch_idx)
-
     tracker = SlowTracker()
     with pytest.raises(RuntimeError, match="boom"):
-        fit(Stops(), GradientsCallback({"gradients": {"log_freq": 1}}, tracker=tracker))
+        fit(RaisesInTraining(batch_idx=5), GradientsCallback({"gradients": {"log_freq": 1}}, tracker=tracker))
     assert [row["time/updates"] for row in tracker.rows] == [1, 2, 3, 4, 5]
 
 

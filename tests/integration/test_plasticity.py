@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from failing_modules import RaisesInTraining
 from torch import nn
 
 from rlwandb_callbacks import ConfigError, PlasticityCallback, WandbRLCallback
@@ -166,10 +167,6 @@ def test_it_is_part_of_the_group_when_enabled(fit: Any) -> None:
 
 
 def test_hooks_are_removed_after_an_exception_within_a_batch(fit: Any) -> None:
-    class Stops(TinyQ):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            raise RuntimeError("boom")
-
     with pytest.raises(RuntimeError, match="boom"):
-        rows_of(fit, Stops(), {"every_n_steps": 1})
+        rows_of(fit, RaisesInTraining(), {"every_n_steps": 1})
     assert not nn.modules.module._global_forward_hooks

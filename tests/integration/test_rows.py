@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import wandb
+from failing_modules import RaisesInTraining
 
 from rlwandb_callbacks import GradientsCallback, MetricsCallback, WandbRLCallback
 from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, read_offline_run
@@ -112,13 +113,7 @@ def test_numbers_are_kept_if_gradients_cannot_be_read(fit: Any, monkeypatch: pyt
 
 
 def test_the_row_of_a_batch_is_written_although_the_next_one_fails(fit: Any) -> None:
-    class Stops(TinyQ):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            if batch_idx == 2:
-                raise RuntimeError("boom")
-            return super().training_step(batch, batch_idx)
-
     tracker = MemoryTracker()
     with pytest.raises(RuntimeError, match="boom"):
-        fit(Stops(batches=4), MetricsCallback({"metrics": {"every_n_steps": 1}}, tracker=tracker))
+        fit(RaisesInTraining(batch_idx=2), MetricsCallback({"metrics": {"every_n_steps": 1}}, tracker=tracker))
     assert [row["time/updates"] for row in tracker.rows] == [1, 2]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import wandb
+from failing_modules import RaisesInTraining
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.tuner import Tuner
 
@@ -196,10 +197,6 @@ def test_disabled_run_writes_no_files_and_publishes_metrics_to_monitor(fit: Any)
 
 
 def test_exception_does_not_finish_the_run_of_a_wandb_logger(fit: Any) -> None:
-    class RaisesInTraining(TinyValidatedQ):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            raise RuntimeError("boom")
-
     logger = WandbLogger()
     with pytest.raises(RuntimeError, match="boom"):
         fit(RaisesInTraining(), make_callback(), logger=logger)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import wandb
+from failing_modules import RaisesInTraining
 
 from rlwandb_callbacks import EvaluationCallback, WandbRLCallback
 from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyValidatedQ, read_offline_run
@@ -106,24 +107,11 @@ def test_jobs_that_exceed_finish_seconds_are_abandoned_and_counted(fit: Any) -> 
     assert not tracker.column("video/best")
 
 
-class RaisesInSecondEpoch(TinyValidatedQ):
-    """Module that raises the given error in its second epoch."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        if self.current_epoch == 1:
-            raise self.error
-        return super().training_step(batch, batch_idx)
-
-
 @pytest.mark.parametrize(("error", "raised"), [(RuntimeError("boom"), RuntimeError), (KeyboardInterrupt(), SystemExit)])
 def test_pending_videos_are_logged_after_an_exception_or_ctrl_c(fit: Any, error: Any, raised: Any) -> None:
     callback = WandbRLCallback(executor="process", env=CorridorEnv, policy="q_network")
     with pytest.raises(raised):
-        fit(RaisesInSecondEpoch(error), callback, max_epochs=2)
+        fit(RaisesInTraining(error, epoch=1), callback, max_epochs=2)
     run = read_offline_run("wandb")
     assert len(run.media("video/best")) == 1
     assert run.exit_code == 1

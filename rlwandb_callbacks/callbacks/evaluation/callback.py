@@ -71,7 +71,7 @@ class EvaluationCallback(RLCallback):
         self._start_schedule()
 
     def _start_schedule(self, updates: int = 0, monitors: Sequence[Monitor] = ()) -> None:
-        self._monitors, self._placeholders = monitors, Placeholders()
+        self._placeholders = Placeholders(monitors)
         self._schedule = EvaluationSchedule(self.cfg.evaluation.every_n_steps, updates=updates, monitors=monitors)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class EvaluationCallback(RLCallback):
     def _publish(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
         """Adds finite numbers to the Trainer's metrics, and placeholders for those that are monitored in vain."""
         finite = {key: number for key, number in numbers.items() if math.isfinite(number)}
-        published = self._placeholders.next(self._monitors, trainer) | finite
+        published = self._placeholders.next(trainer) | finite
         tensors = {key: torch.tensor(number, dtype=torch.float32) for key, number in published.items()}
         computed_metrics(trainer).update(tensors)
 
@@ -259,9 +259,8 @@ class EvaluationCallback(RLCallback):
                 self.session.errors.warn_once(warning, kind="left out histograms")
             with self.session.errors.guard("Drawing the evaluation"):
                 fps = DEFAULT_FPS if evaluator is None else evaluator.env.fps
-                jobs = drawing_jobs(
-                    self.session, self.session.counters.axes(trainer, pl_module), evaluation, played, fps
-                )
+                axes = self.session.counters.axes(trainer, pl_module)
+                jobs = drawing_jobs(self.session, axes, evaluation, played, fps)
         with self.session.errors.guard("Logging the evaluation"):
             self.session.write(trainer, pl_module, values)
         if jobs:

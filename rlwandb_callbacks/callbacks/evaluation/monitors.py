@@ -123,18 +123,19 @@ class Placeholders:
     counts as a read without improvement. Placeholders are not logged.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monitors: Sequence[Monitor]) -> None:
+        self._worst = {monitor.key: WORST if monitor.maximizes else -WORST for monitor in monitors}
         self._published: dict[str, float] = {}
 
-    def next(self, monitors: Sequence[Monitor], trainer: Trainer) -> dict[str, float]:
+    def next(self, trainer: Trainer) -> dict[str, float]:
         """Returns a placeholder for each key that is not among the Trainer's metrics, or is a placeholder there."""
         metrics = computed_metrics(trainer)
-        for key, monitor in {monitor.key: monitor for monitor in monitors}.items():
+        for key, worst in self._worst.items():
             last = self._published.get(key)
             if last is not None and float(metrics.get(key, last)) == last:
                 self._published[key] = _improved(last)
             elif key not in metrics:
-                self._published[key] = WORST if monitor.maximizes else -WORST
+                self._published[key] = worst
             else:
                 self._published.pop(key, None)
         return dict(self._published)

@@ -45,30 +45,28 @@ class EvaluationSchedule:
         readers = [monitor for monitor in self._monitors if monitor.reads_after_batch(trainer, batch_idx)]
         if not is_due and not readers:
             return False
-        has_validation = trainer.enable_validation  # a slow property, so it is not read in every batch
-        if has_validation:  # checkpoints wait for the first validation
-            readers = [monitor for monitor in readers if monitor.need is not Need.CURRENT]
+        if trainer.enable_validation:  # a slow property, so it is not read in every batch
+            readers = [monitor for monitor in readers if monitor.need is not Need.CURRENT]  # checkpoints wait for it
+            return self._lack_number(readers, trainer, updates)
         lack_number = self._lack_number(readers, trainer, updates)
-        is_last_read = bool(readers) and not has_validation and is_last_batch(trainer)
-        return (is_due and not has_validation) or lack_number or (is_last_read and self._evaluated_at != updates)
+        is_last_read = bool(readers) and self._evaluated_at != updates and is_last_batch(trainer)
+        return is_due or lack_number or is_last_read
 
     def due_after_epoch(self, trainer: Any, updates: int) -> bool:
         """Returns whether to evaluate at the end of a training epoch, before monitors read and checkpoints save."""
         readers = [monitor for monitor in self._monitors if monitor.reads_after_epoch(trainer)]
         lack_number = self._lack_number(readers, trainer, updates)
-        if (
-            not ends_with_epoch(trainer, trainer.fit_loop.epoch_progress.current.processed)
-            or self._evaluated_at == updates
-        ):
-            return lack_number
-        return lack_number or not trainer.enable_validation or self._evaluated_at is None
+        is_last = ends_with_epoch(trainer, trainer.fit_loop.epoch_progress.current.processed)
+        return lack_number or (is_last and self._lacks_last(trainer, updates))
 
     def due_after_training(self, trainer: Any, updates: int) -> bool:
         """Returns whether to evaluate after training: the last update, and weights that were averaged at its end."""
-        if trainer.enable_validation:
-            return self._evaluated_at is None
         averages = any(is_a(callback, name) for callback in trainer.callbacks for name in AVERAGING_CALLBACKS)
-        return averages or self._evaluated_at != updates
+        return self._lacks_last(trainer, updates) or (averages and not trainer.enable_validation)
+
+    def _lacks_last(self, trainer: Any, updates: int) -> bool:
+        """Returns whether a training that ends now lacks its last evaluation, or the only one beside validation."""
+        return self._evaluated_at is None if trainer.enable_validation else self._evaluated_at != updates
 
     def _lack_number(self, readers: Sequence[Monitor], trainer: Any, updates: int) -> bool:
         """Returns whether one of the monitors that read now would not find the number that it needs."""
@@ -88,9 +86,8 @@ class EvaluationSchedule:
 def is_last_batch(trainer: Any) -> bool:
     """Returns whether no batch follows, at the end of a training batch."""
     loop = trainer.fit_loop
-    return ends_with_epoch(
-        trainer, loop.epoch_progress.current.processed + loop.epoch_loop.batch_progress.is_last_batch
-    )
+    epochs = loop.epoch_progress.current.processed + loop.epoch_loop.batch_progress.is_last_batch
+    return ends_with_epoch(trainer, epochs)
 
 
 def ends_with_epoch(trainer: Any, epochs: int) -> bool:
@@ -100,6 +97,5 @@ def ends_with_epoch(trainer: Any, epochs: int) -> bool:
     """
     reached_steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
     reached_epochs = trainer.max_epochs not in (None, -1) and epochs >= trainer.max_epochs
-    return (
-        reached_steps or reached_epochs or (trainer.should_stop and getattr(trainer.fit_loop, "_can_stop_early", True))
-    )
+    may_stop = getattr(trainer.fit_loop, "_can_stop_early", True)
+    return reached_steps or reached_epochs or (trainer.should_stop and may_stop)

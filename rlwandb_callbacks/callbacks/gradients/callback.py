@@ -104,17 +104,16 @@ class GradientsCallback(RLCallback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Follows the backward passes of a batch whose row is due if the gradients may change before the update."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self.session.close_row()
         if not self._follows_backward:
             return
         is_due = self._is_next_due()
         self._is_following = is_due or bool(self._late)
         if not self._is_following:
             return
-        optimizers = [each for each in trainer.optimizers if is_due or id(each) in self._late]
-        if optimizers:
-            with self.session.errors.guard("Reading gradients"):
-                self.session.backward.start(self, trainer, pl_module, optimizers)
+        with self.session.errors.guard("Reading gradients"):
+            optimizers = [each for each in trainer.optimizers if is_due or id(each) in self._late]
+            self.session.backward.start(self, trainer, pl_module, optimizers)
 
     def _is_next_due(self) -> bool:
         return self._every.would_fire(self.session.counters.updates + 1 - self._first_update)

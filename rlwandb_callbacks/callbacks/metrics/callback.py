@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlwandb_callbacks.callbacks.backward_gradients import gradients_may_change, parameters_of
+from rlwandb_callbacks.callbacks.backward_gradients import gradients_may_change
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.counters import log_every_n_steps
 from rlwandb_callbacks.callbacks.lightning_results import epoch_keys_of_loggers, logged_on_step
@@ -17,7 +17,7 @@ from rlwandb_callbacks.callbacks.metrics.logged_values import LoggedValues
 from rlwandb_callbacks.callbacks.metrics.numbers import detached, reduce_over_ranks, to_numbers
 from rlwandb_callbacks.callbacks.ranks import Ranks
 from rlwandb_callbacks.callbacks.schedule import Every
-from rlwandb_callbacks.callbacks.trained_parameters import l2_norms
+from rlwandb_callbacks.callbacks.trained_parameters import l2_norms, parameters_of
 from rlwandb_callbacks.core.values import Scalar
 
 if TYPE_CHECKING:
@@ -60,10 +60,9 @@ class MetricsCallback(RLCallback):
         self._latest_logged: dict[str, Any] = {}  # logged values by metric, of an epoch that has ended
         self._loss_divisor = 1
         self._logged = LoggedValues()
-        self._of_batches: set[str] = set()  # metrics that have values of batches
         self._has_ended_epoch = False  # one that is not logged yet
         self._epoch_axes: dict[str, float] | None = None  # of its last batch
-        self._plans: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}  # (name, metric) by the names of outputs
+        self._plans: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}  # (name, metric) by the names of a batch
         self._norms: dict[int, torch.Tensor] = {}  # gradient norms by optimizer
         self._learning_rates = LearningRates()
         self._updates_at_row = 0
@@ -89,7 +88,7 @@ class MetricsCallback(RLCallback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Follows the backward passes of a batch whose norm is due if the gradients may change before the update."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self.session.close_row()
         if self._follows_backward and self._needs_norm():
             with self.session.errors.guard("The gradient norm"):
                 self.session.backward.start(self, trainer, pl_module, trainer.optimizers)
@@ -128,18 +127,19 @@ class MetricsCallback(RLCallback):
         if not self._is_active:
             return
         if outputs:
-            self._keep(trainer, pl_module, outputs)
-        is_due = self._every.due(counters.updates)
-        if is_due and self._follows_backward:
+            self._keep(trainer, outputs)
+        if not self._every.due(counters.updates):
+            return
+        if self._follows_backward:
             self._read_kept(trainer)
-        if is_due:
-            with self.session.errors.guard("Logging metrics"):
-                self._write_row(trainer, pl_module, reduces=self._reduces)
+        with self.session.errors.guard("Logging metrics"):
+            self._write_row(trainer, pl_module)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the values since the last row, of this rank only, as other ranks may have ended."""
-        self._write_row(trainer, pl_module, reduces=False)
-        self._write_epoch_row(trainer, pl_module, reduces=False)
+        self._reduces = False
+        self._write_row(trainer, pl_module)
+        self._write_epoch_row(trainer, pl_module)
         self._latest, self._latest_logged, self._norms, self._logged = {}, {}, {}, LoggedValues()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -158,14 +158,14 @@ class MetricsCallback(RLCallback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the metrics of the previous epoch."""
         with self.session.errors.guard("Logging metrics of an epoch"):
-            self._write_epoch_row(trainer, pl_module, reduces=self._reduces)
+            self._write_epoch_row(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last rows, and warns of names in ``metric_list`` that never had a value."""
         with self.session.errors.guard("Logging metrics"):
-            self._write_row(trainer, pl_module, reduces=self._reduces)
+            self._write_row(trainer, pl_module)
         with self.session.errors.guard("Logging metrics of an epoch"):
-            self._write_epoch_row(trainer, pl_module, reduces=self._reduces)
+            self._write_epoch_row(trainer, pl_module)
         missing = self._selection.missing(self._found)
         if missing and self.session.tracker is not None:
             self.session.errors.warn_once(
@@ -174,43 +174,45 @@ class MetricsCallback(RLCallback):
                 kind="missing metrics",
             )
 
-    def _keep(self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Any]) -> None:
-        names = tuple(outputs)
+    def _keep(self, trainer: Trainer, outputs: Mapping[str, Any]) -> None:
+        self._loss_divisor = trainer.accumulate_grad_batches  # schedulers change it from epoch to epoch
+        latest = self._latest
+        for name, metric in self._plan(outputs):
+            latest[metric] = detached(outputs[name])
+
+    def _plan(self, values: Iterable[str]) -> tuple[tuple[str, str], ...]:
+        """Returns (name, metric) of those values of a batch that are logged, by the names of all."""
+        names = tuple(values)
         plan = self._plans.get(names)
         if plan is None:
             plan = self._plans[names] = tuple(self._selection.pick(names).items())
-            self._of_batches |= {metric for _, metric in plan}
-        # Lightning divides this loss, and nothing else; its schedulers change the divisor from epoch to epoch.
-        self._loss_divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
-        latest = self._latest
-        for name, metric in plan:
-            latest[metric] = detached(outputs[name])
+        return plan
 
-    def _write_row(self, trainer: Trainer, pl_module: LightningModule, *, reduces: bool) -> None:
+    def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
         updates = self.session.counters.updates
         if not self._is_active or updates <= self._updates_at_row:
             return
         self._updates_at_row = updates
-        numbers = self._reduced(trainer, lambda: self._numbers(trainer, pl_module), reduces=reduces)
+        numbers = self._reduced(trainer, lambda: self._numbers(trainer, pl_module))
         logged = logged_on_step(trainer) if self.session.has_wandb_logger else {}
         self._write(trainer, pl_module, numbers, logged, self._epoch_axes)
 
-    def _write_epoch_row(self, trainer: Trainer, pl_module: LightningModule, *, reduces: bool) -> None:
+    def _write_epoch_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
         has_ended, self._has_ended_epoch = self._has_ended_epoch, False
         axes, self._epoch_axes = self._epoch_axes, None
         if not has_ended:
             return
-        numbers = self._reduced(trainer, lambda: self._epoch_numbers(trainer), reduces=reduces)
+        numbers = self._reduced(trainer, lambda: self._epoch_numbers(trainer))
         if numbers:
             logged = epoch_keys_of_loggers(trainer) if self.session.has_wandb_logger else set()
             self._write(trainer, pl_module, numbers, logged, axes)
 
-    def _reduced(self, trainer: Trainer, read: Callable[[], dict[str, float]], *, reduces: bool) -> dict[str, float]:
+    def _reduced(self, trainer: Trainer, read: Callable[[], dict[str, float]]) -> dict[str, float]:
         numbers: dict[str, float] = {}
         try:
             numbers = read()
         finally:  # the other ranks wait for this one even if it failed
-            if reduces:
+            if self._reduces:
                 numbers = reduce_over_ranks(Ranks(trainer).gather(numbers))
         self._found |= {metric.removesuffix(OF_EPOCH) for metric in numbers}
         return numbers
@@ -241,8 +243,8 @@ class MetricsCallback(RLCallback):
         logged, self._latest_logged = self._latest_logged | self._pick_logged(trainer), {}
         values = {"grad_norm": total_norm(norms.values())} if norms else {}
         numbers = to_numbers({**values, **logged, **latest})
-        if "loss" in latest and "loss" in numbers:
-            numbers["loss"] *= self._loss_divisor
+        if "loss" in latest and "loss" in numbers and pl_module.automatic_optimization:
+            numbers["loss"] *= self._loss_divisor  # Lightning has divided this loss, and nothing else
         if self._selection.wants("lr"):
             numbers |= self._learning_rates.read(trainer.optimizers, pl_module)
         return numbers
@@ -250,14 +252,13 @@ class MetricsCallback(RLCallback):
     def _pick_logged(self, trainer: Trainer) -> dict[str, Any]:
         """Returns the values, by metric, that were logged for batches since the previous reading."""
         logged = self._logged.of_batches(trainer)
-        picked = {metric: logged[name] for name, metric in self._selection.pick(logged).items()}
-        self._of_batches |= picked.keys()
-        return picked
+        return {metric: logged[name] for name, metric in self._plan(logged)}
 
     def _epoch_numbers(self, trainer: Trainer) -> dict[str, float]:
         logged = self._logged.of_epoch(trainer)
         metrics = self._selection.pick(logged).items()
-        return to_numbers({metric + OF_EPOCH * (metric in self._of_batches): logged[name] for name, metric in metrics})
+        of_batches = {metric for plan in self._plans.values() for _, metric in plan}
+        return to_numbers({metric + OF_EPOCH * (metric in of_batches): logged[name] for name, metric in metrics})
 
 
 def gradient_norm(parameters: Iterable[torch.Tensor]) -> torch.Tensor | None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 from torch.optim import Optimizer
 
+from rlwandb_callbacks.callbacks.trained_parameters import parameters_of
+
 
 class LearningRates:
     """Reads learning rates; their names are computed again only when the parameter groups change."""
@@ -46,7 +48,7 @@ def learning_rate_names(optimizers: Sequence[Optimizer], module: nn.Module) -> l
 
 def _trained_part(optimizer: Optimizer, names_by_id: Mapping[int, str]) -> str:
     """Returns the common prefix of the names of all parameters of an optimizer, up to the first index."""
-    paths = [names_by_id.get(id(p), "").split(".") for group in optimizer.param_groups for p in group["params"]]
+    paths = [names_by_id.get(id(parameter), "").split(".") for parameter in parameters_of(optimizer)]
     common = []
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1 or parts[0].isdigit():

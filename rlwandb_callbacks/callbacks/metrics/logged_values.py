@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.lightning_results import computed_metrics, epoch_values, logged_values
@@ -20,7 +19,11 @@ class LoggedValues:
 
     def of_batches(self, trainer: Trainer) -> dict[str, Any]:
         """Returns the latest value of each metric that was logged for a batch since the previous reading."""
-        return _replace(self._of_batches, logged_values(trainer))
+        seen = self._of_batches  # which keeps the objects alive
+        logged = logged_values(trainer).items()
+        new = {name: value for name, value in logged if value is not None and value is not seen.get(name)}
+        seen.update(new)
+        return new
 
     def of_epoch(self, trainer: Trainer) -> dict[str, Any]:
         """Returns the metrics that Lightning has computed since :meth:`epoch_ends`."""
@@ -32,10 +35,3 @@ class LoggedValues:
         Lightning keeps them under the same names, and computes no others if a hook of the epoch's end raises an error.
         """
         self._before_epoch_end = {id(value): value for value in computed_metrics(trainer).values()}
-
-
-def _replace(seen: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Updates ``seen``, which keeps the objects alive, and returns the values that it did not have."""
-    new = {name: value for name, value in values.items() if value is not None and value is not seen.get(name)}
-    seen.update(new)
-    return new

@@ -80,7 +80,7 @@ class PlasticityCallback(RLCallback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Starts recording if a row is due after this batch."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self.session.close_row()
         if self.session.tracker is not None and self._every.would_fire(self.session.counters.updates + 1):
             self._stop_recording()
             with self.session.errors.guard("Measuring plasticity"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
 from rlwandb_callbacks.errors import DatasetError
@@ -121,9 +122,14 @@ def find_fields(keys: Iterable[object], aliases: Aliases = ALIASES) -> dict[str,
     return {field: name for field, name in found.items() if name is not None}
 
 
-def has_required_fields(keys: Iterable[object]) -> bool:
+def absent_fields(keys: AbstractSet[object]) -> list[str]:
+    """Returns which of observations, actions and rewards have no key."""
+    return [field for field in REQUIRED if keys.isdisjoint(ALIASES[field])]
+
+
+def has_required_fields(keys: AbstractSet[object]) -> bool:
     """Returns whether there are observations, actions and rewards."""
-    return set(REQUIRED) <= set(find_fields(keys))
+    return not absent_fields(keys)
 
 
 def missing_fields(source: str, missing: list[str], keys: Iterable[object]) -> DatasetError:

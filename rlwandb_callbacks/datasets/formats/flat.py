@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import TypeAlias, Union
 
 import numpy as np
@@ -86,9 +87,10 @@ class FlatReader:
         self._names = find_fields(tree, aliases)
         self._source = source
         self._may_be_unwritten = may_be_unwritten
-        keys = tuple(keys) or tuple(tree)
+        self._keys = tuple(keys) or tuple(tree)
+        self._opening_warnings = warnings
         if missing := [field for field in REQUIRED if field not in self._names]:
-            raise missing_fields(source, missing, sorted(map(str, keys)))
+            raise missing_fields(source, missing, sorted(map(str, self._keys)))
         strict = (*REQUIRED, *strict_fields(self._names))
         columns = {field: join_columns(self._names[field], tree[self._names[field]], source) for field in strict}
         require_equal_lengths(source, {self._names[field]: column.shape for field, column in columns.items()})
@@ -98,15 +100,26 @@ class FlatReader:
         for field in ("rewards", *strict[len(REQUIRED) :]):
             self._require_scalars(field, columns[field])
         found = {field: tree[name] for field, name in self._names.items() if field not in REQUIRED}
-        marks = {field: item for field, item in found.items() if not isinstance(item, Mapping)}
-        self._marks = EpisodeMarks(marks, self._names, self.rewards.shape[0], source)
-        self.marks_timeouts = self._marks.tells_time_limits
-        unread = {*self._marks.unread, *(found.keys() - marks.keys())}
-        read = {field: name for field, name in self._names.items() if field not in unread}
+        self._mark_columns = {field: item for field, item in found.items() if not isinstance(item, Mapping)}
+
+    @cached_property
+    def _marks(self) -> EpisodeMarks:
+        """The marks; the first access may read them."""
+        return EpisodeMarks(self._mark_columns, self._names, self.rewards.shape[0], self._source)
+
+    @property
+    def marks_timeouts(self) -> bool:
+        return self._marks.tells_time_limits
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        read = {field: name for field, name in self._names.items() if field in (*REQUIRED, *self._marks.read)}
         left_out = {
-            self._names[field] for field in self._marks.unread if marks[field].shape[:1] == self.rewards.shape[:1]
+            self._names[field]
+            for field, column in self._mark_columns.items()
+            if field not in read and column.shape[:1] == self.rewards.shape[:1]
         }
-        self.warnings = (*warnings, *unread_keys(keys, read, left_out))
+        return (*self._opening_warnings, *unread_keys(self._keys, read, left_out))
 
     def _require_scalars(self, field: str, column: Column) -> None:
         if column.shape[1:] not in ((), (1,)):

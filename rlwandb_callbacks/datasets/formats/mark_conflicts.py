@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,16 +38,21 @@ def contradicts(name: str, ends: Flags, known: Flags, *, is_by_row: bool, is_com
     return adds and (lacks or is_complete)
 
 
-def ids_contradict(ids: NDArray[np.generic], known: Flags) -> bool:
+def ids_contradict(ends: Flags, known: Flags, count_ids: Callable[[], int]) -> bool:
     """Returns whether ids, one per row, are none of episodes, as other marks show.
 
     Ids may also tell the rows of several environments apart: then ids change where no mark is, and marks stand where
     ids do not change. They are no ids of episodes if nearly every row has its own, or if, besides both of these
     differences, an id comes back later.
+
+    Args:
+        ends: Shape ``[N]``: the rows before a change of ids.
+        known: Shape ``[N]``: the last rows of episodes according to other marks.
+        count_ids: Returns how many different ids there are.
     """
-    changes = ids[1:] != ids[:-1]
+    changes = ends[:-1]
     adds, lacks = (changes & ~known[:-1]).any(), (known[:-1] & ~changes).any()
     if not known.any() or not adds:
         return False
     are_of_rows = np.count_nonzero(changes) * 2 > len(changes) and np.count_nonzero(known) * 2 <= len(changes)
-    return bool(are_of_rows or (lacks and np.count_nonzero(changes) + 1 > len(np.unique(ids))))
+    return bool(are_of_rows or (lacks and np.count_nonzero(changes) + 1 > count_ids()))

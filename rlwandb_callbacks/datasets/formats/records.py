@@ -18,7 +18,7 @@ _NAMES = (*(name for names in ALIASES.values() for name in names), *NEXT_OBSERVA
 
 def is_mapping(value: Any) -> bool:
     """Returns whether a value is a dict or behaves like one, as TensorDicts do."""
-    return isinstance(value, Mapping) or (hasattr(value, "keys") and hasattr(value, "__getitem__"))
+    return hasattr(value, "keys") and hasattr(value, "__getitem__")
 
 
 def is_record(value: Any) -> bool:
@@ -54,9 +54,9 @@ def _names_by_order(entries: tuple[Any, ...] | list[Any]) -> tuple[str, ...] | N
     if len(entries) not in _ORDERS:
         return None
     ends, place = _ORDERS[len(entries)]
-    shapes = [_shape(entry) for entry in entries]
-    alike = [index for index in range(2, len(entries)) if shapes[index] == shapes[0]]
-    if math.prod(shapes[0]) > 1 and len(entries) > 3:
+    shape = _shape(entries[0])
+    if math.prod(shape) > 1 and len(entries) > 3:
+        alike = [index for index in range(2, len(entries)) if _shape(entries[index]) == shape]
         if len(alike) == 1:
             ends, place = len(entries) - 4, alike[0]
         elif len(entries) == 5 and not alike and entries[3] is not None:
@@ -79,9 +79,9 @@ def _attributes(value: Any) -> dict[str, Any]:
     if isinstance(value, (str, bytes, int, float, tuple, list, np.ndarray, np.generic)) or hasattr(value, "detach"):
         return {}
     found = _without_methods(getattr(value, "__dict__", {}))
-    if not has_required_fields(found):  # properties, or slots
+    if not has_required_fields(found.keys()):  # properties, or slots
         found |= _without_methods({name: getattr(value, name) for name in _NAMES if hasattr(value, name)})
-    return found if has_required_fields(found) else {}
+    return found if has_required_fields(found.keys()) else {}
 
 
 def _without_methods(attributes: Mapping[str, Any]) -> dict[str, Any]:

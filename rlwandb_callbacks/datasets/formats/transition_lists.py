@@ -11,6 +11,7 @@ import numpy as np
 from rlwandb_callbacks.datasets.formats.field_names import (
     NEXT_OBSERVATIONS,
     REQUIRED,
+    absent_fields,
     find_fields,
     looks_like_mark,
     missing_fields,
@@ -38,8 +39,7 @@ def as_mapping(transition: Any, name: str) -> Mapping[str, Any]:
             f"{name} is a {type(transition).__name__}; allowed is a dict with keys such as obs, action, reward and "
             "done, a named tuple or an object with such attributes, or a tuple (s, a, r, s', done)."
         )
-    fields = find_fields(found.keys())
-    if missing := [field for field in REQUIRED if field not in fields]:
+    if missing := absent_fields(found.keys()):
         raise missing_fields(name, missing, found.keys())
     return found
 

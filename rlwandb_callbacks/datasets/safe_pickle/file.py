@@ -56,12 +56,19 @@ def is_torch_zip(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return _torch_pickle(archive) is not None
+        return torch_pickle(archive) is not None
 
 
-def _torch_pickle(archive: zipfile.ZipFile) -> str | None:
+def torch_pickle(archive: zipfile.ZipFile) -> str | None:
+    """Returns the name of torch's pickle in a zip archive; None if there is none, or several."""
     names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     return names[0] if len(names) == 1 else None
+
+
+def is_legacy(path: Path) -> bool:
+    """Returns whether a file begins as torch's files did before its zip format."""
+    with path.open("rb") as file:
+        return file.read(len(LEGACY_BEGINNING)) == LEGACY_BEGINNING
 
 
 def read_pickle(path: Path) -> Any:
@@ -92,13 +99,11 @@ def _load(path: Path) -> Any:
         _check_torch_zip(path)
         with only_our_names_in_torch():
             return load_zip(path)
-    with path.open("rb") as file:
-        beginning = file.read(len(LEGACY_BEGINNING))
-        file.seek(0)
-        if beginning != LEGACY_BEGINNING:
-            return DataUnpickler(file).load()
+    if is_legacy(path):
         with only_our_names_in_torch():
-            return load_legacy(file.read())
+            return load_legacy(path.read_bytes())
+    with path.open("rb") as file:
+        return DataUnpickler(file).load()
 
 
 def _check_torch_zip(path: Path) -> None:
@@ -107,16 +112,14 @@ def _check_torch_zip(path: Path) -> None:
             raise RefusedError("a TorchScript program")
         if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
             raise RefusedError("compressed parts, which torch.save does not write")
-        with archive.open(_torch_pickle(archive) or "") as file:
+        with archive.open(torch_pickle(archive) or "") as file:
             protocol = file.read(2)[1:]
     if protocol != b"\x02":
         raise RefusedError("a pickle of another protocol than 2; save it by torch.save without pickle_protocol")
 
 
 def _forbidden(path: Path, problem: str) -> str:
-    with path.open("rb") as file:
-        is_torch = is_torch_zip(path) or file.read(len(LEGACY_BEGINNING)) == LEGACY_BEGINNING
-    name = repr(str(path))
+    name, is_torch = repr(str(path)), is_torch_zip(path) or is_legacy(path)
     load = f"torch.load({name}, weights_only=False)" if is_torch else f"pickle.loads(pathlib.Path({name}).read_bytes())"
     return (
         f"{path} {problem}. Reading stopped there, and nothing in the file was run. Allowed in a pickle are numbers, "

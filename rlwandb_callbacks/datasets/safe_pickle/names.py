@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rlwandb_callbacks.datasets.safe_pickle.tensors import LEGACY_BEGINNING
+from rlwandb_callbacks.datasets.safe_pickle.file import is_legacy, torch_pickle
 
 _MAX_READ_BYTES = 4 * 2**20
 _LEGACY_PREFIX = 3  # pickles before that of the object: a magic number, a version, and facts about the machine
@@ -52,16 +52,15 @@ def _pickle_of_torch(path: Path) -> io.BytesIO | None:
     """Returns the pickle of what torch saved, at most its first bytes, or None if torch did not save it."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            if len(names) != 1:
+            name = torch_pickle(archive)
+            if name is None:
                 return None
-            with archive.open(names[0]) as member:
+            with archive.open(name) as member:
                 return io.BytesIO(member.read(_MAX_READ_BYTES))
+    if not is_legacy(path):
+        return None
     with path.open("rb") as file:
-        beginning = file.read(len(LEGACY_BEGINNING))
-        if beginning != LEGACY_BEGINNING:
-            return None
-        pickled = io.BytesIO(beginning + file.read(_MAX_READ_BYTES))
+        pickled = io.BytesIO(file.read(_MAX_READ_BYTES))
     for _ in range(_LEGACY_PREFIX):
         for _ in pickletools.genops(pickled):
             pass

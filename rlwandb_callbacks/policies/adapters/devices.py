@@ -31,7 +31,8 @@ def evaluating(network: Any) -> Iterator[None]:
         yield
     finally:
         for part, training in modes.items():
-            part.training = training
+            if part.training != training:  # to set an attribute of a module takes longer than to read it
+                part.training = training
 
 
 def first_float_parameter(*networks: nn.Module | None) -> torch.Tensor:

@@ -16,8 +16,13 @@ from rlwandb_callbacks.policies.python_state import Attribute, PythonState, rese
 from rlwandb_callbacks.policies.saved_values import Snapshot
 
 
-class _Adapter(Protocol):
+class Adapter(Protocol):
+    """Adapter for one kind of policies; see :mod:`rlwandb_callbacks.policies.adapters`."""
+
     takes_masks: bool
+
+    @property
+    def is_recurrent(self) -> bool: ...
 
     def act(self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None) -> PolicyStep: ...
 
@@ -27,12 +32,10 @@ class EpisodeState:
     """State that a policy keeps in Python attributes.
 
     Args:
-        policy: The policy.
         changed: The attributes.
         at_start: Values of some attributes when an episode starts; the others are as before the evaluation.
     """
 
-    policy: Any
     changed: frozenset[Attribute]
     at_start: Snapshot
 
@@ -45,24 +48,24 @@ class RowByRowPolicy:
 
     Args:
         make_adapter: Makes an adapter of the policy; each environment gets one, with its recurrent state.
+        policy: The policy.
         observation_space: Observation space of one environment.
         state: State in Python attributes; None if the policy has none.
     """
 
-    is_recurrent = False
-
     def __init__(
-        self, make_adapter: Callable[[], _Adapter], observation_space: Any, state: EpisodeState | None = None
+        self, make_adapter: Callable[[], Adapter], policy: Any, observation_space: Any, state: EpisodeState | None
     ) -> None:
         self._make_adapter, self._observation_space, self._state = make_adapter, observation_space, state
         self.takes_masks = make_adapter().takes_masks
-        self._adapters: dict[int, _Adapter] = {}
+        self._adapters: dict[int, Adapter] = {}
         self._snapshots: dict[int, Snapshot] = {}
         self._attributes: PythonState | None = None
         self._resets: list[Callable[[], Any]] = []
         if state is not None:
-            self._attributes = PythonState.of(state.policy).limited_to({holder for holder, _ in state.changed})
-            self._resets = reset_methods(state.policy, state.changed)
+            attributes = PythonState.of(policy)
+            self._attributes = attributes.limited_to({holder for holder, _ in state.changed})
+            self._resets = reset_methods(policy, attributes, state.changed)
         self._before = None if self._attributes is None else self._attributes.capture()
 
     def act(self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None = None) -> PolicyStep:

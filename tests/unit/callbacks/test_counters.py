@@ -89,7 +89,9 @@ def test_a_property_that_fails_is_no_count() -> None:
         fit_loop=SimpleNamespace(epoch_loop=results), _logger_connector=SimpleNamespace(_callback_metrics={})
     )
     module: Any = Agent()
-    assert EnvSteps().read(trainer, module) is None
+    steps = EnvSteps()
+    steps.read(trainer, module)
+    assert steps.total is None
 
 
 def test_an_empty_state_starts_from_zero() -> None:

@@ -226,14 +226,14 @@ def test_nearly_constant_marks_are_reported_as_inverted() -> None:
     ],
 )
 def test_one_group_for_each_episode_may_have_other_names(
-    marks: dict[str, Any], terminated: list[bool], truncated: list[bool], tmp_path: Path
+    marks: dict[str, Any], terminated: list[bool], truncated: list[bool], write_hdf5: Any
 ) -> None:
     arrays = columns(NAMES["di-engine"]) | marks  # type: ignore[arg-type]
-    with h5py.File(tmp_path / "a", "w") as file:
-        for index, (low, high) in enumerate(zip(ENDS - LENGTHS, ENDS, strict=True)):
-            for name, array in arrays.items():
-                file[f"episode_{index}/{name}"] = array[low:high]
-    data = open_dataset(tmp_path / "a")
+    episodes = {
+        f"episode_{index}": {name: array[low:high] for name, array in arrays.items()}
+        for index, (low, high) in enumerate(zip(ENDS - LENGTHS, ENDS, strict=True))
+    }
+    data = open_dataset(write_hdf5(episodes))
     assert data.layout == "minari"
     assert_episodes(data, terminated, truncated)
     np.testing.assert_array_equal(data.sample(COUNT, 0).observations, arrays["obs"])

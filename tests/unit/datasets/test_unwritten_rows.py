@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
@@ -42,13 +41,10 @@ def assert_written(data: OfflineDataset) -> None:
 
 
 @pytest.mark.parametrize("fill", [0.0, np.nan], ids=["zeros", "NaN, as skrl's"])
-def test_unwritten_rows_are_left_out_of_every_container(fill: float, tmp_path: Path) -> None:
+def test_unwritten_rows_are_left_out_of_every_container(fill: float, write_hdf5: Any, tmp_path: Path) -> None:
     arrays = buffer(fill)
     np.savez_compressed(tmp_path / "a.npz", **arrays)
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
-    for source in (arrays, tmp_path / "a.npz", tmp_path / "a.h5"):
+    for source in (arrays, tmp_path / "a.npz", write_hdf5(arrays)):
         assert_written(open_dataset(source))
         with open_dataset(source) as data:
             assert_written(data)

@@ -9,15 +9,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from episodes import play_in_single_envs
 
 from rlwandb_callbacks.core.episode import Episode, PolicyStep
 from rlwandb_callbacks.environments.factory import EnvFactory
 from rlwandb_callbacks.errors import ReplayDivergedError
-from rlwandb_callbacks.evaluation.episode_recorder import RecordingOptions
-from rlwandb_callbacks.evaluation.fingerprint import STATE, ReplayCheck, digest, summarize_state
+from rlwandb_callbacks.evaluation.fingerprint import ReplayCheck, fingerprint, stack_states
 from rlwandb_callbacks.evaluation.replay import replay
-from rlwandb_callbacks.evaluation.rollout import play
-from rlwandb_callbacks.evaluation.single_envs import SingleEnvBatch
 
 
 class RenderingChangesState(gym.Env[Any, Any]):
@@ -50,12 +48,13 @@ def variant(**attributes: Any) -> type[RenderingChangesState]:
     return type("Variant", (RenderingChangesState,), attributes)
 
 
+def ones(observations: Any) -> PolicyStep:
+    return PolicyStep(np.ones(len(observations), int))
+
+
 def played_and_replayed(env: type[gym.Env[Any, Any]], steps: int = 50) -> int:
     maker = EnvFactory(env)
-    envs = SingleEnvBatch(maker, 1)
-    (played,) = play(
-        envs, lambda batch: PolicyStep(np.ones(len(batch), int)), seeds=[3], options=RecordingOptions(steps)
-    )
+    (played,) = play_in_single_envs(maker, ones, seeds=[3], num_envs=1, max_steps=steps)
     return sum(1 for _ in replay(partial(maker, render=True), played.episode))
 
 
@@ -76,14 +75,13 @@ def test_other_changes_by_rendering_are_found(size: int, dtype: Any) -> None:
 
 
 def episode_of(observations: list[Any], rewards: list[float]) -> Episode:
-    states = np.array([summarize_state(each) for each in observations], dtype=STATE)
-    digests = [digest(each, reward) for each, reward in zip(observations, [0.0, *rewards], strict=True)]
+    found = [fingerprint(each, reward) for each, reward in zip(observations, [0.0, *rewards], strict=True)]
     return Episode(
         actions=np.zeros(len(rewards)),
         rewards=np.array(rewards),
         terminated=True,
-        digests=np.array(digests, np.uint32),
-        states=states,
+        digests=np.array([each.digest for each in found], np.uint32),
+        states=stack_states(found),
     )
 
 
@@ -144,21 +142,16 @@ def test_states_are_kept_of_an_environment_that_changes_its_observation_in_place
             self.state = np.zeros(self.size)
             return self.state, {}
 
-    (played,) = play(
-        SingleEnvBatch(EnvFactory(InPlace), 1),
-        lambda batch: PolicyStep(np.ones(len(batch), int)),
-        seeds=[3],
-        options=RecordingOptions(2),
-    )
+    (played,) = play_in_single_envs(EnvFactory(InPlace), ones, seeds=[3], num_envs=1, max_steps=2)
     assert played.episode.states is not None
     assert played.episode.states["numbers"][:, :4].tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [2, 2, 2, 0]]
 
 
 def test_one_change_in_several_parts_and_the_reward_changes_the_digest() -> None:
     before, after = np.array([0.5]), np.array([0.5 + 1e-3])
-    assert digest(before, 0.5) != digest(after, 0.5 + 1e-3)
-    assert digest({"a": before, "b": before}, 0.0) != digest({"a": after, "b": after}, 0.0)
-    assert digest({"a": 1, "b": 1}, 0.0) != digest({"a": 2, "b": 2}, 0.0)
+    assert fingerprint(before, 0.5).digest != fingerprint(after, 0.5 + 1e-3).digest
+    assert fingerprint({"a": before, "b": before}, 0.0).digest != fingerprint({"a": after, "b": after}, 0.0).digest
+    assert fingerprint({"a": 1, "b": 1}, 0.0).digest != fingerprint({"a": 2, "b": 2}, 0.0).digest
 
 
 def test_randomness_that_rendering_does_not_cause_is_found() -> None:

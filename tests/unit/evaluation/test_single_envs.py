@@ -14,7 +14,7 @@ from gymnasium import spaces
 from rlwandb_callbacks.core.episode import Episode, PolicyStep, QValues
 from rlwandb_callbacks.environments.factory import EnvFactory
 from rlwandb_callbacks.errors import ReplayDivergedError
-from rlwandb_callbacks.evaluation.fingerprint import digest
+from rlwandb_callbacks.evaluation.fingerprint import fingerprint
 from rlwandb_callbacks.evaluation.replay import replay
 from rlwandb_callbacks.testing import CorridorEnv, PointEnv
 
@@ -323,17 +323,17 @@ def test_there_is_one_digest_more_than_steps_and_episodes_differ_in_them() -> No
     ],
 )
 def test_any_difference_changes_the_digest(one: Any, other: Any) -> None:
-    assert digest(one, 1.0) == digest(one, 1.0)
-    assert digest(one, 1.0) != digest(other, 1.0)
-    assert digest(one, 1.0) != digest(one, 1.0 + 1e-12)
-    assert 0 <= digest(one, 1.0) < 2**32
+    assert fingerprint(one, 1.0).digest == fingerprint(one, 1.0).digest
+    assert fingerprint(one, 1.0).digest != fingerprint(other, 1.0).digest
+    assert fingerprint(one, 1.0).digest != fingerprint(one, 1.0 + 1e-12).digest
+    assert 0 <= fingerprint(one, 1.0).digest < 2**32
 
 
 def test_the_digest_does_not_depend_on_the_order_of_keys_or_memory() -> None:
     zeros, ones = np.zeros((2, 3)), np.ones((2, 3))
-    assert digest({"a": zeros, "b": ones}, 0.0) == digest({"b": ones, "a": zeros}, 0.0)
+    assert fingerprint({"a": zeros, "b": ones}, 0.0).digest == fingerprint({"b": ones, "a": zeros}, 0.0).digest
     array = np.arange(6.0).reshape(2, 3)
-    assert digest(array.T, 0.0) == digest(np.ascontiguousarray(array.T), 0.0)
+    assert fingerprint(array.T, 0.0).digest == fingerprint(np.ascontiguousarray(array.T), 0.0).digest
 
 
 def test_too_few_actions_are_an_error() -> None:

@@ -42,7 +42,7 @@ def right(observations: torch.Tensor) -> torch.Tensor:
 
 
 def episodes_of(envs: Any, act: Any, seeds: range, max_steps: int = 1000) -> list[Episode]:
-    played = play(VectorEnvBatch(envs), act, seeds=seeds, options=RecordingOptions(max_steps))
+    played = play(VectorEnvBatch(lambda: envs), act, seeds=seeds, options=RecordingOptions(max_steps))
     envs.close()
     return [each.episode for each in played]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rlwandb_callbacks.core.action_spec import (
+    MAX_SHOWN_ACTIONS,
     BinaryActions,
     ContinuousActions,
     DiscreteActions,
@@ -14,7 +15,6 @@ from rlwandb_callbacks.core.action_spec import (
 )
 from rlwandb_callbacks.core.episode import Grouped, Probabilities, QValues
 from rlwandb_callbacks.media.panel_content import (
-    MAX_SHOWN_ACTIONS,
     action_lines,
     allocate_rows,
     bars_of,

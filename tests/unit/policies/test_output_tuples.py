@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from random_env import RandomEnv
 from torch import nn
 from torch.distributions import Categorical, Normal
 
@@ -87,23 +87,6 @@ def test_names_of_a_named_tuple_are_used() -> None:
     assert read(Logarithm(ACTIONS, ACTIONS), LINE).scores.std == pytest.approx(np.exp(ACTIONS.numpy()))
 
 
-class LineEnv(gym.Env[Any, Any]):
-    """Environment with random observations and actions of one or two dimensions."""
-
-    def __init__(self, dimensions: int) -> None:
-        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-        self.action_space = spaces.Box(-9.0, 9.0, (dimensions,), np.float32)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.steps = 0
-        return self.np_random.normal(size=3).astype(np.float32), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        return self.np_random.normal(size=3).astype(np.float32), 0.0, self.steps >= 4, False, {}
-
-
 class Heads(nn.Module):
     """Networks for the entries of a tuple, by name."""
 
@@ -136,7 +119,7 @@ class Heads(nn.Module):
 def first_episode(names: str, dimensions: int, *, deterministic: bool = True) -> tuple[Episode, Heads]:
     torch.manual_seed(1)
     network = Heads(names, dimensions)
-    settings = {"env": LineEnv, "env_kwargs": {"dimensions": dimensions}, "episodes": 2, "policy": network}
+    settings = {"env": RandomEnv, "env_kwargs": {"actions": dimensions}, "episodes": 2, "policy": network}
     cfg = WandbRLConfig(video_logger=False, evaluation=EvaluationConfig(**settings, deterministic=deterministic))
     with preserved_state(network, seed=0):
         evaluator = Evaluator(cfg, network, lambda *_, **__: None)

@@ -6,40 +6,30 @@ import random
 from collections import deque
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from evaluations import KeptErrors
-from gymnasium import spaces
+from evaluations import evaluated
+from random_env import RandomEnv, returns_alone
 from torch import nn
 
-from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.errors import PolicyError
-from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 
 CHUNK = 4
 
 
-class ChunkEnv(gym.Env[Any, Any]):
-    """Environment whose reward is the product of action and step, with random observations and lengths."""
+class ChunkEnv(RandomEnv):
+    """Environment whose reward is the product of action and step; the seed sets the length."""
 
     def __init__(self) -> None:
-        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-        self.action_space = spaces.Box(-9.0, 9.0, (1,), np.float32)
+        super().__init__(observations=2, actions=1)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.steps, self.length = 0, 5 + (seed * 3) % 4
-        return self._observe(), {}
+        self.length = 5 + (seed * 3) % 4
+        return super().reset(seed=seed)
 
-    def _observe(self) -> Any:
-        return self.np_random.normal(size=2).astype(np.float32)
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        return self._observe(), float(action[0] * self.steps), self.steps >= self.length, False, {}
+    def reward(self, action: Any) -> float:
+        return float(action[0] * self.steps)
 
 
 def chunk_of(observations: torch.Tensor) -> torch.Tensor:
@@ -125,32 +115,13 @@ class Memory(nn.Module):
         return self.total.clone()
 
 
-def evaluate(policy: Any, *, num_envs: int | None, module: nn.Module | None = None, **settings: Any) -> Any:
-    cfg = WandbRLConfig(
-        video_logger=False,
-        evaluation=EvaluationConfig(env=ChunkEnv, policy=policy, episodes=6, num_envs=num_envs, **settings),
-    )
-    errors = KeptErrors()
-    module = module or (policy if isinstance(policy, nn.Module) else nn.Module())
-    with preserved_state(module, seed=0, policy=policy):
-        evaluator = Evaluator(cfg, module, errors.warn_once)
-    with preserved_state(module, seed=0, policy=policy):
-        return [each.episode.total_return for each in evaluator.play()], errors.warnings
+def evaluate(policy: Any, **settings: Any) -> tuple[list[float], list[str]]:
+    episodes, messages = evaluated(policy, env=ChunkEnv, episodes=6, **settings)
+    return [episode.total_return for episode in episodes], messages
 
 
 def expected_returns(make_policy: Any) -> list[float]:
-    """Plays each episode with a policy of its own, as a user's script does."""
-    returns = []
-    for seed in range(6):
-        env, policy = ChunkEnv(), make_policy()
-        observation, done, total = env.reset(seed=seed)[0], False, 0.0
-        while not done:
-            with torch.no_grad():
-                actions = policy(torch.from_numpy(observation[None]))
-            observation, reward, done, _, _ = env.step(np.clip(actions[0].numpy(), -9, 9))
-            total += reward
-        returns.append(total)
-    return returns
+    return returns_alone(ChunkEnv, make_policy, 6)
 
 
 class Delegating(nn.Module):

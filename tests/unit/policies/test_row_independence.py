@@ -12,36 +12,21 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from evaluations import KeptErrors
+from evaluations import evaluated
 from gymnasium import spaces
+from random_env import RandomEnv, returns_alone
 from torch import nn
 
-from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.errors import PolicyError
-from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 from rlwandb_callbacks.policies.probing import noise_batches
 
 
-class DriftEnv(gym.Env[Any, Any]):
-    """Environment whose reward depends on the action, with random observations and six steps."""
+class DriftEnv(RandomEnv):
+    """Environment whose reward depends on the action."""
 
-    def __init__(self) -> None:
-        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-        self.action_space = spaces.Box(-5.0, 5.0, (2,), np.float32)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.steps = 0
-        return self._observe(), {}
-
-    def _observe(self) -> Any:
-        return self.np_random.normal(size=3).astype(np.float32)
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        return self._observe(), float(action @ [1.0, 2.0]), self.steps >= 6, False, {}
+    def reward(self, action: Any) -> float:
+        return float(action @ [1.0, 2.0])
 
 
 class OwnGRU(nn.Module):
@@ -76,36 +61,20 @@ class WithBatchAxis(OwnGRU):
         return self.gru(observations[None])[0][0]
 
 
-def played(
-    policy: Any, *, num_envs: int | None, episodes: int = 8, module: nn.Module | None = None, **settings: Any
-) -> tuple[list[Episode], list[str]]:
-    """Returns the episodes of an evaluation, and the messages of its warnings."""
-    cfg = WandbRLConfig(
-        video_logger=False,
-        evaluation=EvaluationConfig(
-            env=settings.pop("env", DriftEnv), policy=policy, episodes=episodes, num_envs=num_envs, **settings
-        ),
-    )
-    errors = KeptErrors()
-    module = module or (policy if isinstance(policy, nn.Module) else nn.Module())
-    with preserved_state(module, seed=0, policy=policy):
-        evaluator = Evaluator(cfg, module, errors.warn_once)
-        return [each.episode for each in evaluator.play()], errors.warnings
+def played(policy: Any, **settings: Any) -> tuple[list[Episode], list[str]]:
+    return evaluated(policy, **{"env": DriftEnv, "episodes": 8, **settings})
 
 
-def returns_alone(act: Callable[[torch.Tensor, Any], tuple[Any, Any]], episodes: int = 8) -> list[float]:
-    """Plays each episode by itself, with a batch of one and a state from step to step."""
-    returns = []
-    for seed in range(episodes):
-        env, state, total = DriftEnv(), None, 0.0
-        observation, done = env.reset(seed=seed)[0], False
-        while not done:
-            with torch.no_grad():
-                actions, state = act(torch.from_numpy(observation[None]), state)
-            observation, reward, done, _, _ = env.step(np.clip(actions[0].numpy(), -5, 5))
-            total += reward
-        returns.append(total)
-    return returns
+def carrying(network: nn.Module) -> Any:
+    """Carries the state of a recurrent network from step to step."""
+    state = None
+
+    def policy(observations: torch.Tensor) -> torch.Tensor:
+        nonlocal state
+        actions, state = network(observations, state)
+        return actions
+
+    return policy
 
 
 def eval_mode(make: Callable[[], nn.Module]) -> nn.Module:
@@ -118,7 +87,7 @@ def eval_mode(make: Callable[[], nn.Module]) -> nn.Module:
 def test_returns_do_not_depend_on_the_number_of_environments(make: Any, num_envs: int | None) -> None:
     network = eval_mode(make)
     episodes, messages = played(network, num_envs=num_envs)
-    expected = returns_alone(lambda observations, _: (network(observations), None))
+    expected = returns_alone(DriftEnv, lambda: network, 8)
     assert [episode.total_return for episode in episodes] == pytest.approx(expected, abs=1e-4)
     assert len(messages) == (num_envs != 1)
     assert num_envs == 1 or "depends on the other observations in the batch" in messages[0]
@@ -129,7 +98,7 @@ def test_gru_as_policy_carries_the_state_of_each_environment(num_envs: int) -> N
     torch.manual_seed(0)
     network = nn.GRU(3, 2)
     episodes, messages = played(network, num_envs=num_envs)
-    expected = returns_alone(network)
+    expected = returns_alone(DriftEnv, lambda: carrying(network), 8)
     assert [episode.total_return for episode in episodes] == pytest.approx(expected, abs=1e-4)
     assert len(messages) == (num_envs > 1)
 
@@ -138,7 +107,7 @@ def test_rows_of_a_vector_environment_are_independent_too() -> None:
     network = eval_mode(Attention)
     envs = gym.vector.SyncVectorEnv([DriftEnv] * 4)
     episodes, messages = played(network, num_envs=None, env=lambda: envs)
-    expected = returns_alone(lambda observations, _: (network(observations), None))
+    expected = returns_alone(DriftEnv, lambda: network, 8)
     assert [episode.total_return for episode in episodes] == pytest.approx(expected, abs=1e-4)
     assert len(messages) == 1
 
@@ -217,19 +186,16 @@ def test_network_that_mixes_rows_and_cannot_take_one_raises() -> None:
         played(policy, num_envs=None)
 
 
-class ConstantEnv(DriftEnv):
-    """Environment whose first observations are equal, with a finite action space."""
+class ConstantEnv(RandomEnv):
+    """Environment whose observations are equal, with a finite action space."""
 
     def __init__(self) -> None:
         super().__init__()
         self.action_space = spaces.Discrete(2)
         self.observation_space = spaces.Dict({"x": self.observation_space})
 
-    def _observe(self) -> Any:
+    def observe(self) -> Any:
         return {"x": np.ones(3, np.float32)}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        return super().step(np.array([action, 0.0]))
 
 
 @pytest.mark.parametrize("make", [OwnGRU, Attention])
@@ -271,19 +237,12 @@ def test_noisy_network_samples_by_itself_and_does_not_mix_rows(for_each_row: boo
     assert "samples by itself" in message
 
 
-class WideEnv(DriftEnv):
+class WideEnv(RandomEnv):
     """Environment with observations and actions of the size of HalfCheetah's, with a discrete variant."""
 
     def __init__(self, *, is_discrete: bool = False) -> None:
-        super().__init__()
-        self.observation_space = spaces.Box(-np.inf, np.inf, (17,), np.float32)
+        super().__init__(observations=17)
         self.action_space = spaces.Discrete(6) if is_discrete else spaces.Box(-1.0, 1.0, (6,), np.float32)
-
-    def _observe(self) -> Any:
-        return self.np_random.normal(size=17).astype(np.float32)
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        return super().step(np.zeros(2))
 
 
 class Orthogonal(nn.Module):
@@ -388,7 +347,7 @@ class PictureEnv(WideEnv):
         super().__init__(is_discrete=True)
         self.observation_space, self.dtype = spaces.Box(0, 255, (17,), dtype), dtype
 
-    def _observe(self) -> Any:
+    def observe(self) -> Any:
         return self.np_random.integers(0, 255, 17).astype(self.dtype)
 
 
