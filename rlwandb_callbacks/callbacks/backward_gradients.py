@@ -10,6 +10,8 @@ import torch
 
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
 from rlwandb_callbacks.callbacks.lightning_namespaces import NAMESPACES
+from rlwandb_callbacks.callbacks.loss_scale import LossScale, found_inf
+from rlwandb_callbacks.callbacks.optimizer_steps import hook_steps
 from rlwandb_callbacks.callbacks.trained_parameters import parameters_of
 
 if TYPE_CHECKING:
@@ -61,35 +63,29 @@ class BackwardGradients:
 
     Args:
         errors: Errors in hooks are reported to it, as they must not reach the user's backward pass.
+        loss_scale: Scale of the losses, by which gradients are divided, and steps that are skipped.
     """
 
-    def __init__(self, errors: ErrorPolicy) -> None:
-        self._errors = errors
+    def __init__(self, errors: ErrorPolicy, loss_scale: LossScale) -> None:
+        self._errors, self._loss_scale = errors, loss_scale
         self._readers: set[int] = set()
         self._clear()
 
     def _clear(self) -> None:
         self._handles: dict[int, Any] = {}  # by parameter or optimizer
-        self._scalers: list[Any] = []
-        self._wrappers: dict[int, int] = {}  # optimizer of the user's ``self.optimizers()`` by optimizer
         self._touched: dict[int, torch.Tensor] = {}  # parameters of the backward pass that runs now
         self._queued: set[int] = set()  # backward passes that will call _copy, but for those that raised an error
         self._left: dict[int, _Left] = {}
         self._kept: dict[int, dict[int, torch.Tensor]] = {}
 
-    def start(self, reader: object, trainer: Trainer, module: LightningModule, optimizers: Iterable[Any]) -> None:
+    def start(self, reader: object, optimizers: Iterable[Any]) -> None:
         """Begins to copy the gradients of all parameters of some optimizers."""
         self._readers.add(id(reader))
-        candidates = [getattr(trainer.precision_plugin, "scaler", None), *vars(module).values()]
-        self._scalers = [scaler for scaler in candidates if isinstance(scaler, torch.amp.GradScaler)]
-        wrappers: list[Any] = getattr(trainer.strategy, "_lightning_optimizers", [])
-        self._wrappers = {id(wrapper.optimizer): id(wrapper) for wrapper in wrappers}
         for optimizer in optimizers:
             for parameter in parameters_of(optimizer):
                 if id(parameter) not in self._handles:
                     self._handles[id(parameter)] = _after_accumulation(parameter, self._mark)
-            if id(optimizer) not in self._handles and hasattr(optimizer, "register_step_post_hook"):
-                self._handles[id(optimizer)] = optimizer.register_step_post_hook(self._after_step)
+            hook_steps([optimizer], self._after_step, self._handles)
 
     def _mark(self, parameter: torch.Tensor) -> None:
         backward_pass = torch._C._current_graph_task_id()  # noqa: SLF001  # a pass that raises drops its callbacks
@@ -113,35 +109,41 @@ class BackwardGradients:
 
     def _after_step(self, optimizer: Any, _args: Any, _keywords: Any) -> None:
         with self._errors.guard("Reading gradients"):
-            self.keep(optimizer)
+            overflow = found_inf(optimizer)
+            if overflow is None or not overflow:  # waits for the device, in a batch whose row is due
+                self._keep(optimizer)
 
     def keep(self, optimizer: Any) -> None:
-        """Keeps the gradients with which an optimizer steps now, in place of those of an earlier step in the batch."""
+        """Keeps the gradients with which an optimizer steps now, in place of those of an earlier step in the batch.
+
+        They count once the optimizer has stepped, which a ``GradScaler`` may prevent; at once if it has no hooks.
+        """
+        if id(optimizer) in self._handles:
+            self._gradients(optimizer, self._left)
+        else:
+            self._keep(optimizer)
+
+    def _keep(self, optimizer: Any) -> None:
         kept = self._gradients(optimizer, self._left)
         if kept:
             self._kept[id(optimizer)] = kept
 
     def present(self, optimizer: Any) -> dict[int, torch.Tensor]:
         """Returns the gradients with which an optimizer would step now, by the ``id`` of their parameters."""
-        return self._gradients(optimizer, {key: replace(left) for key, left in self._left.items()})
+        scale = self._loss_scale.scale_in_backward(optimizer)
+        return self._gradients(optimizer, {key: replace(left) for key, left in self._left.items()}, scale)
 
-    def _gradients(self, optimizer: Any, left: Mapping[int, _Left]) -> dict[int, torch.Tensor]:
-        scale = self._loss_scale(optimizer)
+    def _gradients(
+        self, optimizer: Any, left: Mapping[int, _Left], scale_without_step: torch.Tensor | None = None
+    ) -> dict[int, torch.Tensor]:
+        scale = self._loss_scale.scale_at_step(optimizer)
+        scale = scale_without_step if scale is None else scale
         with torch.no_grad():
             return {
                 id(parameter): _gradient(parameter.grad, left.get(id(parameter)), scale)
                 for parameter in parameters_of(optimizer)
                 if parameter.grad is not None
             }
-
-    def _loss_scale(self, optimizer: Any) -> torch.Tensor | None:
-        """Returns the factor of the loss if a ``GradScaler`` divides the gradients of this optimizer by it."""
-        for scaler in self._scalers:
-            states: dict[int, Any] = getattr(scaler, "_per_optimizer_states", {})
-            for key in (id(optimizer), self._wrappers.get(id(optimizer))):
-                if key in states and states[key]["found_inf_per_device"]:
-                    return scaler._scale  # type: ignore[no-any-return]  # noqa: SLF001  # get_scale waits for the device
-        return None
 
     def kept(self, optimizer: Any) -> dict[int, torch.Tensor]:
         """Returns the gradients of the latest step of an optimizer by the ``id`` of their parameters, if it stepped."""

@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.fabric import WarnsInFabric
-from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback, move_before_monitors
+from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback, arrange_callbacks
 from rlwandb_callbacks.callbacks.session import Session
 from rlwandb_callbacks.config import WandbRLConfig, as_config
 
@@ -65,11 +65,11 @@ class RLCallback(WarnsInFabric, LightningCallback):
         return {**kept, "_is_open": False}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Moves our callbacks before monitors, and opens the run of ``trainer.validate``; a fit opens it at its start.
+        """Arranges callbacks, and opens the run of ``trainer.validate``; a fit opens it at its start.
 
         A search for a learning rate or a batch size calls this hook too, and ends before the fit starts.
         """
-        move_before_monitors(trainer)
+        arrange_callbacks(trainer)
         if not self._is_open and stage in ("fit", "validate"):
             self._is_open = True
             self.session.open(stage)
@@ -88,10 +88,11 @@ class RLCallback(WarnsInFabric, LightningCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the counters where a checkpoint left them."""
         self.session.counters.start(trainer)
+        self.session.warn_of_unsaved(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Writes the row of the batch before."""
-        self.session.close_row()
+        self.session.begin_batch(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

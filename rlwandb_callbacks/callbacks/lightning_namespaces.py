@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pytorch_lightning import Callback, Trainer
 
 NAMESPACES = ("pytorch_lightning", "lightning.pytorch")
+SHARDING_STRATEGIES = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+AVERAGING_CALLBACKS = ("WeightAveraging", "StochasticWeightAveraging")
 
 
 def loaded_callback_classes() -> tuple[type[Any], ...]:
@@ -58,20 +60,42 @@ def is_a(instance: Any, class_name: str) -> bool:
     return has_base_named(type(instance), class_name)
 
 
+def shards_parameters(trainer: Trainer) -> bool:
+    """Returns whether the strategy distributes each parameter over processes."""
+    return any(is_a(trainer.strategy, name) for name in SHARDING_STRATEGIES)
+
+
 def find_wandb_logger(trainer: Trainer) -> Any:
     """Returns the ``WandbLogger`` of a Trainer without starting its run; None if it has none."""
     return next((logger for logger in trainer.loggers if is_a(logger, "WandbLogger")), None)
 
 
-def move_before_monitors(trainer: Any) -> None:
-    """Moves our callbacks before the first ``EarlyStopping``, which looks for numbers that they publish.
+def averages_weights(callback: Any) -> bool:
+    """Returns whether a callback averages the weights of the module."""
+    return any(is_a(callback, name) for name in AVERAGING_CALLBACKS)
 
-    The Trainer's list is replaced rather than changed, as Lightning may be iterating over it.
+
+def arrange_callbacks(trainer: Any) -> None:
+    """Moves our callbacks behind those that average weights, and before the first ``EarlyStopping``.
+
+    In the same hook, averages are updated before they are played, and ``EarlyStopping`` looks for numbers that our
+    callbacks publish. Callbacks with a monitor that stand before an averaging one are moved behind ours. The Trainer's
+    list is replaced rather than changed, as Lightning may be iterating over it.
     """
     callbacks = list(trainer.callbacks)
-    monitors = [callback for callback in callbacks if is_a(callback, "EarlyStopping")]
     ours = [callback for callback in callbacks if isinstance(callback, LightningCallback)]
-    if monitors and ours and callbacks.index(monitors[0]) < callbacks.index(ours[-1]):
-        others = [callback for callback in callbacks if callback not in ours]
-        place = others.index(monitors[0])
-        trainer.callbacks = [*others[:place], *ours, *others[place:]]
+    others = [callback for callback in callbacks if callback not in ours]
+    averaging = [i for i, callback in enumerate(callbacks) if averages_weights(callback)]
+    stopping = [i for i, callback in enumerate(callbacks) if is_a(callback, "EarlyStopping")]
+    if not ours or not (
+        any(i > callbacks.index(ours[0]) for i in averaging) or any(i < callbacks.index(ours[-1]) for i in stopping)
+    ):
+        return
+    end = 1 + max((i for i, callback in enumerate(others) if averages_weights(callback)), default=-1)
+    readers = [callback for callback in others[:end] if getattr(callback, "monitor", None) is not None]
+    others = [callback for callback in others if callback not in readers]
+    end -= len(readers)
+    first_stopping = next((i for i, callback in enumerate(others) if is_a(callback, "EarlyStopping")), len(others))
+    place = len([callback for callback in callbacks[: callbacks.index(ours[-1])] if callback in others])
+    place = max(end, min(place, first_stopping))
+    trainer.callbacks = [*others[:place], *ours, *readers, *others[place:]]

@@ -25,6 +25,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "alpha": ("alpha", "ent_coef", "temperature"),
     "epsilon": ("epsilon",),
     "lr": ("lr", "learning_rate"),
+    "amp_scale": ("amp_scale", "loss_scale", "grad_scale"),
 }
 WITH_RANGE = frozenset({"q_value", "target_q_value"})
 _CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rlwandb_callbacks.callbacks.backward_gradients import BackwardGradients
 from rlwandb_callbacks.callbacks.checkpoint_counters import read_counters
-from rlwandb_callbacks.callbacks.counters import Counters
+from rlwandb_callbacks.callbacks.counters import Counters, Reached
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
-from rlwandb_callbacks.callbacks.lightning_namespaces import find_wandb_logger
+from rlwandb_callbacks.callbacks.lightning_namespaces import find_wandb_logger, shards_parameters
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
+from rlwandb_callbacks.callbacks.loss_scale import LossScale
 from rlwandb_callbacks.callbacks.rows import Rows, Submit
+from rlwandb_callbacks.callbacks.unregistered_tensors import describe_unsaved, unregistered_tensors
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.core.key_names import Naming
 from rlwandb_callbacks.core.values import Scalar, Value
@@ -41,6 +43,7 @@ class Session:
         run_folder: Local folder of the latest W&B run, if there was one.
         has_wandb_logger: Whether a WandbLogger of the Trainer writes to the same run.
         listeners: Called with every row that is written.
+        loss_scale: The ``GradScaler`` objects of the training, and the steps that they skip.
         backward: Gradients as backward passes left them, shared by the callbacks that read them.
         evaluation_jobs: Functions that add a job to each evaluation, by the name of their callback.
         wants_observations: Whether evaluations keep the observations of their episodes.
@@ -50,6 +53,7 @@ class Session:
         self.cfg = cfg
         self.timer = LoggingTimer()
         self.errors = ErrorPolicy(raises=cfg.on_error == "raise", timer=self.timer)
+        self.loss_scale = LossScale(self.errors)
         self.listeners: list[Listener] = []
         self.run_folder: Path | None = None
         self.jobs = self._new_queue()
@@ -76,17 +80,18 @@ class Session:
         self.tracker: Tracker | None = None
         self.run: Any = None
         self.has_wandb_logger = False
-        self.backward = BackwardGradients(self.errors)
+        self.backward = BackwardGradients(self.errors, self.loss_scale)
         self.evaluation_jobs: dict[str, JobOfEvaluation] = {}
         self.wants_observations = False
         self._users = 0
         self._is_connected = False
 
-    def _start_counting(self) -> None:
-        self.counters = Counters()
+    def _start_counting(self, reached: Reached | None = None) -> None:
+        self.counters = Counters(self.loss_scale, reached)
         self.timer.reset()
         self.errors.reset()
         self.skipped = 0
+        self._has_looked_for_unsaved = False
         self._rows = self._new_rows()
         self._axes: dict[str, float] = {"trainer/global_step": 0}
 
@@ -105,13 +110,23 @@ class Session:
         """Adds one callback to those that use this session; the first one of a fit resets all counts."""
         self._users += 1
         if self._users == 1 and stage == "fit":
-            self._start_counting()
+            self._start_counting(self.counters.reached)
 
     def count_from_checkpoint(self, trainer: Trainer) -> None:
         """Takes the counters of the checkpoint whose weights ``trainer.validate`` evaluates, if there is one."""
         if trainer.state.fn == "validate" and trainer.ckpt_path is not None and self.tracker is not None:
             with self.errors.guard("Reading the step of the checkpoint"):
                 self.counters.evaluate_checkpoint(read_counters(str(trainer.ckpt_path)))
+
+    def warn_of_unsaved(self, trainer: Trainer, module: LightningModule) -> None:
+        """Warns once in a training if optimizers train tensors that no checkpoint holds."""
+        if self._has_looked_for_unsaved or not trainer.is_global_zero or shards_parameters(trainer):
+            return
+        self._has_looked_for_unsaved = True
+        with self.errors.guard("Looking for trained tensors that no checkpoint holds"):
+            message = describe_unsaved(unregistered_tensors(trainer.optimizers, module), module)
+            if message is not None:
+                self.errors.warn_once(message, kind="unsaved tensors")
 
     def connect(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Finds or opens the run, once for all callbacks of this session, on rank zero only."""
@@ -148,6 +163,8 @@ class Session:
             return
         run = self.run
         self.backward.close()
+        self.loss_scale.close()
+        self.counters.close()
         try:
             with self.errors.guard("Finishing"):
                 try:
@@ -206,6 +223,11 @@ class Session:
         add = self._rows.add if self._axes == now else self._rows.add_late
         add(self._axes, {**values, **self.timer.values()})
         self._notify(self._axes, {**logged_elsewhere, **values})
+
+    def begin_batch(self, trainer: Trainer, module: LightningModule) -> None:
+        """Writes the row of the batch before, and finds the scalers of losses; every callback may call it."""
+        self.close_row()
+        self.loss_scale.start_batch(trainer, module)
 
     def close_row(self) -> None:
         """Writes the row of the present step, if there is one; called before the next batch starts."""

@@ -46,7 +46,7 @@ def _build(cls: type[T], raw_values: Mapping[str, Any], path: str) -> T:
     for key, raw in raw_values.items():
         if key not in types:
             where = f" in {path}" if path else ""
-            advice = _section_advice(str(key), cls) or nearest(str(key), types)
+            advice = cls._replaced.get(str(key)) or _section_advice(str(key), cls) or nearest(str(key), types)
             raise ConfigError(
                 f"Unknown key '{key}' (value {raw!r}){where}.{advice} Known keys{where}: {', '.join(types)}."
             )

@@ -7,9 +7,10 @@ import numbers
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from rlwandb_callbacks.errors import ConfigError, nearest
@@ -83,14 +84,17 @@ class Section:
 
     Args:
         key: Key of the section in the config, as a keyword of the subclass; the root has none.
+        replaced: What replaced the keys of earlier versions, as a sentence after a space by key; a keyword as well.
 
     Raises:
         ConfigError: If a field has a wrong value. The message names the field, the value and what is allowed.
     """
 
     _key_prefix = ""
+    _replaced = MappingProxyType(dict[str, str]())
 
-    def __init_subclass__(cls, key: str = "") -> None:
+    def __init_subclass__(cls, key: str = "", replaced: Mapping[str, str] | None = None) -> None:
+        cls._replaced = MappingProxyType(dict(replaced or {}))
         if key:
             cls._key_prefix = f"{key}."
 

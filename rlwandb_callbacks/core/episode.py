@@ -46,7 +46,8 @@ class Gaussian:
     Args:
         mean: Shape ``[..., D]``, in action units.
         std: Shape ``[..., D]``, in action units, ≥ 0.
-        entropy: Shape ``[...]``, in nats, from the policy's distribution; None if it does not define one.
+        entropy: Shape ``[...]``, in nats, of the policy's distribution, with NaN where it is not known; None if the
+            distribution is a Gaussian, whose entropy follows from ``std``.
     """
 
     mean: Floats
@@ -203,8 +204,8 @@ class Episode:
 
     @property
     def total_return(self) -> float:
-        """Undiscounted sum of rewards."""
-        return float(np.sum(self.rewards))
+        """Undiscounted sum of rewards, in double precision."""
+        return float(np.sum(np.asarray(self.rewards, dtype=np.float64)))
 
     def discounted_return(self, gamma: float) -> float:
         """Sum of ``gamma ** t * r_t`` from the first state.
@@ -212,7 +213,15 @@ class Episode:
         Args:
             gamma: Discount factor in [0, 1].
         """
-        return float(np.sum(self.rewards * gamma ** np.arange(self.length)))
+        if gamma == 0:
+            return float(np.sum(np.asarray(self.rewards[:1], dtype=np.float64)))
+        weights = np.maximum(np.float64(gamma) ** np.arange(self.length), np.finfo(np.float64).tiny)
+        return float(np.sum(self.rewards * weights))  # a weight of 0 would make NaN of an infinite reward
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the episode ended although the environment could have gone on."""
+        return self.truncated and not self.terminated
 
     @property
     def ending(self) -> str:

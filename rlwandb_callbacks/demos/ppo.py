@@ -225,12 +225,15 @@ def flat_size(space: gym.Space[Any]) -> int:
 def clipped_loss(log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
     """Returns PPO's loss for the actor, with standardized advantages, [].
 
+    The standard deviation is that of the batch (divisor B), so that a last minibatch of one transition has a loss: the
+    default of torch, the divisor B - 1, would give NaN.
+
     Args:
         log_ratio: New minus old log-probability of each action, [B].
         advantage: Advantage of each action, [B].
         clip_range: Ratios are clipped to 1 ± this, > 0.
     """
-    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
     return -torch.minimum(ratio * advantage, clipped * advantage).mean()
@@ -254,7 +257,8 @@ def approximate_kl(log_ratio: Tensor) -> Tensor:
 def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:
     """Returns the fraction of the variance of `target` that `predicted` explains, [].
 
-    It is 1 at best, 0 for a constant, and negative for predictions that are worse than a constant.
+    It is 1 at best, 0 for a constant, and negative for predictions that are worse than a constant. The divisor of the
+    variances cancels out; at least two targets are needed.
 
     Example:
         >>> explained_variance(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0]))

@@ -31,7 +31,7 @@ TORCHRL_REWARD = "reward"
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of observations at one moment; mean and variance have the shape of one observation.
+    """Statistics of observations at one moment; mean and variance (divisor n) have the shape of one observation.
 
     Observations become ``(observation - mean) / sqrt(variance + epsilon)``, clipped to ``[-clip, clip]``.
     """

@@ -20,6 +20,7 @@ from rlwandb_callbacks.environments.factory import Env, EnvFactory, env_factory,
 from rlwandb_callbacks.environments.normalization import normalizers, normalizes_in_subprocesses
 from rlwandb_callbacks.environments.pettingzoo import MultiAgentEnv
 from rlwandb_callbacks.environments.statistics import ObservationStatistics, training_statistics
+from rlwandb_callbacks.environments.step_limit import step_limits
 from rlwandb_callbacks.environments.wrappers import has_sub_envs, observation_space_of
 from rlwandb_callbacks.errors import PolicyError, describe_error
 from rlwandb_callbacks.evaluation.env_checks import (
@@ -64,6 +65,7 @@ class EnvDescription:
     fps: float  # of its videos
     is_vector: bool
     can_replay: bool  # single environments can be made to replay its episodes
+    step_limits: tuple[int, ...]  # after which it may cut an episode, see environments.step_limit
 
     @classmethod
     def of(cls, env: AnyEnv, action_names: Sequence[str] = ()) -> EnvDescription:
@@ -77,6 +79,7 @@ class EnvDescription:
             fps=frames_per_second(env),
             is_vector=isinstance(env, VectorEnv),
             can_replay=not isinstance(env, VectorEnv) or has_sub_envs(env),
+            step_limits=step_limits(env),
         )
 
 

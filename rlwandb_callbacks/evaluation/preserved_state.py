@@ -13,6 +13,7 @@ from torch import nn
 
 from rlwandb_callbacks.core.import_string import find_object
 from rlwandb_callbacks.core.process_settings import preserved_process_settings
+from rlwandb_callbacks.evaluation.inference_mode import outside_inference_mode, replace_inference_tensors
 from rlwandb_callbacks.policies.probing import seed_all
 from rlwandb_callbacks.policies.reachable import Part, reachable
 from rlwandb_callbacks.policies.saved_values import MAX_COPIED_BYTES, Snapshot
@@ -29,6 +30,9 @@ def preserved_state(
     module: nn.Module, *, seed: int, policy: Any = None, warn: Callable[[str], None] = lambda _: None
 ) -> Iterator[None]:
     """Runs a block in evaluation mode, without gradients, with all random states seeded, and restores the training.
+
+    Inference mode is off inside the block, so that policies may use gradients and the tensors that they keep can be
+    trained with.
 
     The state consists of the random states of Python, NumPy and torch (CPU and the devices of the networks), the
     training flag of each network, its buffers, the attributes of the module, of the policy and of the objects in them,
@@ -48,23 +52,25 @@ def preserved_state(
     networks = [part.value for part in parts if isinstance(part.value, nn.Module)]
     modes = {network: network.training for network in networks}
     devices = {parameter.device for network in networks for parameter in network.parameters(recurse=False)}
-    state = Snapshot(parts, max_buffer_bytes=MAX_COPIED_BYTES)
-    try:
-        with preserved_process_settings(), _preserved_generators(devices), torch.no_grad():
-            seed_all(seed, devices)
-            module.eval()
-            if _is_small_and_on_cpu(module):
-                torch.set_num_threads(1)
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        state.restore(keeps_logs=True)
-        for part in state.changed_for_good():
-            warn(_too_large(part))
-        for network, training in modes.items():
-            network.training = training
-        np.random.set_state(numpy_state)  # noqa: NPY002  # see above
-        random.setstate(python_state)
+    with outside_inference_mode():
+        state = Snapshot(parts, max_buffer_bytes=MAX_COPIED_BYTES)
+        try:
+            with preserved_process_settings(), _preserved_generators(devices):
+                seed_all(seed, devices)
+                module.eval()
+                replace_inference_tensors(parts)
+                if _is_small_and_on_cpu(module):
+                    torch.set_num_threads(1)
+                yield
+        finally:
+            torch.set_num_threads(threads)
+            state.restore(keeps_logs=True)
+            for part in state.changed_for_good():
+                warn(_too_large(part))
+            for network, training in modes.items():
+                network.training = training
+            np.random.set_state(numpy_state)  # noqa: NPY002  # see above
+            random.setstate(python_state)
 
 
 def _too_large(part: Part) -> str:

@@ -2,53 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.episode import Episode, Floats
 from rlwandb_callbacks.core.values import Table
+from rlwandb_callbacks.evaluation.intervals import interquartile_mean, iqm_interval, wilson_interval
 
-BOOTSTRAP_DRAWS = 2_000
-CONFIDENCE = 0.95
 EPISODE_COLUMNS = ("episode", "seed", "return", "discounted_return", "length", "ended", "success")
-
-
-def interquartile_mean(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Averages the middle half of samples (Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice").
-
-    A quarter of the samples is trimmed at each end; if a quarter is not an integer, the border samples have fractional
-    weights, so that the trimmed weight is exactly a quarter. The last axis is averaged; it must not be empty.
-
-    Example:
-        >>> float(interquartile_mean(np.array([0.0, 1.0, 3.0, 100.0])))
-        2.0
-    """
-    count = samples.shape[-1]
-    position = np.arange(count, dtype=np.float64)
-    weights = np.clip(np.minimum(position + 1, 0.75 * count) - np.maximum(position, 0.25 * count), 0.0, 1.0)
-    return np.asarray(np.average(np.sort(samples, axis=-1), axis=-1, weights=weights), dtype=np.float64)
-
-
-def bootstrap_interval(
-    samples: NDArray[np.float64], *, draws: int = BOOTSTRAP_DRAWS, confidence: float = CONFIDENCE, seed: int = 0
-) -> tuple[float, float]:
-    """Computes the percentile-bootstrap interval of the interquartile mean (Efron 1979) from ``draws`` resamples."""
-    rng = np.random.default_rng(seed)
-    resampled = samples[rng.integers(len(samples), size=(draws, len(samples)))]
-    low, high = np.quantile(interquartile_mean(resampled), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
     """Computes the numbers of an evaluation of at least one episode, by names without a prefix.
 
+    A number is NaN only if a return is NaN, or if it is between -∞ and ∞ or a difference of equal infinities.
+
     Returns:
-        ``return_mean``, ``_std``, ``_min``, ``_max``, ``_median``, ``_p25``, ``_p75``, ``_iqm``, ``_iqm_low``,
-        ``_iqm_high`` (95 % bootstrap interval), ``_discounted_mean``, ``length_mean``, ``episodes_count``;
+        ``return_mean``, ``_min``, ``_max``, ``_median``, ``_p25``, ``_p75`` (quantiles, between two returns by linear
+        interpolation) and ``_discounted_mean``; ``return_std``, the standard deviation of these returns, whose divisor
+        is their number n (``ddof=0``), as in Stable-Baselines3: 0 for one episode, and for few episodes less than that
+        of all episodes; ``return_iqm``, the interquartile mean, and ``return_iqm_low`` and ``_high``, its 95 %
+        interval, which needs at least four episodes, see :func:`iqm_interval`; ``length_mean``, ``episodes_count``;
         ``success_rate`` in [0, 1], the share of episodes whose last step was a success, and ``success_any_rate``, that
-        of episodes with any such step, if the environment reports success; ``return_mean_<agent>`` for several agents.
+        of episodes with any such step, if the environment reports success, with ``_low`` and ``_high``, Wilson's 95 %
+        interval; ``return_mean_<agent>`` for several agents.
 
     Example:
         >>> episode = Episode(actions=np.zeros(2), rewards=np.ones(2), terminated=True)
@@ -56,32 +35,78 @@ def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
         2.0
     """
     returns = np.array([episode.total_return for episode in episodes], dtype=np.float64)
-    p25, median, p75 = np.quantile(returns, [0.25, 0.5, 0.75])
-    iqm_low, iqm_high = bootstrap_interval(returns)
-    summary = {
-        "return_mean": float(returns.mean()),
-        "return_std": float(returns.std()),
-        "return_min": float(returns.min()),
-        "return_max": float(returns.max()),
-        "return_median": float(median),
-        "return_p25": float(p25),
-        "return_p75": float(p75),
-        "return_iqm": float(interquartile_mean(returns)),
-        "return_iqm_low": iqm_low,
-        "return_iqm_high": iqm_high,
-        "return_discounted_mean": float(np.mean([episode.discounted_return(gamma) for episode in episodes])),
-        "length_mean": float(np.mean([episode.length for episode in episodes])),
-        "episodes_count": float(len(episodes)),
-    }
+    summary = _summarize_returns(returns)
+    with np.errstate(invalid="ignore"):  # the mean of -inf and inf
+        summary["return_discounted_mean"] = float(np.mean([episode.discounted_return(gamma) for episode in episodes]))
+    summary["length_mean"] = float(np.mean([episode.length for episode in episodes]))
+    summary["episodes_count"] = float(len(episodes))
     reported = {
         "success_rate": [episode.success for episode in episodes if episode.success is not None],
         "success_any_rate": [episode.success_any for episode in episodes if episode.success_any is not None],
     }
-    summary |= {name: float(np.mean(successes)) for name, successes in reported.items() if successes}
+    for name, successes in reported.items():
+        if successes:
+            low, high = wilson_interval(sum(map(bool, successes)), len(successes))
+            summary |= {name: float(np.mean(successes)), f"{name}_low": low, f"{name}_high": high}
     for agent in dict.fromkeys(agent for episode in episodes for agent in episode.agent_returns):
         known = [episode.agent_returns[agent] for episode in episodes if agent in episode.agent_returns]
         summary[f"return_mean_{agent}"] = float(np.mean(known))
     return summary
+
+
+def _summarize_returns(returns: Floats) -> dict[str, float]:
+    with np.errstate(invalid="ignore"):  # the mean of -inf and inf
+        mean = float(returns.mean())
+    summary = {
+        "return_mean": mean,
+        "return_std": standard_deviation(returns),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "return_median": quantile(returns, 0.5),
+        "return_p25": quantile(returns, 0.25),
+        "return_p75": quantile(returns, 0.75),
+        "return_iqm": interquartile_mean(returns),
+    }
+    interval = iqm_interval(returns)
+    if interval is not None:
+        summary |= {"return_iqm_low": interval.low, "return_iqm_high": interval.high}
+    return summary
+
+
+def standard_deviation(samples: Floats) -> float:
+    """Computes the standard deviation of the samples themselves: the divisor is their number n (``ddof=0``).
+
+    It is infinite if some samples are, unless all are the same infinity, which gives NaN as any NaN does.
+
+    Example:
+        >>> standard_deviation(np.array([1.0, 3.0])), standard_deviation(np.array([1.0, -np.inf]))
+        (1.0, inf)
+    """
+    if np.isinf(samples).any() and not np.isnan(samples).any() and samples.min() < samples.max():
+        return math.inf
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(samples.std())
+
+
+def quantile(samples: Floats, fraction: float) -> float:
+    """Computes a quantile as ``numpy.quantile`` does by default, but without its NaN beside infinite samples.
+
+    NumPy multiplies the distance to the next larger sample by a weight that may be 0.
+
+    Example:
+        >>> quantile(np.array([0.0, 2.0, np.inf]), 0.5), quantile(np.array([-np.inf, -np.inf, 1.0, 2.0]), 0.5)
+        (2.0, -inf)
+    """
+    ordered = np.sort(samples)
+    if np.isnan(ordered[-1]):
+        return math.nan
+    if np.isfinite(ordered).all():
+        return float(np.quantile(ordered, fraction))
+    position = fraction * (len(ordered) - 1)
+    lower, weight = int(position), position % 1
+    if weight == 0 or ordered[lower] == ordered[lower + 1]:
+        return float(ordered[lower])
+    return float((1 - weight) * ordered[lower] + weight * ordered[lower + 1])  # NaN between -inf and inf
 
 
 def episode_table(episodes: Sequence[Episode], *, gamma: float) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ from rlwandb_callbacks.core.histograms import count_actions, histogram
 from rlwandb_callbacks.core.infos import summarize_infos
 from rlwandb_callbacks.core.values import Histogram, Image, Value
 from rlwandb_callbacks.evaluation.returns import episode_table, summarize
-from rlwandb_callbacks.evaluation.value_error import ValueErrors, value_errors
+from rlwandb_callbacks.evaluation.value_error import ValueErrors, horizon, num_judged_steps, value_errors
 from rlwandb_callbacks.media.figures import prediction_against_return, return_distribution
 from rlwandb_callbacks.policies.scores import mean_chosen_q, mean_entropy
 
@@ -34,12 +35,14 @@ class Evaluation:
     """Episodes of one evaluation, at least one, in the order of their seeds; and the settings of their summary.
 
     If the discount factor of the training is unknown (None), discounted returns use 0.99, and predictions are not
-    compared with returns.
+    compared with returns. ``step_limit`` is the number of steps after which episodes are cut, None if only those that
+    were cut show it.
     """
 
     episodes: Sequence[Episode]
     gamma: float | None
     actions: ActionSpec
+    step_limit: int | None = None
 
     @property
     def has_value_errors(self) -> bool:
@@ -71,7 +74,7 @@ class Evaluation:
         if self._value_errors and self.has_value_errors:
             figures["q/prediction_vs_return"] = _value_error_figure(self._value_errors)
         if with_returns:
-            title = f"Returns of {len(self.episodes)} evaluation episodes"
+            title = _returns_title(self._returns)
             figures["eval/return_figure"] = Image(return_distribution(self._returns, title=title), title)
         return figures
 
@@ -92,7 +95,35 @@ class Evaluation:
     def _value_errors(self) -> ValueErrors | None:
         if self.gamma is None:
             return None
-        return value_errors(self.episodes, gamma=self.gamma, first=self._first_actions)
+        return value_errors(self.episodes, gamma=self.gamma, first=self._first_actions, limit=self.step_limit)
+
+    def describe_unjudged(self) -> str | None:
+        """Returns why no prediction of the critic can be compared with a return, if episodes are cut too early."""
+        if self._value_errors is None or self.gamma is None:
+            return None
+        is_judged = num_judged_steps(self.episodes, gamma=self.gamma, limit=self.step_limit) > 0
+        if is_judged or not any(episode.length for episode in self.episodes):
+            return None
+        cuts = [episode.length for episode in self.episodes if episode.is_cut]
+        limit = min([*cuts, self.step_limit] if self.step_limit else cuts)
+        steps = horizon(self.gamma)
+        if math.isfinite(steps):
+            reason = (
+                f"with a discount factor of {self.gamma:g} the next {steps:,} rewards have 95 % of the weight in the "
+                f"return of a step, and episodes are cut after {limit:,}. Let episodes last at least {steps:,} steps"
+            )
+        else:
+            reason = (
+                "with a discount factor of 1 the return of a step is known only at the end of the episode, and "
+                f"episodes are cut after {limit:,} steps"
+            )
+        return f"q/bias, q/abs_error and q/prediction_vs_return are not logged: {reason}."
+
+
+def _returns_title(returns: Sequence[float]) -> str:
+    left_out = sum(not math.isfinite(each) for each in returns)
+    title = f"Returns of {len(returns)} evaluation episodes"
+    return f"{title}; {left_out} NaN or infinite, not drawn" if left_out else title
 
 
 def _value_error_figure(errors: ValueErrors) -> Image:

@@ -8,19 +8,23 @@ measure in the same way.
 
 The return of an episode that was cut (truncated by a time limit, ours or the environment's) is unknown beyond the cut.
 With the critic's last prediction in its place, the critic would be compared with itself. Instead, a step is judged only
-if the unknown part has little weight: :math:`\gamma^{T-t} \le` ``MAX_UNKNOWN_WEIGHT``. With a discount factor of 0.99,
-these are the steps up to 201 of an episode cut at 500, and none of one cut at 200. The unknown part adds at most that
-weight times the value of the state at the cut to the error. Every step of an episode that terminated is judged.
+if the unknown part has little weight: :math:`\gamma^{L-t} \le` ``MAX_UNKNOWN_WEIGHT`` with L the step limit. With a
+discount factor of 0.99, these are the steps up to 201 of episodes with a limit of 500, and none with one of 200. The
+unknown part adds at most that weight times the value of the state at the cut to the error.
+
+The same steps of all episodes are judged, whether they were cut or not. The later steps of those that terminated are
+known, too, but are a selection: from the same states, other episodes go on and are cut. An exact critic, which predicts
+the mean of both, would seem to overestimate positive rewards.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Episode, Floats
 from rlwandb_callbacks.policies.scores import chosen_q
@@ -66,13 +70,16 @@ class ValueErrors:
         return {**errors, "q/judged_share": self.judged_fraction}
 
 
-def value_errors(episodes: Sequence[Episode], *, gamma: float, first: int | Sequence[int] = 0) -> ValueErrors | None:
+def value_errors(
+    episodes: Sequence[Episode], *, gamma: float, first: int | Sequence[int] = 0, limit: int | None = None
+) -> ValueErrors | None:
     """Compares the predictions of a critic with the returns that followed; those that are not finite are left out.
 
     Args:
         episodes: At least one episode.
         gamma: Discount factor in [0, 1] that the critic was trained with.
         first: Smallest action (``Discrete.start``), or one number per choice of an action that consists of several.
+        limit: Steps after which episodes are cut, ≥ 1; None if only episodes that were cut show it.
 
     Returns:
         None if the policy returns neither q-values nor V(s).
@@ -83,11 +90,13 @@ def value_errors(episodes: Sequence[Episode], *, gamma: float, first: int | Sequ
         0.0
     """
     predictions, returns, quantities = [], [], set()
+    num_judged = num_judged_steps(episodes, gamma=gamma, limit=limit)
     for episode in episodes:
         predicted, quantity = _predictions(episode, first)
         if predicted is not None:
             discounted = discounted_returns(episode.rewards, gamma)
-            is_judged = has_known_return(episode, gamma) & np.isfinite(predicted) & np.isfinite(discounted)
+            is_judged = np.isfinite(predicted) & np.isfinite(discounted)
+            is_judged[num_judged:] = False
             predictions.append(predicted[is_judged])
             returns.append(discounted[is_judged])
             quantities.add(quantity)
@@ -108,10 +117,33 @@ def discounted_returns(rewards: Floats, gamma: float) -> Floats:
     return np.array(backwards[::-1], dtype=np.float64)
 
 
-def has_known_return(episode: Episode, gamma: float) -> NDArray[np.bool_]:
-    """Returns for each step whether its return is known up to a small remainder; all are if the episode terminated."""
-    remaining = np.arange(episode.length, 0, -1)
-    return np.asarray(episode.terminated | (np.float64(gamma) ** remaining <= MAX_UNKNOWN_WEIGHT))
+def num_judged_steps(episodes: Sequence[Episode], *, gamma: float, limit: int | None = None) -> int:
+    """Returns how many steps from the start of each episode can be judged: the same number for all of them.
+
+    If an episode was cut before the limit, its length is the limit: all steps that are judged have a known return.
+
+    Example:
+        >>> ended = Episode(actions=np.zeros(9), rewards=np.zeros(9), terminated=True)
+        >>> num_judged_steps([ended], gamma=0.5, limit=10), num_judged_steps([ended], gamma=0.5)
+        (6, 9)
+    """
+    cuts = [episode.length for episode in episodes if episode.is_cut]
+    limits = cuts if limit is None else [*cuts, limit]
+    longest = max(episode.length for episode in episodes)
+    return int(max(0, min(longest, min(limits) - horizon(gamma) + 1))) if limits else longest
+
+
+def horizon(gamma: float) -> float:
+    """Returns the number of steps, ≥ 1, from which on rewards have at most the weight ``MAX_UNKNOWN_WEIGHT``.
+
+    Example:
+        >>> horizon(0.99), horizon(0.0), horizon(1.0)
+        (299, 1, inf)
+    """
+    if not 0 < gamma < 1:
+        return math.inf if gamma else 1
+    steps = max(1, math.ceil(math.log(MAX_UNKNOWN_WEIGHT) / math.log(gamma)))
+    return steps if gamma**steps <= MAX_UNKNOWN_WEIGHT else steps + 1  # logarithms are rounded
 
 
 def _predictions(episode: Episode, first: int | Sequence[int]) -> tuple[Floats | None, str]:

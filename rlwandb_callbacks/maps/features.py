@@ -36,8 +36,8 @@ class Scaler:
     Args:
         shape: Shape of one observation.
         center: Shape ``[F]``: mean of the data.
-        scale: Shape ``[F]``, > 0: standard deviation of the data times the square root of the number of columns that
-            vary. A column that is constant in the data keeps its own unit.
+        scale: Shape ``[F]``, > 0: standard deviation of the data (divisor K, the number of rows) times the square root
+            of the number of columns that vary. A column that is constant in the data keeps its own unit.
         components: Shape ``[F, C]``: principal components of wide observations; None if all columns are kept.
     """
 
@@ -92,7 +92,7 @@ def bulk_limits(columns: NDArray[np.floating]) -> tuple[NDArray[np.floating], ND
 
 
 def _center_and_spread(columns: Floats) -> tuple[Floats, Floats]:
-    """Returns mean and standard deviation without the tails of a column, unless only its tails vary."""
+    """Returns mean and standard deviation (divisor K) of the columns, tails moved to their limits if others vary."""
     low, high = bulk_limits(columns)
     kept = np.where(high > low, np.clip(columns, low, high), columns)
     return kept.mean(axis=0), kept.std(axis=0)

@@ -119,7 +119,8 @@ def policy_on_data(placed: PlacedStates, data_map: DataMap) -> Figure:
 def by_distance(ratios: Floats) -> Coloring:
     """Colors states by distance from the data, relative to distances in the data, on a logarithmic scale from 1."""
     decades = np.log10(np.maximum(ratios, 1.0))
-    high = max(1.0, float(np.quantile(decades, 0.99)))
+    finite = decades[np.isfinite(decades)]  # distances overflow where a policy is far away
+    high = max(1.0, float(np.quantile(finite, 0.99))) if finite.size else 1.0
     marks = [mark * 10**decade for decade in range(int(high) + 1) for mark in ((1, 2, 5) if high < 3 else (1,))]
     return Coloring(
         label="distance from the data (1: as far as they are from each other)",

@@ -13,17 +13,20 @@ from rlwandb_callbacks.core.values import Histogram, Scalar, Value
 
 
 def dataset_statistics(episodes: EpisodeSummaries, sample: Transitions) -> dict[str, Value]:
-    """Returns counts, spreads and distributions of a data set; quantities without a finite number are left out.
+    """Returns counts, spreads and distributions of a data set.
+
+    Only finite returns, rewards and actions count, and quantities without a finite number are left out.
 
     Args:
         episodes: All episodes.
         sample: Some transitions, for the distributions of rewards and actions.
 
     Returns:
-        ``dataset/episodes``, ``dataset/transitions``; ``_mean``, ``_std``, ``_min`` and ``_max`` of ``dataset/return``,
-        ``dataset/length`` and ``dataset/reward`` and their ``_distribution``; ``dataset/action_distribution`` for
-        discrete actions, ``dataset/action_<d>_distribution`` per dimension for others; the fractions of episodes that
-        are marked as terminated, ``dataset/terminated_share``, and as truncated, ``dataset/truncated_share``.
+        ``dataset/episodes``, ``dataset/transitions``; ``_mean``, ``_std`` (divisor n, ``ddof=0``), ``_min`` and
+        ``_max`` of ``dataset/return``, ``dataset/length`` and ``dataset/reward`` and their ``_distribution``;
+        ``dataset/action_distribution`` for discrete actions, ``dataset/action_<d>_distribution`` per dimension for
+        others; the fractions of episodes that are marked as terminated, ``dataset/terminated_share``, and as truncated,
+        ``dataset/truncated_share``.
     """
     count = max(len(episodes.lengths), 1)
     values: dict[str, Value | None] = {

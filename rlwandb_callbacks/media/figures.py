@@ -19,7 +19,10 @@ LARGEST_DRAWN = 1e100  # beyond it, the arithmetic of matplotlib overflows
 
 
 def return_distribution(returns: Sequence[float], *, title: str) -> Pixels:
-    """Draws the distribution of the returns of one evaluation, with each episode, mean and median: 800 × 450 pixels."""
+    """Draws the distribution of the returns of one evaluation, with each episode, mean and median: 800 × 450 pixels.
+
+    Returns that are NaN or infinite are left out; the legend then says that mean and median are those of the others.
+    """
     samples = np.asarray(returns, dtype=np.float64)
     figure = Figure(figsize=(8, 4.5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -31,8 +34,10 @@ def return_distribution(returns: Sequence[float], *, title: str) -> Pixels:
         axes.margins(x=1.0 if len(counted.counts) == 1 else 0.05)
     axes.plot(finite, np.zeros_like(finite), "|", color="black", markersize=12, clip_on=False, label="episode")
     if finite.size:
-        axes.axvline(float(finite.mean()), color="#d1495b", label=f"mean {finite.mean():,.4g}")
-        axes.axvline(float(np.median(finite)), color="#2e4057", ls="--", label=f"median {np.median(finite):,.4g}")
+        of_whom = "" if finite.size == samples.size else " of finite returns"
+        mean, median = float(finite.mean()), float(np.median(finite))
+        axes.axvline(mean, color="#d1495b", label=f"mean{of_whom} {mean:,.4g}")
+        axes.axvline(median, color="#2e4057", ls="--", label=f"median{of_whom} {median:,.4g}")
     axes.set(title=title, xlabel="episode return (undiscounted)", ylabel="episodes")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)

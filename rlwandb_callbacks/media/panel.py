@@ -219,6 +219,7 @@ class Panel:
             text = format_number(action[row])
             if isinstance(scores, Gaussian):
                 mean, std = float(scores.mean.reshape(-1)[row]), float(scores.std.reshape(-1)[row])
+            if isinstance(scores, Gaussian) and np.isfinite(mean + std):  # a Cauchy distribution has neither
                 left, center, right = (at.x(value, low, high) for value in (mean - std, mean, mean + std))
                 self._fill(canvas, row, left, right, BAR)
                 self._fill(canvas, row, center - 1, center + 1, TEXT)

@@ -92,7 +92,8 @@ class CategoricalSpace:
         if isinstance(distribution, list | tuple):
             if not all(map(_has_probabilities, distribution)):
                 return None
-            probs = [probabilities_of(part) for part in distribution]
+            sizes = self.sizes if len(self.sizes) == len(distribution) else [None] * len(distribution)
+            probs = [probabilities_of(part, size) for part, size in zip(distribution, sizes, strict=True)]
             if self.is_binary and all(isinstance(part, Bernoulli) for part in distribution):
                 return self.split_scores(torch.stack([p.reshape(len(p)) for p in probs], dim=1), batch_size, "probs")
             return self.split_scores(probs, batch_size, "probs")
@@ -103,7 +104,8 @@ class CategoricalSpace:
             return None
         if self.is_binary and not is_bernoulli and distribution.probs.ndim != len(self.shape) + 2:
             return None
-        return self.split_scores(probabilities_of(distribution), batch_size, "probs")
+        options = self.sizes[0] if self.is_single else None
+        return self.split_scores(probabilities_of(distribution, options), batch_size, "probs")
 
     def act(self, scores: Sequence[QValues | Probabilities], *, samples: bool) -> PolicyStep:
         """Takes the best option of each dimension, or samples from its probabilities; q-values are always maximized.

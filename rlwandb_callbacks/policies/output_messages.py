@@ -9,6 +9,7 @@ from gymnasium import Space, spaces
 from torch.distributions import Distribution
 
 from rlwandb_callbacks.core.episode import PolicyStep
+from rlwandb_callbacks.policies.distribution_classes import describe
 from rlwandb_callbacks.policies.output_discrete import CategoricalSpace
 from rlwandb_callbacks.policies.output_tensors import is_array
 
@@ -60,7 +61,7 @@ def describe_output(output: Any) -> str:
     if isinstance(output, tuple | list):
         return f"a {type(output).__name__} of ({', '.join(describe_output(entry) for entry in output)})"
     if isinstance(output, Distribution):
-        return f"the distribution {output}"
+        return f"the distribution {describe(output)}"
     if isinstance(output, PolicyStep):
         return f"a PolicyStep with {len(output.actions)} actions"
     return f"{output!r} of type {type(output).__name__}"

@@ -14,9 +14,10 @@ from torch.distributions import Distribution
 
 from rlwandb_callbacks.core.episode import Floats, Gaussian, PolicyScores, PolicyStep, Probabilities, QValues, groups_of
 from rlwandb_callbacks.errors import PolicyError
+from rlwandb_callbacks.policies.distribution_modes import override_note
 from rlwandb_callbacks.policies.output_actions import action_batch, first_invalid_action
 from rlwandb_callbacks.policies.output_discrete import CategoricalSpace
-from rlwandb_callbacks.policies.output_distributions import mode_of, moments_of, override_note, sample_of
+from rlwandb_callbacks.policies.output_distributions import action_of, moments_of, unwrapped
 from rlwandb_callbacks.policies.output_messages import allowed_outputs, describe_output, valid_integers
 from rlwandb_callbacks.policies.output_tensors import is_array, softmax, to_numpy
 from rlwandb_callbacks.policies.output_tuples import (
@@ -112,8 +113,7 @@ class OutputReader:
             return self._from_sequence(output, batch_size)
         if is_array(output):
             return self._from_array(output, batch_size)
-        # Stable-Baselines3 wraps torch's distributions, or lists of them.
-        wrapped = getattr(output, "distribution", None)
+        wrapped = unwrapped(output)
         return None if wrapped is None else self._read(wrapped, batch_size)
 
     def _is_consistent(self, step: PolicyStep, batch_size: int) -> bool:
@@ -222,7 +222,7 @@ class OutputReader:
             return step
         if not self.notes and (note := override_note(distribution)) is not None:
             self.notes.add(note)
-        action = mode_of(distribution) if self.deterministic else sample_of(distribution)
+        action = action_of(distribution, deterministic=self.deterministic)
         scores = moments_of(distribution) if isinstance(self.action_space, spaces.Box) else None
         return self._from_actions(action, batch_size, scores)
 
@@ -272,10 +272,14 @@ class OutputReader:
         mean, std, log_std = (_first(output, keys) for keys in (MEAN_KEYS, STD_KEYS, LOG_STD_KEYS))
         if mean is None or (std is None and log_std is None):
             return None
-        if output.get("loc") is None and _first(output, ACTION_KEYS) is not None:
-            return None  # the action may be a function of that Gaussian, such as its tanh
+        has_action = _first(output, ACTION_KEYS) is not None  # may be a function of that Gaussian, such as its tanh
+        if output.get("loc") is None and has_action:
+            return None
         std = np.exp(to_numpy(log_std).astype(np.float64)) if std is None else std
-        return self._from_moments(mean, std, batch_size)
+        step = self._from_moments(mean, std, batch_size)
+        if step is None or not has_action or not isinstance(step.scores, Gaussian):
+            return step
+        return replace(step, scores=replace(step.scores, entropy=np.full(batch_size, np.nan)))
 
     def _from_moments(self, mean: Any, std: Any, batch_size: int) -> PolicyStep | None:
         mean, std = (to_numpy(each).astype(np.float64) for each in (mean, std))

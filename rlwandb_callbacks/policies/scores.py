@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,9 +14,8 @@ from rlwandb_callbacks.core.episode import Episode, Floats, Grouped, PolicyScore
 def entropy(scores: PolicyScores) -> Floats | None:
     """Returns the entropy of the policy at each step, shape ``[T]``, in nats; None for q-values, which have none.
 
-    The entropies of independent categorical dimensions are summed. A continuous action has the differential entropy
-    that its distribution reports; without one, that of a Gaussian with the same mean and std, summed over the action's
-    dimensions, which is an upper bound.
+    The entropies of independent categorical dimensions are summed. A continuous action has the differential entropy of
+    its distribution, NaN where it is not known.
     """
     if isinstance(scores, QValues):
         return None
@@ -25,16 +25,29 @@ def entropy(scores: PolicyScores) -> Floats | None:
     if isinstance(scores, Probabilities):
         p = scores.values
         return np.asarray(-np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1))
-    if scores.entropy is not None:
-        return scores.entropy
+    return gaussian_entropy(scores.std) if scores.entropy is None else scores.entropy
+
+
+def gaussian_entropy(std: Floats) -> Floats:
+    """Returns the entropy of Gaussians with standard deviations ``[T, ...]``, summed over the dimensions: ``[T]``.
+
+    Example:
+        >>> gaussian_entropy(np.ones((1, 2))).round(3)
+        array([2.838])
+    """
     with np.errstate(divide="ignore"):
-        per_dimension = 0.5 * np.log(2 * np.pi * np.e * scores.std**2)
+        per_dimension = 0.5 * np.log(2 * np.pi * np.e * std**2)
     return np.asarray(per_dimension.reshape(len(per_dimension), -1).sum(axis=1))
 
 
 def mean_entropy(episodes: Sequence[Episode]) -> float | None:
-    """Returns the mean entropy over all steps of all episodes, in nats; None if the policy gives no distribution."""
-    return _mean_over_steps(entropy(episode.scores) for episode in episodes if episode.scores is not None)
+    """Returns the mean entropy over all steps of all episodes, in nats; None if the policy gives no distribution.
+
+    Also None if the entropy of one step is not known: it may be unknown just where it is small, as of a squashed policy
+    at its bounds, so that the mean over the other steps would be too large.
+    """
+    mean = _mean_over_steps(entropy(episode.scores) for episode in episodes if episode.scores is not None)
+    return None if mean is None or math.isnan(mean) else mean
 
 
 def chosen_q(episode: Episode, *, first: int | Sequence[int] = 0) -> Floats | None:

@@ -96,13 +96,13 @@ def changes_in_row(first: PolicyStep, second: PolicyStep, row: int) -> dict[str,
 
 
 def differ_on_average(ours: list[PolicyStep], theirs: list[PolicyStep], row: int) -> bool:
-    """Returns whether the mean actions of one row differ by more than six standard errors."""
+    """Returns whether the mean actions of one row over at least two steps differ by more than six standard errors."""
     for name in fields_of(ours[0]):
         if name.startswith("action"):
             first, second = (
                 np.stack([fields_of(step)[name][row] for step in steps]).astype(np.float64) for steps in (ours, theirs)
             )
-            error = np.sqrt((first.var(axis=0) + second.var(axis=0)) / len(first))
+            error = np.sqrt((first.var(axis=0, ddof=1) + second.var(axis=0, ddof=1)) / len(first))
             if np.any(np.abs(first.mean(axis=0) - second.mean(axis=0)) > 6 * error + 1e-9):
                 return True
     return False

@@ -6,17 +6,21 @@ the user's modules, so that they can be pickled, copied and watched again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
+import torch
 import wandb
 from torch import nn
+
+Unscale: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Function of a parameter and a gradient that reaches it in a backward pass."""
 
 
 class TrainedParameters(nn.Module):
     """Module that is watched in place of the user's networks: parameters by name, and sub-modules for the graph."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], networks: Mapping[str, nn.Module]) -> None:
+    def __init__(self, parameters: Mapping[str, torch.Tensor], networks: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self._trained = dict(parameters)
         self._networks = dict(networks)
@@ -25,11 +29,25 @@ class TrainedParameters(nn.Module):
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields the trained parameters; ignores the arguments of the base class."""
-        yield from self._trained.items()
+        yield from self._trained.items()  # type: ignore[misc]  # W&B takes any tensor
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
         """Yields the networks."""
         yield from self._networks.items()
+
+
+def unscaled(parameter: torch.Tensor, unscale: Unscale) -> torch.Tensor:
+    """Returns a tensor in place of a parameter, whose hooks get the gradients of the parameter without loss scale.
+
+    Hooks on a parameter run within the backward pass, before a ``GradScaler`` divides its gradient.
+    """
+    watched = parameter.detach().requires_grad_()
+
+    def register_hook(hook: Callable[[torch.Tensor], None]) -> Any:
+        return parameter.register_hook(lambda gradient: hook(unscale(parameter, gradient)))  # type: ignore[no-untyped-call]  # torch's own
+
+    watched.register_hook = register_hook  # type: ignore[method-assign]  # of this object only
+    return watched
 
 
 class Watch:
@@ -42,6 +60,7 @@ class Watch:
         gradients: Log gradient histograms.
         log_freq: Backward passes between two histograms of a parameter, ≥ 1.
         log_graph: Log the structure of the networks.
+        unscale: Divides a gradient of a parameter by the scale of the loss; None where losses have none.
 
     Raises:
         ValueError: If these parameters are watched already.
@@ -51,12 +70,13 @@ class Watch:
     def __init__(
         self,
         run: Any,
-        parameters: Mapping[str, nn.Parameter],
+        parameters: Mapping[str, torch.Tensor],
         networks: Mapping[str, nn.Module],
         *,
         gradients: bool,
         log_freq: int,
         log_graph: bool,
+        unscale: Unscale | None = None,
     ) -> None:
         global_run: Any = wandb.run
         if global_run is not run:
@@ -66,7 +86,8 @@ class Watch:
                 "gradients.method='fused' and gradients.log_graph=False."
             )
         self._run = run
-        self._gradients = TrainedParameters(parameters, {})
+        watched = parameters if unscale is None else {n: unscaled(each, unscale) for n, each in parameters.items()}
+        self._gradients = TrainedParameters(watched, {})
         self._graph = TrainedParameters({}, networks)
         if log_graph:
             run.watch(self._graph, log=None, idx=0, log_graph=True)

@@ -23,6 +23,7 @@ from rlwandb_callbacks import CallbackGroup
 from rlwandb_callbacks.callbacks.wandb_rl import HOOKS
 from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, TinyValidatedQ, read_offline_run
 
+STATE_KEYS = {"updates", "env_steps", "global_step", "returns", "longest_episode", "longest_cut_episode"}
 EVERYTHING = {
     "gradient_logger": True,
     "action_logger": "q_value",
@@ -360,7 +361,7 @@ def test_state_contains_only_counters_and_can_be_restored(kind: Any, fit: Any) -
     assert fresh.state_dict() == state
     flat = [state] if "updates" in state else list(state.values())
     assert flat
-    assert all(each["updates"] == 8 and set(each) <= {"updates", "env_steps", "global_step"} for each in flat)
+    assert all(each["updates"] == 8 and set(each) <= STATE_KEYS for each in flat)
 
 
 def test_group_calls_every_hook_of_its_callbacks_in_order_with_all_arguments() -> None:

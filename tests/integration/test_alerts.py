@@ -64,25 +64,39 @@ def test_rows_of_separate_callbacks_are_checked(fit: Any) -> None:
     ]
 
 
+class Forgets(TinyValidatedQ):
+    """Goes right for two epochs, and stays in place afterwards."""
+
+    def policy(self, observations: torch.Tensor) -> torch.Tensor:
+        right = 1.0 if self.current_epoch < 2 else -1.0
+        return torch.tensor([[0.0, right]]).expand(len(observations), 2)
+
+
+def forgetting(tracker: MemoryTracker) -> WandbRLCallback:
+    settings = {**SETTINGS, "evaluation": {"episodes": 2}}
+    return WandbRLCallback(settings, env=CorridorEnv, policy="policy", tracker=tracker)
+
+
 def test_falling_evaluation_returns_alert(fit: Any) -> None:
-    class Forgets(TinyValidatedQ):
-        """Goes right for two epochs, and stays in place afterwards."""
-
-        def policy(self, observations: torch.Tensor) -> torch.Tensor:
-            right = 1.0 if self.current_epoch < 2 else -1.0
-            return torch.tensor([[0.0, right]]).expand(len(observations), 2)
-
     tracker = MemoryTracker()
-    callback = WandbRLCallback(
-        {**SETTINGS, "evaluation": {"episodes": 2}}, env=CorridorEnv, policy="policy", tracker=tracker
-    )
-    fit(Forgets(batches=1), callback, max_epochs=5)
+    fit(Forgets(batches=1), forgetting(tracker), max_epochs=5)
     assert [row["eval/return_mean"] for row in tracker.rows if "eval/return_mean" in row] == [2.5, 2.5, -20, -20, -20]
     ((title, text, level),) = tracker.alerts
     assert (title, level) == ("Returns have fallen from their best", "WARN")
+    # The variance of 2, 3, 2, 3 is 1/3, and the mean one of the evaluations 1/4: 22.5 / sqrt((1/3 + 1/4) / 4) = 58.9.
     assert text == (
-        "eval/return_mean is -20, and was 2.5 at its best; the limit is a fall by 50%, 2 times in a row (update 4)."
+        "eval/return_mean is -20 over the latest two evaluations, and was 2.5 over the best two; the fall is 58.9 "
+        "standard errors, and the limit is 4 (update 4)."
     )
+
+
+def test_a_resumed_training_falls_from_the_best_of_the_first(fit: Any) -> None:
+    first, second = MemoryTracker(), MemoryTracker()
+    trainer = fit(Forgets(batches=1), forgetting(first), max_epochs=3)
+    trainer.save_checkpoint("first.ckpt")
+    fit(Forgets(batches=1), forgetting(second), max_epochs=4, ckpt_path="first.ckpt")
+    assert first.alerts == []
+    assert [title for title, _, _ in second.alerts] == ["Returns have fallen from their best"]
 
 
 def test_alerts_are_not_repeated_after_a_resume_but_in_a_new_fit(fit: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 
 from rlwandb_callbacks.testing import OfflineRun, read_offline_run
 
@@ -48,6 +49,9 @@ def read_single_run() -> OfflineRun:
 
 def check_distributed_evaluations(run: OfflineRun) -> None:
     assert run.column("eval/episodes_count") == [5, 5]
+    for rate, low, high in zip(*(run.column(f"eval/success_rate{end}") for end in ("", "_low", "_high")), strict=True):
+        of_all_ranks = binomtest(round(5 * rate), 5).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((of_all_ranks.low, of_all_ranks.high))
     table = run.media("eval/episodes")[0].read_text()
     assert [row[0] for row in __import__("json").loads(table)["data"]] == [0, 1, 2, 3, 4]
     assert len(run.media("video/best")) == 2

@@ -256,6 +256,28 @@ def test_non_deterministic_env_is_recorded_during_evaluation(fit: Any) -> None:
     assert not tracker.column("logging/errors")
 
 
+def test_a_return_of_minus_infinity_reaches_wandb_beside_the_statistics_that_it_does_not_change(fit: Any) -> None:
+    class FallsForever(CorridorEnv):
+        def step(self, action: Any) -> Any:
+            observation, reward, *others = super().step(action)
+            return observation, float("-inf") if self._length == 6 else reward, *others
+
+    settings = {"env": FallsForever, "policy": "policy", "episodes": 5}
+    fit(AlwaysRight(), WandbRLCallback({"evaluation": settings, "executor": "inline", "on_error": "raise"}))
+    run = read_offline_run("wandb")
+    (row,) = [row for row in run.history if "eval/return_mean" in row]
+    # Returns 2, 3, 4, 5 and -inf: 2, 3 and 4 are averaged.
+    assert [row[f"eval/return_{name}"] for name in ("mean", "std", "min")] == [-np.inf, np.inf, -np.inf]
+    assert [row[f"eval/return_{name}"] for name in ("median", "p25", "p75", "iqm")] == [3.0, 2.0, 4.0, 3.0]
+    margin = 4.302653 * np.sqrt(4 / 6)
+    limits = [row["eval/return_iqm_low"], row["eval/return_iqm_high"]]
+    assert limits == pytest.approx([3 - margin, 3 + margin])
+    assert row["eval/success_rate_low"] == pytest.approx(5 / (5 + 1.959964**2))
+    assert "-Infinity" in run.media("eval/episodes")[0].read_text()
+    assert len(run.media("video/worst")) == 1
+    assert run.media("eval/return_figure")
+
+
 def test_env_error_does_not_stop_training(fit: Any) -> None:
     class CrashingEnv(CorridorEnv):
         def step(self, action: Any) -> Any:

@@ -42,7 +42,8 @@ if __name__ == "__main__":
         env=CorridorEnv, policy="q_network", metrics={{"every_n_steps": 1}}, on_error="raise",
     )
     checkpoint = pl.callbacks.ModelCheckpoint("best", monitor="eval/return_mean", mode="max")
-    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, callbacks=[callback, checkpoint],
+    average = pl.callbacks.WeightAveraging()
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, callbacks=[callback, checkpoint, average],
                          enable_progress_bar=False, enable_model_summary=False, {options})
     trainer.fit(Module())
     print("isinstance", isinstance(callback, pl.Callback), "best", checkpoint.best_model_score)
@@ -67,6 +68,7 @@ def test_both_lightning_packages_work_in_either_import_order(lightning: str, imp
     assert "isinstance True best tensor(" in printed
     run_file = read_offline_run("wandb")
     assert len(run_file.column("train/loss")) == 4
+    assert run_file.column("eval/averaged_weights") == [1.0]
     assert len(run_file.media("video/best")) == 1
     assert list(Path("video_qbert_dqn").rglob("*.mp4"))
 
@@ -78,6 +80,7 @@ def test_ddp_has_one_run_and_publishes_metrics_on_every_rank() -> None:
     run_file = read_offline_run("wandb")
     assert len(run_file.column("train/loss")) == 2
     assert len(run_file.column("eval/return_mean")) == 1
+    assert run_file.column("eval/averaged_weights") == [1.0]
 
 
 CLI = """

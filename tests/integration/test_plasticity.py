@@ -54,6 +54,7 @@ def test_known_values_are_measured(fit: Any) -> None:
     middle = before.clone()
     middle[-2:] -= 0.5
     assert first["plasticity/dormant_share_q_network"] == 3 / 8
+    assert "plasticity/dead_share_q_network" not in first  # a batch of 4 rows
     assert first["plasticity/effective_rank_q_network"] <= 2
     assert first["plasticity/weight_norm_q_network"] == pytest.approx(float(after.norm()), rel=1e-5)
     expected = float((after - middle).norm() / middle.norm())
@@ -76,6 +77,52 @@ def test_effective_rank_of_a_network_of_known_rank(fit: Any) -> None:
     (row,) = rows_of(fit, Spans())
     assert row["plasticity/effective_rank_q_network"] == 2
     assert row["plasticity/update_to_weight_q_network"] == 0
+
+
+class Planted(TinyQ):
+    """Network with one hidden layer of 64 neurons in front of which some biases are far from zero."""
+
+    def __init__(self, activation: str, *, shifted: int = 0, bias: float = 10.0, scale: float = 1.0) -> None:
+        super().__init__(batches=2)
+        first = nn.Linear(2, 64)
+        with torch.no_grad():
+            first.bias.zero_()
+            first.bias[:shifted] = bias
+            first.weight.copy_(torch.randn(64, 2, generator=torch.Generator().manual_seed(0)))
+            first.weight[-1] *= scale
+        self.q_network = nn.Sequential(first, getattr(nn, activation)(), nn.Linear(64, 2))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        observations = torch.randn(64, 2, generator=torch.Generator().manual_seed(1))
+        return {"loss": self.q_network(observations).mean()}
+
+
+@pytest.mark.parametrize(
+    ("module", "dead", "dormant"),
+    [
+        (Planted("Tanh"), 0, 0),
+        (Planted("Tanh", shifted=32), 0.5, 0),
+        (Planted("ELU", shifted=64, bias=-10.0), 1, 0),
+        (Planted("ReLU", scale=1e5), 0, 63 / 64),
+    ],
+    ids=["healthy", "saturated", "flat", "loud"],
+)
+def test_dead_neurons_are_counted_beside_dormant_ones(fit: Any, module: Planted, dead: float, dormant: float) -> None:
+    (row,) = rows_of(fit, module)
+    shares = [row[f"plasticity/{kind}_share_q_network"] for kind in ("dead", "dormant")]
+    assert shares == pytest.approx([dead, dormant], abs=0.01)
+
+
+def test_the_limit_of_dead_neurons_is_a_setting(fit: Any) -> None:
+    (row,) = rows_of(fit, Planted("Sigmoid"), {"dead_threshold": 0.26})
+    assert row["plasticity/dead_share_q_network"] == 1  # the slope of a sigmoid is at most 0.25
+
+
+def test_activations_that_are_not_finite_have_no_share_of_dead_neurons(fit: Any) -> None:
+    module = Planted("ReLU")
+    nn.init.constant_(module.q_network[0].bias, float("nan"))  # type: ignore[arg-type]  # a linear layer
+    (row,) = rows_of(fit, module)
+    assert row["plasticity/dead_share_q_network"] != row["plasticity/dead_share_q_network"]
 
 
 def test_rows_follow_the_schedule_for_every_network_under_manual_optimization(fit: Any) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from rlwandb_callbacks import WandbRLCallback
+from rlwandb_callbacks import Episode, WandbRLCallback
 from rlwandb_callbacks.testing import (
     CorridorEnv,
+    MemoryTracker,
     OfflineRun,
     PointEnv,
     TinyValidatedQ,
@@ -93,6 +95,94 @@ def test_episodes_truncated_too_early_have_no_bias(fit: Any) -> None:
     run = run_evaluation(fit, AlwaysStay(), CorridorEnv, max_steps=4)
     assert run.column("q/judged_share") == [0.0]
     assert run.column("q/bias") == run.column("q/prediction_vs_return") == []
+
+
+class Chain(gym.Env):
+    """Pays 1 per step and ends with probability 0.01."""
+
+    observation_space, action_space = gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), 1.0, bool(self.np_random.random() < 0.01), False, {}
+
+
+class LimitedChain(Chain):
+    """Cuts its episodes itself, and does not say when."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        self._step = 0
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._step += 1
+        observation, reward, ended, _, info = super().step(action)
+        return observation, reward, ended, self._step >= 200, info
+
+
+class ExactCritic(TinyValidatedQ):
+    """Module whose V(s) is exact in the chain."""
+
+    def policy(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
+        batch = len(observations)
+        value = torch.full((batch,), 1 / (1 - 0.99 * 0.99))
+        return {"action": torch.zeros(batch, dtype=torch.int64), "value": value}
+
+
+LIMITED = {
+    "wrapper": {"env": lambda: gym.wrappers.TimeLimit(Chain(), 200)},
+    "vector": {"env": lambda: gym.vector.SyncVectorEnv([lambda: gym.wrappers.TimeLimit(Chain(), 200)] * 4)},
+    "max_steps": {"env": Chain, "max_steps": 200},
+    "hidden": {"env": LimitedChain},
+}
+
+
+@pytest.mark.parametrize("limited", LIMITED.values(), ids=LIMITED)
+def test_nothing_is_judged_if_the_limit_is_short_even_if_all_episodes_end_before_it(
+    fit: Any, limited: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = MemoryTracker()
+    seeds = {"episodes": 4, "seed": 0} if "Limited" not in str(limited["env"]) else {"episodes": 30}
+    settings = {"policy": "policy", "gamma": 0.99, **seeds, **limited}
+    caplog.set_level("INFO")
+    fit(ExactCritic(), WandbRLCallback(video_logger=False, evaluation=settings, tracker=tracker), max_epochs=2)
+    assert tracker.column("q/judged_share") == [0.0, 0.0]
+    assert tracker.column("q/bias") == []
+    assert caplog.text.count("q/bias, q/abs_error and q/prediction_vs_return are not logged") == 1
+    lengths = [row[4] for row in tracker.column("eval/episodes")[0].rows]
+    assert (max(lengths) < 200) == (limited["env"] is not LimitedChain)
+
+
+def test_an_exact_critic_has_little_bias_with_a_longer_limit(fit: Any) -> None:
+    tracker = MemoryTracker()
+    settings = {"env": Chain, "policy": "policy", "gamma": 0.99, "episodes": 100, "max_steps": 500}
+    fit(ExactCritic(), WandbRLCallback(video_logger=False, evaluation=settings, tracker=tracker))
+    ((bias,), (share,)) = tracker.column("q/bias"), tracker.column("q/judged_share")
+    assert abs(bias) < 5.0  # of 50; the standard error of 100 episodes
+    assert 0.5 < share < 1.0
+
+
+def test_a_limit_that_an_earlier_evaluation_has_shown_holds_for_later_ones(fit: Any) -> None:
+    episodes = {
+        0: Episode(actions=np.zeros(200), rewards=np.ones(200), terminated=False, truncated=True, values=np.ones(200)),
+        1: Episode(actions=np.zeros(100), rewards=np.ones(100), terminated=True, values=np.ones(100)),
+    }
+
+    class Gives(TinyValidatedQ):
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            return {"episodes": [episodes[self.current_epoch]]}
+
+    tracker, resumed = MemoryTracker(), MemoryTracker()
+    cfg = {"evaluation": {"gamma": 0.99}}
+    trainer = fit(Gives(batches=1), WandbRLCallback(cfg, tracker=tracker), max_epochs=1)
+    trainer.save_checkpoint("first.ckpt")
+    fit(Gives(batches=1), WandbRLCallback(cfg, tracker=resumed), max_epochs=2, ckpt_path="first.ckpt")
+    assert tracker.column("q/judged_share")[0] == 0.0
+    assert resumed.column("q/judged_share")[-1] == 0.0
+    assert resumed.column("q/bias") == []
 
 
 def test_no_bias_is_logged_without_a_discount_factor(fit: Any) -> None:

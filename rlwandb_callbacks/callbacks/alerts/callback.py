@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 COUNTER_PREFIX = "alerts_"
+RETURNS_KEY = "returns"
 
 
 class AlertCallback(RLCallback):
@@ -34,14 +35,16 @@ class AlertCallback(RLCallback):
         self._rules = AlertRules(self.cfg.alerts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the counters, and a 1 for each rule that has alerted."""
-        return super().state_dict() | {f"{COUNTER_PREFIX}{rule}": 1 for rule in sorted(self._rules.fired)}
+        """Returns the counters, a 1 for each rule that has alerted, and the returns of the latest evaluations."""
+        fired = {f"{COUNTER_PREFIX}{rule}": 1 for rule in sorted(self._rules.fired)}
+        returns = self._rules.returns_state()
+        return super().state_dict() | fired | ({RETURNS_KEY: returns} if returns else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the counters of a checkpoint, so that no alert is repeated."""
+        """Restores what a checkpoint has, so that no alert is repeated and later returns are compared with its best."""
         super().load_state_dict(state_dict)
         fired = [key.removeprefix(COUNTER_PREFIX) for key in state_dict if key.startswith(COUNTER_PREFIX)]
-        self._rules = AlertRules(self.cfg.alerts, fired=fired)
+        self._rules = AlertRules(self.cfg.alerts, fired, state_dict.get(RETURNS_KEY))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Opens the session, and starts to listen to the rows of all callbacks of this package in the Trainer."""

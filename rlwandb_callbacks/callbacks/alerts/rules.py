@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from rlwandb_callbacks.callbacks.alerts.return_history import ReturnHistory, read_returns
+from rlwandb_callbacks.callbacks.skipped_steps import MAX_SKIPPED_STEPS
 from rlwandb_callbacks.config import AlertsConfig
 
 Q_VALUE_KEY = re.compile(r"(train|q)/(target_)?(q_?\d*(_values?)?|mean|min|max)(_(mean|min|max))?")
 LOSS_OR_GRADIENT_KEY = re.compile(r"train/(\w*loss\w*|grad_norm\w*)")
 ENTROPY_KEYS = ("train/entropy", "policy/entropy")
-RETURN_KEYS = ("eval/return_mean", "rollout/return_mean")
+RETURN_KEYS = {  # of the mean, the standard deviation and the number of episodes
+    "eval/return_mean": ("eval/return_std", "eval/episodes_count"),
+    "rollout/return_mean": ("rollout/return_std", "rollout/episodes"),
+}
+SKIPPED_STEPS_KEY, SCALE_KEY = "train/amp_skipped_steps", "train/amp_scale"
 ROUNDING = 1e-6
 
 
 class Alert(NamedTuple):
     """A message to the user."""
 
-    rule: str  # "q_values", "entropy", "not_finite" or "returns"
+    rule: str  # "q_values", "entropy", "not_finite", "skipped_steps" or "returns"
     title: str  # one line of less than 64 characters
     text: str  # the value that was found, and its limit
 
@@ -75,44 +80,35 @@ def not_finite(numbers: Mapping[str, float]) -> str | None:
     return None
 
 
-@dataclass
-class ReturnHistory:
-    """Summary of all mean returns so far."""
+def skipped_steps(numbers: Mapping[str, float]) -> str | None:
+    """Describes optimizer steps that a ``GradScaler`` skipped, from ten in a row, while the losses are finite.
 
-    best: float
-    lowest_before_best: float  # lowest return until the best one
-    lowest: float
-    consecutive_low: int = 0  # latest returns in a row that were low, see is_low
-
-    def add(self, value: float, *, fraction: float) -> None:
-        """Adds a mean return; ``fraction`` is that of :func:`is_low`."""
-        low = is_low(value, best=self.best, lowest=self.lowest_before_best, fraction=fraction)
-        self.consecutive_low = self.consecutive_low + 1 if low else 0
-        self.lowest = min(self.lowest, value)
-        if value > self.best:
-            self.best, self.lowest_before_best = value, self.lowest
-
-
-def is_low(value: float, *, best: float, lowest: float, fraction: float) -> bool:
-    """Returns whether a return has fallen by a fraction of the best one, or of the gain until then if that is larger.
-
-    Returns may thus be negative, and noise at the start, when little has been gained, is not a fall. ``lowest`` is the
-    lowest return before the best one; ``fraction`` is in (0, 1].
+    The first steps in half precision overflow until the scale of the loss has been lowered. A loss that is NaN or
+    infinite itself is left to :func:`not_finite`.
 
     Example:
-        >>> is_low(200.0, best=500.0, lowest=20.0, fraction=0.5), is_low(260.0, best=500.0, lowest=20.0, fraction=0.5)
-        (True, False)
-        >>> is_low(-1000.0, best=-150.0, lowest=-1400.0, fraction=0.5)
-        True
-        >>> is_low(-20.9, best=-20.0, lowest=-21.0, fraction=0.5)
-        False
+        >>> skipped_steps({"train/amp_skipped_steps": 9, "train/amp_scale": 128.0})
+        >>> skipped_steps({"train/amp_skipped_steps": 10, "train/amp_scale": 64.0}).partition(".")[0]
+        'GradScaler skipped 10 optimizer steps in a row, as gradients were NaN or infinite; its scale is now 64'
     """
-    fall = best - value
-    return fall > 0 and fall >= fraction * max(abs(best), best - lowest)
+    count = numbers.get(SKIPPED_STEPS_KEY, 0)
+    if count < MAX_SKIPPED_STEPS or not_finite(numbers):
+        return None
+    scale = f"; its scale is now {numbers[SCALE_KEY]:.6g}" if SCALE_KEY in numbers else ""
+    return (
+        f"GradScaler skipped {count:.0f} optimizer steps in a row, as gradients were NaN or infinite{scale}. Skipped "
+        "steps teach nothing. torch.autograd.set_detect_anomaly(True) names the operation whose gradient is NaN; "
+        "precision='bf16-mixed' has the range of float32 and needs no scale"
+    )
 
 
 class AlertRules:
-    """Checks row after row, and alerts once for each rule; ``fired`` are the rules that have alerted.
+    """Checks row after row, and alerts once for each rule.
+
+    Args:
+        limits: Limits of the rules.
+        fired: Rules that have alerted.
+        returns: Earlier returns, as :meth:`returns_state` returns them.
 
     Example:
         >>> rules = AlertRules(AlertsConfig())
@@ -120,11 +116,17 @@ class AlertRules:
         [['A loss, gradient or q-value is not finite'], []]
     """
 
-    def __init__(self, limits: AlertsConfig, fired: Collection[str] = ()) -> None:
+    def __init__(
+        self, limits: AlertsConfig, fired: Collection[str] = (), returns: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
         self.fired = set(fired)
         self._limits = limits
         self._once_above: set[str] = set()  # entropies that were at their limit or above
-        self._histories: dict[str, ReturnHistory] = {}
+        self._histories = {key: ReturnHistory.restore(state) for key, state in (returns or {}).items()}
+
+    def returns_state(self) -> dict[str, dict[str, Any]]:
+        """Returns the returns so far by key, as plain numbers and lists of them."""
+        return {key: history.state() for key, history in self._histories.items()}
 
     def check(self, numbers: Mapping[str, float]) -> list[Alert]:
         """Returns the alerts by rules that have not alerted before on a row, given its scalars by key."""
@@ -136,11 +138,13 @@ class AlertRules:
         limits = self._limits
         if limits.not_finite and (text := not_finite(numbers)):
             yield Alert("not_finite", "A loss, gradient or q-value is not finite", text)
+        if limits.not_finite and (text := skipped_steps(numbers)):
+            yield Alert("skipped_steps", "Optimizer steps are skipped one after another", text)
         if limits.max_q_value is not None and (text := exploding_q_values(numbers, limit=limits.max_q_value)):
             yield Alert("q_values", "Q-values explode", text)
         if limits.min_entropy is not None and (text := self._collapsed_entropy(numbers, limits.min_entropy)):
             yield Alert("entropy", "The policy's entropy has collapsed", text)
-        if limits.return_fall is not None and (text := self._fallen_returns(numbers, limits.return_fall)):
+        if text := self._fallen_returns(numbers, limits.return_standard_errors):
             yield Alert("returns", "Returns have fallen from their best", text)
 
     def _collapsed_entropy(self, numbers: Mapping[str, float], limit: float) -> str | None:
@@ -149,14 +153,20 @@ class AlertRules:
         self._once_above |= {key for key, value in entropies.items() if value >= limit}
         return collapsed_entropy(fallen, limit=limit)
 
-    def _fallen_returns(self, numbers: Mapping[str, float], fraction: float) -> str | None:
-        for key in RETURN_KEYS:
-            value = numbers.get(key, math.nan)
-            if not math.isnan(value):
-                self._histories.setdefault(key, ReturnHistory(value, value, value)).add(value, fraction=fraction)
+    def _fallen_returns(self, numbers: Mapping[str, float], limit: float | None) -> str | None:
+        completed = [key for key in RETURN_KEYS if self._add_returns(key, numbers)]
         key = next((key for key in RETURN_KEYS if key in self._histories), "")  # evaluations take precedence
-        patience = self._limits.return_patience
-        if key not in numbers or self._histories[key].consecutive_low < patience:
+        fall = self._histories[key].fall(limit=limit) if key in completed and limit is not None else None
+        if fall is None:
             return None
-        found = f"{key} is {numbers[key]:.6g}, and was {self._histories[key].best:.6g} at its best"
-        return f"{found}; the limit is a fall by {fraction:.0%}, {patience} times in a row"
+        distance = f"{fall.standard_errors:.3g} standard errors" if fall.standard_errors < math.inf else "without noise"
+        return (
+            f"{key} is {fall.latest:.6g} over the latest two evaluations, and was {fall.best:.6g} over the best two; "
+            f"the fall is {distance}, and the limit is {fall.limit:.3g}"
+        )
+
+    def _add_returns(self, key: str, numbers: Mapping[str, float]) -> bool:
+        """Adds the mean return of a row, and returns whether it completes an evaluation."""
+        mean, std, count = (numbers.get(name, math.nan) for name in (key, *RETURN_KEYS[key]))
+        returns = read_returns(mean, std, count)
+        return returns is not None and self._histories.setdefault(key, ReturnHistory()).add(returns)

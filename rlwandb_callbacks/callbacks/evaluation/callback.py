@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from rlwandb_callbacks.callbacks.base import RLCallback
+from rlwandb_callbacks.callbacks.evaluation.averaged_weights import AveragedWeights, PlayedWeights
 from rlwandb_callbacks.callbacks.evaluation.distributed import (
+    SHARDED,
     DistributedEvaluation,
     EvaluationResult,
     Problem,
-    choose_episodes,
+    given_result,
 )
+from rlwandb_callbacks.callbacks.evaluation.final_weights import FinalWeights
+from rlwandb_callbacks.callbacks.evaluation.given_episodes import POLICY_WITHOUT_ENV, GivenEpisodes
+from rlwandb_callbacks.callbacks.evaluation.judged_steps import JudgedSteps, discount_factor
 from rlwandb_callbacks.callbacks.evaluation.monitors import (
+    NEVER_SAVES,
     Monitor,
     Placeholders,
     describe_first_value,
     find_monitors,
     never_saving_checkpoints,
 )
-from rlwandb_callbacks.callbacks.evaluation.schedule import EvaluationSchedule
+from rlwandb_callbacks.callbacks.evaluation.schedule import EvaluationSchedule, is_last_epoch
+from rlwandb_callbacks.callbacks.evaluation.validated_weights import ValidatedWeights
 from rlwandb_callbacks.callbacks.evaluation.videos import VideoMode, drawing_jobs
-from rlwandb_callbacks.callbacks.lightning_namespaces import is_a
-from rlwandb_callbacks.callbacks.lightning_results import computed_metrics
+from rlwandb_callbacks.callbacks.evaluation.weight_tensors import on_device, with_weights
+from rlwandb_callbacks.callbacks.lightning_namespaces import shards_parameters
 from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.files import check_writable
@@ -36,17 +41,11 @@ from rlwandb_callbacks.core.values import DEFAULT_FPS, Scalar, Value
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
 from rlwandb_callbacks.evaluation.preserved_state import preserved_state
 from rlwandb_callbacks.evaluation.summary import Evaluation, infer_action_spec, left_out_histograms
-from rlwandb_callbacks.evaluation.video_mode import Diverged, Mode
+from rlwandb_callbacks.evaluation.video_mode import Mode
 from rlwandb_callbacks.tracking.result import Job
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
-
-SHARDING_STRATEGIES = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
-NEVER_SAVES = (
-    "ModelCheckpoint(monitor={key!r}) saves when validation ends, and this training has no validation loop, so it "
-    "keeps no best policy. Leave save_on_train_epoch_end at None or set it to True, and check_val_every_n_epoch to 1."
-)
 
 
 class EvaluationCallback(RLCallback):
@@ -55,8 +54,10 @@ class EvaluationCallback(RLCallback):
     A module without a validation loop is evaluated every ``evaluation.every_n_steps`` updates and when its last epoch
     ends, before checkpoints are saved. A module whose training stops before its first validation is evaluated then too.
     The numbers (``eval/…``, ``q/…``, ``policy/…``) are added to the Trainer's metrics, so that
-    ``ModelCheckpoint(monitor="eval/return_mean")`` and ``EarlyStopping`` find them. A module without an environment may
-    return ``{"episodes": [Episode, …]}`` from ``validation_step`` instead.
+    ``ModelCheckpoint(monitor="eval/return_mean")`` and ``EarlyStopping`` find them. Where callbacks or hooks give the
+    module an average for validation, that is played (``eval/averaged_weights`` is 1 then), and the last evaluation is
+    of the weights that ``fit`` leaves in the module. A module without an environment may return
+    ``{"episodes": [Episode, …]}`` from ``validation_step`` instead.
 
     Example:
         >>> EvaluationCallback(env="CartPole-v1", policy="q_network").cfg.evaluation.env
@@ -67,21 +68,41 @@ class EvaluationCallback(RLCallback):
         super().__init__(cfg, **keywords)
         self._evaluator: Evaluator | None = None
         self._videos = VideoMode(self.session)
-        self._given_episodes: list[Episode] = []
-        self._start_schedule()
+        self._judged_steps = JudgedSteps(self.cfg.evaluation.max_steps)
+        self._start()
 
-    def _start_schedule(self, updates: int = 0, monitors: Sequence[Monitor] = ()) -> None:
-        self._placeholders = Placeholders(monitors)
+    def _start(self, updates: int = 0, monitors: Sequence[Monitor] = ()) -> None:
         self._schedule = EvaluationSchedule(self.cfg.evaluation.every_n_steps, updates=updates, monitors=monitors)
+        warn_once = self.session.errors.warn_once
+        self._placeholders = Placeholders(monitors, warn_once)
+        self._given_episodes = GivenEpisodes(warn_once)
+        self._averaged_weights = AveragedWeights(self.cfg.evaluation.policy, warn_once)
+        self._validated_weights = ValidatedWeights(warn_once)
+        self._final_weights = FinalWeights()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the evaluator, which holds the module's policy."""
-        return {**super().__getstate__(), "_evaluator": None, "_given_episodes": []}
+        return {**super().__getstate__(), "_evaluator": None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the counters, and the lengths of the longest episodes, which show a step limit."""
+        return super().state_dict() | self._judged_steps.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what a checkpoint has."""
+        super().load_state_dict(state_dict)
+        self._judged_steps.restore(state_dict)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Drops the environment of an earlier training."""
         self._evaluator = None
+        self._judged_steps = JudgedSteps(self.cfg.evaluation.max_steps)
+        self._averaged_weights.note_checkpoint(trainer, {})
         super().setup(trainer, pl_module, stage)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Notes whether a checkpoint for ``trainer.validate`` holds averaged weights."""
+        self._averaged_weights.note_checkpoint(trainer, checkpoint)
 
     def connect(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the run, and checks that videos can be written."""
@@ -94,18 +115,15 @@ class EvaluationCallback(RLCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the environment and calls the policy once, so that errors are raised before the first step."""
         super().on_fit_start(trainer, pl_module)
-        self._start_schedule()
+        self._start()
         self._prepare(trainer, pl_module)
         if self.cfg.evaluation.env is None and self.cfg.evaluation.policy is not None:
-            self.session.errors.warn_once(
-                "evaluation.policy is set and evaluation.env is not, so no episodes are played. Set "
-                "evaluation.env too.",
-                kind="policy without env",
-            )
+            self.session.errors.warn_once(POLICY_WITHOUT_ENV, kind="policy without env")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepares for ``trainer.validate``, where no fit has started."""
-        self._given_episodes = []
+        self._given_episodes.clear()
+        self._validated_weights.clear()
         self.session.count_from_checkpoint(trainer)
         if not trainer.sanity_checking:
             self._prepare(trainer, pl_module)
@@ -113,16 +131,12 @@ class EvaluationCallback(RLCallback):
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._evaluator is not None or self.cfg.evaluation.env is None:
             return
-        if any(is_a(trainer.strategy, name) for name in SHARDING_STRATEGIES):
-            self.session.errors.warn_once(
-                f"{type(trainer.strategy).__name__} distributes parameters over processes, so that no process can play "
-                "on its own; no evaluation episodes are played.",
-                kind="sharded",
-            )
+        if shards_parameters(trainer):
+            self.session.errors.warn_once(SHARDED.format(strategy=type(trainer.strategy).__name__), kind="sharded")
             return
         error: Exception | None = None
         try:
-            with self._preserved_state(pl_module):
+            with self._preserved_state(pl_module, PlayedWeights()):
                 self._evaluator = Evaluator(self.cfg, pl_module, self.session.errors.warn_once)
                 if self._videos.state.mode is not Mode.NUMBERS and not self._evaluator.can_render():
                     self._videos.start(makes_videos=False)
@@ -134,7 +148,7 @@ class EvaluationCallback(RLCallback):
         """Sets the schedule, and says when what monitors our numbers finds the first one."""
         super().on_train_start(trainer, pl_module)
         monitors = find_monitors(trainer, pl_module) if self.cfg.evaluation.env is not None else []
-        self._start_schedule(self.session.counters.updates, monitors)
+        self._start(self.session.counters.updates, monitors)
         if monitors:
             rank_zero_info(f"rlwandb: {describe_first_value(monitors, trainer, self.cfg.evaluation.every_n_steps)}")
             for key in never_saving_checkpoints(trainer):
@@ -152,11 +166,21 @@ class EvaluationCallback(RLCallback):
         """Evaluates where a monitor needs a number, and after the last epoch, while checkpoints can still see it."""
         if self._schedule.due_after_epoch(trainer, self.session.counters.updates):
             self._evaluate(trainer, pl_module)
+        if self._evaluator is not None and is_last_epoch(trainer):
+            self._final_weights.note_trained(pl_module, self.session.counters.updates)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluates what no epoch's end has seen: a training that was stopped there, and averaged weights."""
+        """Evaluates a training that was stopped, of which no earlier evaluation has seen the end."""
         if self._schedule.due_after_training(trainer, self.session.counters.updates):
-            self._evaluate(trainer, pl_module)
+            self._evaluate(trainer, pl_module, after_training=True)
+        if self._evaluator is not None:
+            self._final_weights.note_trained(pl_module, self.session.counters.updates)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluates the weights that the module was given when its training was over, if they are others."""
+        if self._evaluator is not None and self._final_weights.have_changed(trainer, pl_module):
+            with on_device(pl_module, self._final_weights.device):
+                self._evaluate(trainer, pl_module, after_training=True)
 
     def on_validation_batch_end(
         self,
@@ -167,41 +191,41 @@ class EvaluationCallback(RLCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collects the episodes that ``validation_step`` may return."""
-        given = outputs.get("episodes") if isinstance(outputs, Mapping) else None
-        if not isinstance(given, list | tuple) or trainer.sanity_checking:
-            return
-        episodes = [episode for episode in given if isinstance(episode, Episode)]
-        if len(episodes) < len(given):
-            self.session.errors.warn_once(
-                "validation_step returned 'episodes' that are not rlwandb_callbacks.Episode instances; they are left "
-                "out.",
-                kind="given episodes",
-            )
-        self._given_episodes += episodes
+        """Collects the episodes that ``validation_step`` may return, and notes the weights that it has seen."""
+        if not trainer.sanity_checking:
+            self._given_episodes.add(outputs)
+            if self._evaluator is not None:
+                with self.session.errors.guard("Copying the weights of validation"):
+                    self._validated_weights.note(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluates."""
+        """Evaluates the weights that validation has seen."""
         if not trainer.sanity_checking:
             self._evaluate(trainer, pl_module)
 
-    def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule, *, after_training: bool = False) -> None:
         """Plays on all ranks, logs on rank zero, and publishes the numbers on all ranks."""
         if getattr(trainer, "fast_dev_run", False):
+            self._placeholders.publish(trainer, {})  # schedulers read their number in this mode too
             return
         ranks = Ranks(trainer)
-        given = [episode for of_rank in ranks.gather(self._given_episodes) for episode in of_rank]
-        self._given_episodes = []
+        given = self._given_episodes.take(ranks)
         self._schedule.mark(self.session.counters.updates)
         if self._evaluator is None and not given:
-            self._publish(trainer, {})
+            self._placeholders.publish(trainer, {})
             return
         with self.session.timer.running():
             numbers: dict[str, float] = {}
             problems: list[Problem] = []
             raises = self.cfg.on_error == "raise"
+            weights = PlayedWeights()
+            with self.session.errors.guard("Finding averaged weights"):
+                seen = self._validated_weights.take(trainer, pl_module)
+                weights = self._averaged_weights.choose(trainer, pl_module, seen=seen, after_training=after_training)
+                if self._evaluator is not None:
+                    self._final_weights.note_played(pl_module, weights.values, self.session.counters.updates)
             try:
-                played = self._play(pl_module, ranks, given)
+                played = self._play(pl_module, ranks, given, weights)
                 problems += played.problems
                 if ranks.is_zero and not raises:  # before the row, which counts them
                     self._report(problems)
@@ -209,11 +233,11 @@ class EvaluationCallback(RLCallback):
                 if ranks.is_zero:
                     self._videos.update(played)
                 if ranks.is_zero and played.episodes:
-                    numbers = self._log(trainer, pl_module, played)
+                    numbers = self._log(trainer, pl_module, played, weights)
             except Exception as error:  # noqa: BLE001  # all ranks must come to the next exchange
                 problems.append(("The evaluation", sendable(error, ranks)))
             numbers, problems = ranks.broadcast((numbers, problems))
-            self._publish(trainer, numbers)
+            self._placeholders.publish(trainer, numbers)
             if ranks.is_zero or raises:
                 self._report(problems)
 
@@ -221,35 +245,36 @@ class EvaluationCallback(RLCallback):
         for what, error in problems:
             self.session.errors.report_error(what, error)
 
-    def _play(self, pl_module: LightningModule, ranks: Ranks, given: list[Episode]) -> EvaluationResult:
+    def _play(
+        self, pl_module: LightningModule, ranks: Ranks, given: list[Episode], weights: PlayedWeights
+    ) -> EvaluationResult:
         if given or self._evaluator is None:
-            makes_videos = self._videos.state.mode is not Mode.NUMBERS
-            chosen, problem = choose_episodes(given, self.cfg, ranks) if makes_videos else ({}, None)
-            problems = [problem] if problem else []
-            return EvaluationResult(given, None, Mode.RECORD, self._videos.state, chosen, problems=problems)
-        keeps_observations = self.session.wants_observations
-        preserved = partial(self._preserved_state, pl_module)
-        distributed = DistributedEvaluation(self.cfg, self._evaluator, preserved, ranks, keeps_observations)
+            return given_result(given, self.cfg, self._videos.state, ranks)
+        preserve = partial(self._preserved_state, pl_module, weights)
+        distributed = DistributedEvaluation(self.cfg, self._evaluator, preserve, ranks, self.session.wants_observations)
         return distributed.play(self._videos.state)
 
-    def _preserved_state(self, pl_module: LightningModule) -> AbstractContextManager[None]:
+    @contextmanager
+    def _preserved_state(self, pl_module: LightningModule, weights: PlayedWeights) -> Iterator[None]:
         warn = partial(self.session.errors.warn_once, kind="buffer")
         cfg = self.cfg.evaluation
-        return preserved_state(pl_module, seed=cfg.seed, policy=cfg.policy, warn=warn)
+        with (
+            with_weights(pl_module, weights.values),
+            preserved_state(pl_module, seed=cfg.seed, policy=cfg.policy, warn=warn),
+        ):
+            yield
 
-    def _publish(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
-        """Adds finite numbers to the Trainer's metrics, and placeholders for those that are monitored in vain."""
-        finite = {key: number for key, number in numbers.items() if math.isfinite(number)}
-        published = self._placeholders.next(trainer) | finite
-        tensors = {key: torch.tensor(number, dtype=torch.float32) for key, number in published.items()}
-        computed_metrics(trainer).update(tensors)
-
-    def _log(self, trainer: Trainer, pl_module: LightningModule, played: EvaluationResult) -> dict[str, float]:
+    def _log(
+        self, trainer: Trainer, pl_module: LightningModule, played: EvaluationResult, weights: PlayedWeights
+    ) -> dict[str, float]:
         """Writes the row of numbers and queues the pictures; returns the numbers."""
         evaluator = None if played.make_env is None else self._evaluator
         actions = infer_action_spec(played.episodes) if evaluator is None else evaluator.env.actions
-        evaluation = Evaluation(played.episodes, discount_factor(self.cfg.evaluation.gamma, pl_module), actions)
-        numbers = evaluation.numbers()
+        gamma = discount_factor(self.cfg.evaluation.gamma, pl_module)
+        step_limit = self._judged_steps.limit(played.episodes, evaluator)
+        evaluation = Evaluation(played.episodes, gamma, actions, step_limit)
+        self._judged_steps.explain(evaluation)
+        numbers = evaluation.numbers() | weights.numbers()
         values: dict[str, Value] = {key: Scalar(number) for key, number in numbers.items()}
         jobs: list[Job] = []
         if self.session.tracker is not None:  # before the row, so that the row counts their errors
@@ -264,21 +289,12 @@ class EvaluationCallback(RLCallback):
         with self.session.errors.guard("Logging the evaluation"):
             self.session.write(trainer, pl_module, values)
         if jobs:
-            diverged = Diverged(played.played_in, reuses_envs=evaluator is not None and evaluator.reuses_envs)
-            env_name = "" if played.make_env is None else played.make_env.name
-            on_result = partial(self._videos.take_result, diverged, env_name)
+            reuses_envs = evaluator is not None and evaluator.reuses_envs
+            on_result = self._videos.result_handler(played, reuses_envs=reuses_envs)
             self.session.submit(trainer, pl_module, "Drawing the evaluation", jobs, on_result=on_result)
         return numbers
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the references to the module."""
-        self._evaluator, self._given_episodes = None, []
-
-
-def discount_factor(configured: float | None, module: torch.nn.Module) -> float | None:
-    """Returns gamma of the config, else of the module's hyper-parameters or attribute ``gamma``, else None."""
-    hyper_parameters = getattr(module, "hparams", {})
-    given = (configured, hyper_parameters.get("gamma"), getattr(module, "gamma", None))
-    candidates = (value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value for value in given)
-    known = (value for value in candidates if isinstance(value, int | float) and not isinstance(value, bool))
-    return next((float(value) for value in known if 0 <= value <= 1), None)
+        self._evaluator = None
+        self._given_episodes.clear()

@@ -20,6 +20,10 @@ from rlwandb_callbacks.evaluation.video_mode import Diverged, Event, Mode, Video
 from rlwandb_callbacks.media.frame_sources import FrameSource
 
 CHECKED_REPLAY_STEPS = 1_000
+SHARDED = (
+    "{strategy} distributes parameters over processes, so that no process can play on its own; no evaluation episodes "
+    "are played."
+)
 Problem: TypeAlias = tuple[str, Exception]
 """Work that failed, as the subject of a warning, and its exception."""
 
@@ -204,6 +208,13 @@ def choose_episodes(
         return choose(episodes, videos.choices(), seed=cfg.evaluation.seed, at_most=videos.max_per_choice), None
     except Exception as error:  # noqa: BLE001  # a user's function may raise anything
         return {}, ("Choosing episodes for videos", sendable(error, ranks))
+
+
+def given_result(episodes: Sequence[Episode], cfg: WandbRLConfig, state: VideoState, ranks: Ranks) -> EvaluationResult:
+    """Returns the result of an evaluation whose episodes ``validation_step`` has returned."""
+    makes_videos = state.mode is not Mode.NUMBERS
+    chosen, problem = choose_episodes(episodes, cfg, ranks) if makes_videos else ({}, None)
+    return EvaluationResult(episodes, None, Mode.RECORD, state, chosen, problems=[problem] if problem else [])
 
 
 def rank_positions(results: Sequence[RankResult]) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -16,9 +16,20 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 OUR_GROUPS = ("eval/", "q/", "policy/")
-WORST = float(torch.finfo(torch.float32).min)
+LARGEST = float(torch.finfo(torch.float32).max)
+WORST = -LARGEST
 PLACEHOLDER_FACTOR = 0.99  # a larger step than the relative threshold of ReduceLROnPlateau, 1e-4
 BEST_PLACEHOLDER = 1e30
+NEVER_SAVES = (
+    "ModelCheckpoint(monitor={key!r}) saves when validation ends, and this training has no validation loop, so it "
+    "keeps no best policy. Leave save_on_train_epoch_end at None or set it to True, and check_val_every_n_epoch to 1."
+)
+NO_NUMBER = (
+    "{key} is monitored, and an evaluation has no finite number for it. Its monitors read a number that is worse than "
+    "any return instead."
+)
+INTERVAL_KEYS = ("eval/return_iqm_low", "eval/return_iqm_high")
+FEW_EPISODES = " It needs at least 4 episodes, or 12 if their returns are equal: set evaluation.episodes."
 
 
 class Need(enum.Enum):
@@ -115,19 +126,69 @@ def never_saving_checkpoints(trainer: Any) -> list[str]:
     ]
 
 
+def finite_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Returns those numbers that are finite in single precision, as the Trainer's metrics are.
+
+    Example:
+        >>> finite_numbers({"eval/return_mean": 3.0, "eval/return_min": float("-inf"), "eval/return_max": 1e39})
+        {'eval/return_mean': 3.0}
+    """
+    return {key: number for key, number in numbers.items() if abs(number) <= LARGEST}
+
+
+def describe_missing(key: str) -> str:
+    """Returns a warning that a number that is monitored has no value."""
+    return NO_NUMBER.format(key=key) + (FEW_EPISODES if key in INTERVAL_KEYS else "")
+
+
 class Placeholders:
     """Numbers for our keys that are monitored and have no value yet, as an evaluation may fail.
 
     ModelCheckpoint, EarlyStopping and ReduceLROnPlateau end a training if a monitored number is missing or not finite.
     A placeholder is far worse than any return, and every further one is a little better than the last, so that none
     counts as a read without improvement. Placeholders are not logged.
+
+    Args:
+        monitors: Readers of our numbers.
+        warn_once: Called with a message and ``kind=``.
     """
 
-    def __init__(self, monitors: Sequence[Monitor]) -> None:
+    def __init__(self, monitors: Sequence[Monitor], warn_once: Callable[..., None]) -> None:
+        self._warn_once = warn_once
         self._worst = {monitor.key: WORST if monitor.maximizes else -WORST for monitor in monitors}
         self._published: dict[str, float] = {}
+        self._evaluated: set[str] = set()  # keys that an evaluation had a number for
 
-    def next(self, trainer: Trainer) -> dict[str, float]:
+    def publish(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
+        """Adds finite numbers to the Trainer's metrics, and placeholders for those that are monitored in vain.
+
+        Args:
+            trainer: The Trainer.
+            numbers: Numbers of an evaluation; empty if it failed, of which there is a warning.
+        """
+        finite = finite_numbers(numbers)
+        for key in self._drop_outdated(trainer, finite) if numbers else ():
+            self._warn_once(describe_missing(key), kind=f"no number {key}")
+        published = self._next(trainer) | finite
+        tensors = {key: torch.tensor(number, dtype=torch.float32) for key, number in published.items()}
+        computed_metrics(trainer).update(tensors)
+
+    def _drop_outdated(self, trainer: Trainer, numbers: Mapping[str, float]) -> list[str]:
+        """Removes numbers of earlier evaluations that are monitored and that the present one, ``numbers``, lacks.
+
+        Returns:
+            The monitored keys without a number; those that the module logs itself are not among them.
+        """
+        metrics = computed_metrics(trainer)
+        self._evaluated |= numbers.keys()
+        lacking = [key for key in self._worst if key not in numbers and (key in self._evaluated or key not in metrics)]
+        for key in lacking:
+            if key in metrics and float(metrics[key]) != self._published.get(key):
+                del metrics[key]
+                self._published.pop(key, None)
+        return lacking
+
+    def _next(self, trainer: Trainer) -> dict[str, float]:
         """Returns a placeholder for each key that is not among the Trainer's metrics, or is a placeholder there."""
         metrics = computed_metrics(trainer)
         for key, worst in self._worst.items():

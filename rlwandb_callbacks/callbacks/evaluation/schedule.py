@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlwandb_callbacks.callbacks.evaluation.monitors import Monitor, Need
-from rlwandb_callbacks.callbacks.lightning_namespaces import is_a
 from rlwandb_callbacks.callbacks.lightning_results import computed_metrics
 from rlwandb_callbacks.callbacks.schedule import Every
-
-AVERAGING_CALLBACKS = ("WeightAveraging", "StochasticWeightAveraging")
 
 
 class EvaluationSchedule:
@@ -56,13 +53,11 @@ class EvaluationSchedule:
         """Returns whether to evaluate at the end of a training epoch, before monitors read and checkpoints save."""
         readers = [monitor for monitor in self._monitors if monitor.reads_after_epoch(trainer)]
         lack_number = self._lack_number(readers, trainer, updates)
-        is_last = ends_with_epoch(trainer, trainer.fit_loop.epoch_progress.current.processed)
-        return lack_number or (is_last and self._lacks_last(trainer, updates))
+        return lack_number or (is_last_epoch(trainer) and self._lacks_last(trainer, updates))
 
     def due_after_training(self, trainer: Any, updates: int) -> bool:
-        """Returns whether to evaluate after training: the last update, and weights that were averaged at its end."""
-        averages = any(is_a(callback, name) for callback in trainer.callbacks for name in AVERAGING_CALLBACKS)
-        return self._lacks_last(trainer, updates) or (averages and not trainer.enable_validation)
+        """Returns whether to evaluate after training, as no epoch's end has seen the last update."""
+        return self._lacks_last(trainer, updates)
 
     def _lacks_last(self, trainer: Any, updates: int) -> bool:
         """Returns whether a training that ends now lacks its last evaluation, or the only one beside validation."""
@@ -88,6 +83,11 @@ def is_last_batch(trainer: Any) -> bool:
     loop = trainer.fit_loop
     epochs = loop.epoch_progress.current.processed + loop.epoch_loop.batch_progress.is_last_batch
     return ends_with_epoch(trainer, epochs)
+
+
+def is_last_epoch(trainer: Any) -> bool:
+    """Returns whether no epoch follows, at the end of a training epoch."""
+    return ends_with_epoch(trainer, trainer.fit_loop.epoch_progress.current.processed)
 
 
 def ends_with_epoch(trainer: Any, epochs: int) -> bool:

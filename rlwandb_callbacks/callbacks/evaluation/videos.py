@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from rlwandb_callbacks.callbacks.evaluation.distributed import EvaluationResult, frame_budget
@@ -48,7 +49,12 @@ class VideoMode:
         for warning in played.warnings:
             self._session.errors.warn_once(warning, kind=warning)
 
-    def take_result(self, diverged: Diverged, env_name: str, result: Result) -> None:
+    def result_handler(self, played: EvaluationResult, *, reuses_envs: bool) -> Callable[[Result], None]:
+        """Returns what takes the results of the drawing jobs of an evaluation; it does not keep the episodes."""
+        diverged = Diverged(played.played_in, reuses_envs=reuses_envs)
+        return partial(self._take_result, diverged, "" if played.make_env is None else played.make_env.name)
+
+    def _take_result(self, diverged: Diverged, env_name: str, result: Result) -> None:
         """Reports the error of drawn clips, and updates the mode; ``diverged`` is the event if a replay diverged."""
         error = result.error
         if isinstance(error, WorkerDiedError) and env_name:

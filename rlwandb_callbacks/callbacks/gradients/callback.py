@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rlwandb_callbacks.callbacks.backward_gradients import gradients_may_change
 from rlwandb_callbacks.callbacks.base import RLCallback
+from rlwandb_callbacks.callbacks.grad_scalers import precision_scaler
 from rlwandb_callbacks.callbacks.gradients.histograms import (
     TOTAL_NORM,
     copy_gradients,
@@ -17,15 +18,21 @@ from rlwandb_callbacks.callbacks.gradients.histograms import (
 )
 from rlwandb_callbacks.callbacks.gradients.tensor_copies import HostTransfer, TensorCopies
 from rlwandb_callbacks.callbacks.gradients.thread import BackgroundThread
+from rlwandb_callbacks.callbacks.loss_scale import divided
 from rlwandb_callbacks.callbacks.schedule import Every
-from rlwandb_callbacks.callbacks.trained_parameters import names_by_id, trained_networks, trained_parameters
+from rlwandb_callbacks.callbacks.trained_parameters import (
+    names_by_id,
+    parameters_of,
+    trained_networks,
+    trained_parameters,
+)
 from rlwandb_callbacks.core.values import Value
 
 if TYPE_CHECKING:
     import torch
     from pytorch_lightning import LightningModule, Trainer
 
-    from rlwandb_callbacks.tracking.wandb_watch import Watch
+    from rlwandb_callbacks.tracking.wandb_watch import Unscale, Watch
 
 RowWriter: TypeAlias = Callable[[Mapping[str, Value]], None]
 
@@ -33,14 +40,15 @@ RowWriter: TypeAlias = Callable[[Mapping[str, Value]], None]
 class GradientsCallback(RLCallback):
     """Logs ``gradients/<name>``, ``parameters/<name>`` and ``grad_norm/<module>`` of trained parameters.
 
-    Right before an update whose row is due, the gradients are copied: accumulated, not clipped, and unscaled, except
-    for fused optimizers, which unscale in their step. Where the user's code may clip between backward and the update,
-    as under manual optimization, they are copied at the end of each backward pass of the batch. A background thread
-    does the rest, and writes the row on the step of the update. Keys and bins are those of ``wandb.watch``, which
-    ``gradients.method: watch`` calls instead. If a batch has several updates, the last one counts; parameters are those
-    after it. An optimizer that does not step when a row is due, such as that of an actor that is updated every second
-    batch, has a row of its own at its next step. Frozen copies such as target networks belong to no optimizer and are
-    left out. ``train/grad_nonfinite`` counts NaN and infinite elements, which histograms leave out.
+    Right before an update whose row is due, the gradients are copied: accumulated, not clipped, and divided by the
+    scale of a ``GradScaler``. A step that it skips has no row. Where the user's code may clip between backward and the
+    update, as under manual optimization, they are copied at the end of each backward pass of the batch. A background
+    thread does the rest, and writes the row on the step of the update. Keys and bins are those of ``wandb.watch``,
+    which ``gradients.method: watch`` calls instead. If a batch has several updates, the last one counts; parameters
+    are those after it. An optimizer that does not step when a row is due, such as that of an actor that is updated
+    every second batch, has a row of its own at its next step. Frozen copies such as target networks belong to no
+    optimizer and are left out. ``train/grad_nonfinite`` counts NaN and infinite elements, which histograms leave
+    out.
 
     Parameters are read here under either method: ``wandb.watch`` takes them from the forward pass of the root module,
     which ``training_step`` never calls, and its hooks for them keep the module from being pickled.
@@ -99,12 +107,20 @@ class GradientsCallback(RLCallback):
             gradients=gradients,
             log_freq=cfg.log_freq * trainer.accumulate_grad_batches,  # wandb.watch counts backward passes
             log_graph=cfg.log_graph,
+            unscale=self._unscale_of(trainer, pl_module),
         )
         self._has_graph_hooks = cfg.log_graph
 
+    def _unscale_of(self, trainer: Trainer, pl_module: LightningModule) -> Unscale | None:
+        if pl_module.automatic_optimization and precision_scaler(trainer) is None:
+            return None
+        loss_scale = self.session.loss_scale
+        owners = {id(parameter): each for each in trainer.optimizers for parameter in parameters_of(each)}
+        return lambda parameter, grad: divided(grad, loss_scale.scale_in_backward(owners[id(parameter)]))
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Follows the backward passes of a batch whose row is due if the gradients may change before the update."""
-        self.session.close_row()
+        self.session.begin_batch(trainer, pl_module)
         if not self._follows_backward:
             return
         is_due = self._is_next_due()
@@ -113,13 +129,14 @@ class GradientsCallback(RLCallback):
             return
         with self.session.errors.guard("Reading gradients"):
             optimizers = [each for each in trainer.optimizers if is_due or id(each) in self._late]
-            self.session.backward.start(self, trainer, pl_module, optimizers)
+            self.session.backward.start(self, optimizers)
 
     def _is_next_due(self) -> bool:
         return self._every.would_fire(self.session.counters.updates + 1 - self._first_update)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Copies the gradients if a row is due; removes the hooks of the graph once the networks have run."""
+        self.session.loss_scale.follow()
         if self._has_graph_hooks:
             self._has_graph_hooks = False
             with self.session.errors.guard("Logging the graph"):
@@ -132,13 +149,17 @@ class GradientsCallback(RLCallback):
                 if self._follows_backward:
                     self.session.backward.keep(optimizer)
                 else:
-                    self._copies[id(optimizer)] = self._copy_gradients([optimizer], pl_module)
+                    scale = self.session.loss_scale.scale_before_step(optimizer)
+                    self._copies[id(optimizer)] = self._copy_gradients([optimizer], pl_module, scale)
 
-    def _copy_gradients(self, optimizers: Iterable[Any], pl_module: LightningModule) -> TensorCopies:
-        return copy_gradients(trained_parameters(optimizers, pl_module), sample=self.cfg.gradients.sample)
+    def _copy_gradients(
+        self, optimizers: Iterable[Any], pl_module: LightningModule, scale: torch.Tensor | None = None
+    ) -> TensorCopies:
+        trained = trained_parameters(pl_module.trainer.optimizers, pl_module, of=optimizers)
+        return copy_gradients(trained, sample=self.cfg.gradients.sample, scale=scale)
 
     def _name_gradients(self, gradients_by_id: Mapping[int, torch.Tensor], pl_module: LightningModule) -> TensorCopies:
-        names = names_by_id(pl_module).items()
+        names = names_by_id(pl_module.trainer.optimizers, pl_module).items()
         gradients = {name: gradients_by_id[key] for key, name in names if key in gradients_by_id}
         return gradient_copies(gradients, sample=self.cfg.gradients.sample, are_owned=True)
 
@@ -150,6 +171,9 @@ class GradientsCallback(RLCallback):
         if self.session.tracker is None:
             return
         is_due = self._every.due(self.session.counters.updates - self._first_update)
+        if self._copies:
+            with self.session.errors.guard("Reading gradients"):
+                self._drop_skipped(trainer)
         if self._is_following:
             with self.session.errors.guard("Reading gradients"):
                 self._read_kept(trainer, pl_module, is_due=is_due)
@@ -158,11 +182,20 @@ class GradientsCallback(RLCallback):
             with self.session.errors.guard("Logging gradients"):
                 write(trainer, pl_module)
 
+    def _drop_skipped(self, trainer: Trainer) -> None:
+        """Drops copies of gradients that overflowed, with which a ``GradScaler`` did not step."""
+        for optimizer in trainer.optimizers:
+            if id(optimizer) in self._copies and self.session.loss_scale.skipped(optimizer):
+                del self._copies[id(optimizer)]
+
+    def _has_skipped(self, trainer: Trainer) -> bool:
+        return any(map(self.session.loss_scale.skipped, trainer.optimizers))
+
     def _read_kept(self, trainer: Trainer, pl_module: LightningModule, *, is_due: bool) -> None:
-        """Takes the gradients of the optimizers that stepped; of all of them if none did."""
+        """Takes the gradients of the optimizers that stepped; of all of them if none tried to."""
         backward = self.session.backward
         has_step = any(backward.kept(optimizer) for optimizer in trainer.optimizers)
-        read = backward.present if is_due and not has_step else backward.kept
+        read = backward.present if is_due and not has_step and not self._has_skipped(trainer) else backward.kept
         for optimizer in trainer.optimizers:
             if is_due or id(optimizer) in self._late:
                 gradients = read(optimizer)
@@ -174,7 +207,8 @@ class GradientsCallback(RLCallback):
         cfg = self.cfg.gradients
         self._late = {id(optimizer) for optimizer in trainer.optimizers} - self._copies.keys()
         copies, self._copies = list(self._copies.values()), {}
-        if self._reads_gradients and not copies:  # no optimizer steps now, or Lightning does not see its steps
+        is_unseen = not copies and not self._has_skipped(trainer)  # no step now, or Lightning does not see it
+        if self._reads_gradients and is_unseen:
             copies.append(self._copy_gradients(trainer.optimizers, pl_module))
             self._late = set() if copies[0].flat_tensors else self._late
         if cfg.log != "gradients":

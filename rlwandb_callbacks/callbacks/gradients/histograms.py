@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.callbacks.gradients.tensor_copies import HostArray, TensorCopies, stored_values
+from rlwandb_callbacks.callbacks.loss_scale import divided
 from rlwandb_callbacks.callbacks.trained_parameters import l2_norms
 from rlwandb_callbacks.core.values import Histogram, Scalar, Value
 
@@ -22,30 +23,38 @@ BLOCK_ELEMENTS = 32_768  # blocks of this size stay in the processor's cache
 _SMALL_SPAN, _LARGE_SPAN = 1e-30, 1e30  # beyond them, scaling under- or overflows in float32
 
 
-def copy_gradients(parameters: Mapping[str, torch.nn.Parameter], *, sample: int | None = None) -> TensorCopies:
+def copy_gradients(
+    parameters: Mapping[str, torch.Tensor], *, sample: int | None = None, scale: torch.Tensor | None = None
+) -> TensorCopies:
     """Copies the gradients of parameters that have one, and their norms, without waiting for the device.
 
-    At most ``sample`` elements of each gradient are copied; norms are those of all elements.
+    At most ``sample`` elements of each gradient are copied; norms are those of all elements. Both are divided by
+    ``scale``, the factor of the loss.
     """
     gradients = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
-    return gradient_copies(gradients, sample=sample)
+    return gradient_copies(gradients, sample=sample, scale=scale)
 
 
 def gradient_copies(
-    gradients: Mapping[str, torch.Tensor], *, sample: int | None = None, are_owned: bool = False
+    gradients: Mapping[str, torch.Tensor],
+    *,
+    sample: int | None = None,
+    scale: torch.Tensor | None = None,
+    are_owned: bool = False,
 ) -> TensorCopies:
     """Copies gradients like :func:`copy_gradients`; those that are owned change no more and are taken as they are."""
     merged = {name: grad.coalesce() if grad.is_sparse else grad for name, grad in gradients.items()}
-    norms = l2_norms([stored_values(grad) for grad in merged.values()])
+    norms = [divided(norm, scale) for norm in l2_norms([stored_values(grad) for grad in merged.values()])]
     return TensorCopies(
         {f"{GRADIENTS}{name}": grad for name, grad in merged.items()},
         sample=sample,
         scalars={f"{NORMS}{name}": norm for name, norm in zip(merged, norms, strict=True)},
+        divisor=scale,
         are_owned=are_owned,
     )
 
 
-def copy_parameters(parameters: Mapping[str, torch.nn.Parameter], *, sample: int | None = None) -> TensorCopies:
+def copy_parameters(parameters: Mapping[str, torch.Tensor], *, sample: int | None = None) -> TensorCopies:
     """Copies parameters, at most ``sample`` elements of each."""
     return TensorCopies({f"{PARAMETERS}{name}": value for name, value in parameters.items()}, sample=sample)
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rlwandb_callbacks.callbacks.loss_scale import divided
+
 
 class HostArray(NamedTuple):
     """Elements of a tensor."""
@@ -41,6 +43,7 @@ class TensorCopies:
         tensors: Tensors by key, of any device, layout and floating or complex type.
         sample: Largest number of elements to copy of each tensor, evenly spaced; None for all.
         scalars: Tensors of one element by key, which nothing changes later; they are converted to ``float32``.
+        divisor: Tensor of one element by which the copies of ``tensors`` are divided.
         are_owned: Nothing changes the tensors later; they are kept as they are on the CPU.
 
     Example:
@@ -55,6 +58,7 @@ class TensorCopies:
         *,
         sample: int | None = None,
         scalars: Mapping[str, torch.Tensor] | None = None,
+        divisor: torch.Tensor | None = None,
         are_owned: bool = False,
     ) -> None:
         self.flat_tensors: list[_FlatTensor] = []
@@ -64,12 +68,13 @@ class TensorCopies:
             if values.device.type == "cpu":
                 # Each tensor has its own copy: one large buffer would be newly mapped memory each time, whose page
                 # faults cost several times as much as copying.
-                self.flat_tensors.append(_FlatTensor(values if are_owned else values.clone(), (part,)))
+                is_copy = are_owned or divisor is not None
+                self.flat_tensors.append(_FlatTensor(divided(values if is_copy else values.clone(), divisor), (part,)))
             else:
                 on_devices[values.device, values.dtype].append((part, values))
         for group in on_devices.values():
             slices, pieces = zip(*group, strict=True)
-            self.flat_tensors.append(_FlatTensor(torch.cat(pieces), slices))
+            self.flat_tensors.append(_FlatTensor(divided(torch.cat(pieces), divisor), slices))
         self.flat_tensors += _flat_scalars(scalars or {})
 
 

@@ -45,7 +45,8 @@ def detached(value: Any) -> Any:
 def as_tensor(value: Any) -> torch.Tensor | None:
     """Converts a value to a real floating-point tensor on its device; None if it holds no numbers.
 
-    On the CPU the tensor is ``float64``; other devices may not have that type.
+    On the CPU the tensor is ``float64``; other devices may not have that type, so there it is ``float32`` at least: the
+    mean of half-precision numbers would be rounded to their three digits.
     """
     if isinstance(value, torch.Tensor):
         return None if value.is_complex() else _as_float(value.detach())
@@ -61,7 +62,7 @@ def as_tensor(value: Any) -> torch.Tensor | None:
 def _as_float(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.device.type == "cpu":
         return tensor.double()
-    return tensor if tensor.is_floating_point() else tensor.float()
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 def reduce_over_ranks(ranks: Sequence[Mapping[str, float]]) -> dict[str, float]:

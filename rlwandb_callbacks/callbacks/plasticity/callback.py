@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,11 @@ from rlwandb_callbacks.callbacks.plasticity.activations import (
     sampled_rows,
 )
 from rlwandb_callbacks.callbacks.schedule import Every
-from rlwandb_callbacks.callbacks.trained_parameters import trained_networks, trained_parameters
+from rlwandb_callbacks.callbacks.trained_parameters import (
+    tensors_without_network,
+    trained_networks,
+    trained_parameters,
+)
 from rlwandb_callbacks.core.values import Scalar
 from rlwandb_callbacks.errors import ConfigError, nearest
 
@@ -28,20 +33,29 @@ if TYPE_CHECKING:
 class PlasticityCallback(RLCallback):
     """Logs ``plasticity/…_<network>`` every ``plasticity.every_n_steps`` updates, for each trained network.
 
+    ``dead_share``: fraction of hidden neurons whose activation function is nearly flat for the whole batch: their mean
+    slope ``E_x|dh_i/dpre_i|`` is below ``plasticity.dead_threshold``. It is 0 for healthy networks of all usual
+    activation functions. Layers without an elementwise nonlinear function, recurrent layers, gates, layers within
+    activation checkpointing and layers that are called with fewer than 8 inputs, or with equal ones only, are left out.
+
     ``dormant_share``: fraction of τ-dormant neurons (Sokar et al. 2023, "The Dormant Neuron Phenomenon in Deep
     Reinforcement Learning"): neuron ``i`` of a layer of ``H`` neurons is dormant if
-    ``E_x|h_i(x)| / (1/H Σ_k E_x|h_k(x)|) ≤ τ``, where ``h_i`` is its activation after the nonlinearity.
+    ``E_x|h_i(x)| / (1/H Σ_k E_x|h_k(x)|) ≤ τ``, where ``h_i`` is its activation after the nonlinearity. It compares
+    neurons with their layer: saturated neurons of ``Tanh`` or ``Sigmoid`` are not counted, and one neuron with a very
+    large activation makes all others dormant.
 
     ``effective_rank``: of the features ``Φ``, the input of the last layer (Kumar et al. 2021, "Implicit
     Under-Parameterization Inhibits Data-Efficient Deep Reinforcement Learning"):
     ``min{k : Σ_{i≤k} σ_i(Φ) / Σ_i σ_i(Φ) ≥ 1 − δ}``. It is at most the number of rows: ``plasticity.batch_size``, or
-    those of the batch if they are fewer.
+    those of the batch if they are fewer. It grows with the number of rows and the width, also for healthy networks, so
+    no fixed limit separates healthy from collapsed features; compare values of equally many rows.
 
     ``weight_norm``: L2 norm of all trained parameters, after the update (Lyle et al. 2023, "Understanding Plasticity in
     Neural Networks").
 
     ``update_to_weight``: ``‖w_after − w_before‖ / ‖w_before‖`` over the batch, for any optimizer (Karpathy 2015,
-    CS231n, "Ratio of weights:updates").
+    CS231n, "Ratio of weights:updates"). The first updates of Adam are large whatever the loss is: about
+    ``lr · sqrt(3 · fan_in)`` with torch's initialization.
 
     Activations are those of the first forward pass of the batch in which gradients are recorded, see
     :class:`rlwandb_callbacks.callbacks.plasticity.activations.ForwardPass`. Other batches cost nothing: they have no
@@ -80,7 +94,7 @@ class PlasticityCallback(RLCallback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Starts recording if a row is due after this batch."""
-        self.session.close_row()
+        self.session.begin_batch(trainer, pl_module)
         if self.session.tracker is not None and self._every.would_fire(self.session.counters.updates + 1):
             self._stop_recording()
             with self.session.errors.guard("Measuring plasticity"):
@@ -89,7 +103,11 @@ class PlasticityCallback(RLCallback):
     def _start_recording(self, trainer: Trainer, pl_module: LightningModule) -> None:
         networks = self._networks(trainer, pl_module)
         trained = {id(parameter) for parameter in trained_parameters(trainer.optimizers, pl_module).values()}
-        parameters = {name: [p for p in network.parameters() if id(p) in trained] for name, network in networks.items()}
+        parameters: dict[str, list[torch.Tensor]] = {
+            name: [p for p in network.parameters() if id(p) in trained] for name, network in networks.items()
+        }
+        if self.cfg.plasticity.networks is None:
+            parameters |= tensors_without_network(trainer.optimizers, pl_module, networks.values())
         self._weights = {name: WeightUpdate(found) for name, found in parameters.items() if found}
         if not is_compiled(pl_module):
             self._recorder = ActivationRecorder(networks, lambda: self.session.errors.guard("Measuring plasticity"))
@@ -126,11 +144,16 @@ class PlasticityCallback(RLCallback):
         cfg = self.cfg.plasticity
         layers = [layer.cpu().numpy() for layer in forward.activations]
         dormant = measures.dormant_fraction(layers, threshold=cfg.dormant_threshold)
+        slopes = [slope.cpu().numpy() for slope in forward.mean_slopes()]
+        dead = measures.dead_fraction(slopes, threshold=cfg.dead_threshold)
+        if dead is not None and dormant is not None and isnan(dormant):  # the slope of a ReLU at NaN is 1
+            dead = dormant
+        shares = {"dormant_share": dormant, "dead_share": dead}
         if forward.features is None:
-            return {"dormant_share": dormant}
+            return shares
         rows = sampled_rows(forward.features, count=cfg.batch_size).float().cpu().numpy()
         rank = measures.effective_rank(rows, delta=cfg.effective_rank_delta)
-        return {"dormant_share": dormant, "effective_rank": rank}
+        return {**shares, "effective_rank": rank}
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops recording, also after an exception within a batch."""

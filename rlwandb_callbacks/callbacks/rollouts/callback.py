@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rlwandb_callbacks.callbacks.base import RLCallback
-from rlwandb_callbacks.callbacks.counters import log_every_n_steps
+from rlwandb_callbacks.callbacks.counters import log_every_n_steps, skips_backward
 from rlwandb_callbacks.callbacks.metric_names import is_of_other_stage, normalize
 from rlwandb_callbacks.callbacks.rollouts.ended_episodes import (
     FINAL_INFO,
@@ -86,12 +86,18 @@ class RolloutsCallback(RLCallback):
         with self.session.errors.guard("Looking for the training environment"):
             self._recorded.read(pl_module)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Ends training before an epoch that only estimates the statistics of batch norms."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._is_training and skips_backward(trainer):
+            self.finish(trainer, pl_module)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keeps values of episodes that ended, and writes a row if one is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self.session.tracker is None:
+        if self.session.tracker is None or not self._is_training:
             return
         if outputs and (plan := plan_for(tuple(outputs))):
             self._keep(plan, outputs)

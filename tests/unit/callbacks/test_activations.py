@@ -192,7 +192,7 @@ def test_rows_of_sequences_and_images() -> None:
     assert sampled_rows(torch.zeros(2, 3, 5), count=9).shape == (6, 5)
     assert sampled_rows(torch.zeros(2, 3, 4, 5), count=9).shape == (2, 60)
     assert sampled_rows(torch.zeros(5), count=9).shape == (1, 5)
-    assert mean_activation(torch.ones(5), channels=None).tolist() == [1.0] * 5
+    assert mean_activation(torch.ones(5)).tolist() == [[1.0] * 5]
 
 
 def test_rows_are_evenly_spaced_whatever_the_default_dtype_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -11,8 +12,8 @@ from rlwandb_callbacks.callbacks.alerts.rules import (
     AlertRules,
     collapsed_entropy,
     exploding_q_values,
-    is_low,
     not_finite,
+    skipped_steps,
 )
 from rlwandb_callbacks.config import AlertsConfig
 
@@ -71,50 +72,58 @@ def test_losses_and_gradients_that_are_not_finite(key: str, value: float) -> Non
     assert not_finite({key: 1e30, "train/td_error": math.nan}) is None
 
 
-@pytest.mark.parametrize(
-    ("now", "best", "lowest", "low"),
-    [
-        (249.0, 500.0, 20.0, True),
-        (251.0, 500.0, 20.0, False),
-        (-800.0, -150.0, -1400.0, True),
-        (-700.0, -150.0, -1400.0, False),
-        (-21.0, -20.0, -21.0, False),
-        (0.0, 0.0, 0.0, False),
-        (-1.0, 20.0, -21.0, True),
-        (1.0, 20.0, -21.0, False),
-    ],
-)
-def test_a_fall_is_relative_to_the_best_return_or_to_the_gain(
-    now: float, best: float, lowest: float, low: bool
-) -> None:
-    assert is_low(now, best=best, lowest=lowest, fraction=0.5) is low
+def evaluated(mean: float, std: float = 10.0, count: float = 8.0) -> dict[str, float]:
+    return {"eval/return_mean": mean, "eval/return_std": std, "eval/episodes_count": count}
 
 
-def test_returns_must_stay_low_and_evaluations_take_precedence_over_rollouts() -> None:
-    key = "eval/return_mean"
-    assert fired(rules_with(), *({key: value} for value in (10.0, 500.0, 100.0, 400.0, 100.0, 90.0, 80.0))) == [
-        *([[]] * 5),
+def test_a_fall_alerts_once_within_two_evaluations() -> None:
+    rows = [evaluated(mean) for mean in (100.0, 500.0, 490.0, 480.0, 475.0, 190.0, 180.0)]
+    assert fired(rules_with(), *rows[:5]) == [[]] * 5
+    assert [alert for alerts in fired(rules_with(), *rows) for alert in alerts] == ["returns"]
+    assert fired(rules_with(return_standard_errors=100.0), *rows) == [[]] * 7
+
+
+def test_the_alert_names_both_returns_and_their_distance() -> None:
+    rules = rules_with()
+    (alert,) = [alert for mean in (50.0, 50.0, 20.0, 20.0) for alert in rules.check(evaluated(mean, std=7.0))]
+    # A drop of 0 and four assumed ones of 15 % of 50: (50 - 20) / sqrt(4 * 7.5**2 / 5) = 4.47. The episodes vary less:
+    # 16 on each side with a variance of 7**2 * 8 / 7 = 56, and 56 / 8 = 7 is less than 45 / 2.
+    assert alert.text == (
+        "eval/return_mean is 20 over the latest two evaluations, and was 50 over the best two; the fall is 4.47 "
+        "standard errors, and the limit is 4"
+    )
+
+
+def test_evaluations_take_precedence_over_episodes_of_the_training() -> None:
+    key = "rollout/return_mean"
+    falling = [*([500.0, 490.0, 510.0, 500.0] * 2), *([1.0, 2.0, 1.0, 2.0] * 2)]
+    assert fired(rules_with(), *({key: value, "rollout/episodes": 3.0} for value in falling)) == [
+        *([[]] * 15),
         ["returns"],
-        [],
     ]
-    rows = [{"rollout/return_mean": value, key: 500.0} for value in (500.0, 1.0, 1.0, 1.0)]
-    assert fired(rules_with(), *rows) == [[]] * 4
-    rollouts = [{"rollout/return_mean": value} for value in (500.0, 1.0, 1.0)]
-    assert fired(rules_with(), *rollouts) == [[], [], ["returns"]]
+    assert fired(rules_with(), *(evaluated(500.0) | {key: value} for value in falling)) == [[]] * 16
 
 
-def test_the_gain_of_a_later_best_starts_at_the_lowest_return_before_it() -> None:
-    rules = rules_with(return_patience=1)
-    rows = [{"eval/return_mean": value} for value in (-100.0, -1000.0, -90.0, -500.0, -600.0)]
-    assert fired(rules, rows[0], rows[1]) == [[], ["returns"]]
-    assert fired(rules_with(return_patience=1), rows[1], *rows[2:]) == [[], [], [], ["returns"]]
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_returns_that_are_not_finite_are_left_out(bad: float) -> None:
+    rows = [evaluated(mean) for mean in (500.0, bad, 500.0, bad, 490.0, 495.0, 100.0, bad, 100.0)]
+    assert fired(rules_with(), *rows) == [*([[]] * 8), ["returns"]]
+
+
+def test_returns_continue_after_a_resume() -> None:
+    rows = [evaluated(mean) for mean in (500.0, 490.0, 500.0, 490.0, 100.0, 110.0)]
+    first = rules_with()
+    assert fired(first, *rows[:5]) == [[]] * 5
+    state = json.loads(json.dumps(first.returns_state()))
+    assert fired(AlertRules(AlertsConfig(), returns=state), rows[5]) == [["returns"]]
+    assert fired(rules_with(), rows[5]) == [[]]
 
 
 def test_rules_that_are_off_never_alert() -> None:
-    rules = rules_with(max_q_value=None, min_entropy=None, not_finite=False, return_fall=None)
-    bad = {"train/q_value": math.inf, "train/entropy": 0.0, "train/loss": math.nan, "eval/return_mean": -1e9}
-    good = {"train/q_value": 0.0, "train/entropy": 1.0, "train/loss": 1.0, "eval/return_mean": 1e9}
-    assert fired(rules, good, bad, bad) == [[], [], []]
+    rules = rules_with(max_q_value=None, min_entropy=None, not_finite=False, return_standard_errors=None)
+    bad = {"train/q_value": math.inf, "train/entropy": 0.0, "train/loss": math.nan, **evaluated(-1e9)}
+    good = {"train/q_value": 0.0, "train/entropy": 1.0, "train/loss": 1.0, **evaluated(1e9)}
+    assert fired(rules, good, good, bad, bad) == [[]] * 4
 
 
 def test_each_rule_alerts_once_also_after_a_resume() -> None:
@@ -132,9 +141,18 @@ def test_nan_q_values_are_reported_once(loss: float) -> None:
 
 
 def test_titles_are_shorter_than_the_limit_of_wandb() -> None:
-    rules = rules_with(return_patience=1)
-    start = {"train/entropy": 1.0, "eval/return_mean": 100.0}
-    bad = {"train/q_value": 1e9, "train/loss": math.nan, "train/entropy": 0.0, "eval/return_mean": 1.0}
-    alerts = [*rules.check(start), *rules.check(bad)]
+    rules = rules_with()
+    start = {"train/entropy": 1.0, **evaluated(100.0)}
+    bad = {"train/q_value": 1e9, "train/loss": math.nan, "train/entropy": 0.0, **evaluated(1.0)}
+    alerts = [alert for row in (start, start, bad, bad) for alert in rules.check(row)]
     assert len(alerts) == 4
     assert all(len(alert.title) < 64 for alert in alerts)
+
+
+def test_ten_skipped_steps_in_a_row_alert_unless_the_loss_itself_is_not_finite() -> None:
+    nine, ten = ({"train/amp_skipped_steps": count, "train/amp_scale": 64.0} for count in (9.0, 10.0))
+    assert skipped_steps(nine) is skipped_steps({"train/amp_scale": 1.0}) is None
+    assert "10 optimizer steps in a row" in (skipped_steps(ten) or "")
+    assert skipped_steps({**ten, "train/loss": math.nan}) is None
+    assert fired(rules_with(), nine, ten, ten, {"train/loss": math.nan}) == [[], ["skipped_steps"], [], ["not_finite"]]
+    assert fired(rules_with(not_finite=False), ten) == [[]]

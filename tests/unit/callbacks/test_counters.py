@@ -72,7 +72,7 @@ def test_counters_continue_from_their_state(state: dict[str, float]) -> None:
 def test_counters_can_be_copied_after_a_step_that_returned_a_tensor_with_a_graph() -> None:
     counters = Counters()
     epoch_loop = SimpleNamespace(total_batch_idx=0, global_step=1, _batches_that_stepped=1)
-    trainer: Any = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=epoch_loop))
+    trainer: Any = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=epoch_loop), optimizers=[])
     module: Any = SimpleNamespace(automatic_optimization=True)
     counters.advance(trainer, module, {"env_steps": 2 * torch.ones((), requires_grad=True)})
     assert copy.deepcopy(counters).state() == {"updates": 1}

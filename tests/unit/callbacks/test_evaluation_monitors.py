@@ -158,7 +158,6 @@ def test_failing_evaluations_end_no_training_and_lower_no_learning_rate(fit: Any
     assert math.isfinite(trainer.callback_metrics[KEY])
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")
 def test_number_that_is_not_finite_ends_no_training(fit: Any) -> None:
     class NaNReward(CorridorEnv):
         def step(self, action: Any) -> Any:
@@ -168,7 +167,8 @@ def test_number_that_is_not_finite_ends_no_training(fit: Any) -> None:
     stopping = EarlyStopping(KEY, mode="max", patience=9)
     cfg = {"evaluation": {"env": NaNReward, "policy": "policy", "episodes": 2}, "video_logger": False}
     cfg["return_logger"] = False
-    trainer = fit(ImprovesLate(), stopping, EvaluationCallback(cfg, tracker=MemoryTracker()), max_epochs=2)
+    with pytest.warns(UserWarning, match=r"eval/return_mean is monitored, and an evaluation has no finite number"):
+        trainer = fit(ImprovesLate(), stopping, EvaluationCallback(cfg, tracker=MemoryTracker()), max_epochs=2)
     assert trainer.global_step == 16
     assert math.isfinite(trainer.callback_metrics[KEY])
 
@@ -187,8 +187,8 @@ def test_without_monitors_only_the_last_epoch_is_evaluated_at_its_end(fit: Any) 
     assert updates_of_evaluations(fit, ImprovesLate(), LearningRateMonitor(), logger=True) == [24]
 
 
-def test_averaged_weights_are_evaluated_after_training_too(fit: Any) -> None:
-    assert updates_of_evaluations(fit, ImprovesLate(), WeightAveraging()) == [24, 24]
+def test_average_of_the_last_update_is_evaluated_once(fit: Any) -> None:
+    assert updates_of_evaluations(fit, ImprovesLate(), WeightAveraging()) == [24]
 
 
 @pytest.mark.parametrize(
@@ -220,3 +220,42 @@ def test_fit_start_says_when_the_first_number_comes(
     monitor = make_monitor()
     updates_of_evaluations(fit, ImprovesLate(), monitor, every_n_steps=every_n_steps, enable_checkpointing=True)
     assert [text for text in caplog.messages if text.startswith("rlwandb: ")] == [f"rlwandb: {line}"]
+
+
+def test_a_number_that_an_evaluation_lacks_is_not_that_of_older_weights(fit: Any) -> None:
+    class ReturnsBecomeEqual(ImprovesLate):  # of six episodes, so that their interval is unknown
+        def policy(self, observations: torch.Tensor) -> torch.Tensor:
+            right = 1.0 if self.trainer.global_step == 8 else -1.0
+            return torch.tensor([[0.0, right]]).expand(len(observations), 2)
+
+    saved = ModelCheckpoint("all", monitor="eval/return_iqm_low", mode="max", filename="{step}", save_top_k=-1)
+    settings = {"env": CorridorEnv, "policy": "policy", "episodes": 6, "every_n_steps": 8}
+    cfg = {"evaluation": settings, "video_logger": False, "return_logger": False}
+    callback = EvaluationCallback(cfg, tracker=MemoryTracker())
+    with pytest.warns(UserWarning, match=r"return_iqm_low is monitored.*at least 4 episodes"):
+        fit(ReturnsBecomeEqual(), saved, callback, max_epochs=3, enable_checkpointing=True)
+    scores = {Path(path).name: float(score) for path, score in saved.best_k_models.items()}
+    # Of 2, 2, 3, 4, 5, 6, all but the first and the last are averaged; the winsorized variance is 9.5 / 5.
+    assert scores.pop("step=8.ckpt") == pytest.approx(3.5 - 3.182446 * math.sqrt(9.5 / 5 * 5 / 12))
+    assert scores.keys() == {"step=16.ckpt", "step=24.ckpt"}
+    assert max(scores.values()) < -1e30
+    assert Path(saved.best_model_path).name == "step=8.ckpt"
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_plateau_scheduler_finds_a_number_in_a_development_run(fit: Any, interval: str) -> None:
+    module = WithPlateau()
+    module.interval = interval
+    assert updates_of_evaluations(fit, module, fast_dev_run=True) == []
+
+
+def test_plateau_scheduler_that_reads_every_second_epoch_has_a_number_of_that_epoch(fit: Any) -> None:
+    class EverySecond(WithPlateau):
+        def configure_optimizers(self) -> Any:
+            configured = super().configure_optimizers()
+            configured["lr_scheduler"]["frequency"] = 2
+            return configured
+
+    module = EverySecond()
+    assert updates_of_evaluations(fit, module, max_epochs=5) == [16, 32, 40]
+    assert [float(scheduler.best) for scheduler in [module.lr_schedulers()]] == [3.0]

@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from rlwandb_callbacks.callbacks.evaluation.callback import discount_factor
-from rlwandb_callbacks.callbacks.metrics.callback import gradient_norm
+from rlwandb_callbacks.callbacks.evaluation.judged_steps import discount_factor
+from rlwandb_callbacks.callbacks.metrics.gradient_norms import gradient_norm
 from rlwandb_callbacks.callbacks.metrics.learning_rates import LearningRates
 from rlwandb_callbacks.callbacks.metrics.numbers import as_tensor, reduce_over_ranks, to_numbers
+from rlwandb_callbacks.callbacks.optimizer_steps import OptimizerSteps
 from rlwandb_callbacks.callbacks.trained_parameters import trained_parameters
 from rlwandb_callbacks.testing import TinyQ
 
 
 def learning_rates(optimizers: Any, module: Any) -> dict[str, float]:
-    return LearningRates().read(optimizers, module)
+    return LearningRates().read(optimizers, module, OptimizerSteps())
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,13 @@ def test_names_keep_their_order() -> None:
 def test_tensors_of_all_types_are_averaged_on_their_device(dtype: torch.dtype) -> None:
     values = torch.ones(2, dtype=dtype, device="meta")
     assert as_tensor(values).mean().device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32])
+def test_means_are_not_rounded_to_half_precision_on_other_devices(dtype: torch.dtype) -> None:
+    tensor = as_tensor(torch.empty(2, dtype=dtype, device="meta"))
+    assert tensor is not None
+    assert tensor.mean().dtype == torch.float32
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -202,9 +210,9 @@ def test_without_optimizers_there_is_no_lr() -> None:
 def test_names_follow_a_parameter_group_that_is_added_later() -> None:
     agent, rates = Agent(), LearningRates()
     optimizer = sgd(groups((agent.actor, 0.1), (agent.critic["first"], 0.2)))
-    assert list(rates.read([optimizer], agent)) == ["lr", "lr_pg0", "lr_pg1"]
+    assert list(rates.read([optimizer], agent, OptimizerSteps())) == ["lr", "lr_pg0", "lr_pg1"]
     optimizer.add_param_group({"params": [agent.log_alpha], "lr": 0.3})
-    assert rates.read([optimizer], agent) == {"lr": 0.1, "lr_pg0": 0.1, "lr_pg1": 0.2, "lr_pg2": 0.3}
+    assert rates.read([optimizer], agent, OptimizerSteps()) == {"lr": 0.1, "lr_pg0": 0.1, "lr_pg1": 0.2, "lr_pg2": 0.3}
 
 
 def parameter_with(gradient: torch.Tensor | None) -> nn.Parameter:

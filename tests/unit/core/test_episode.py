@@ -33,6 +33,20 @@ def test_length_and_return_are_python_numbers(make_episode: MakeEpisode) -> None
     assert type(episode.total_return) is float
 
 
+@pytest.mark.parametrize(("gamma", "expected"), [(1.0, -np.inf), (0.9, -np.inf), (0.0, 0.0)])
+def test_an_infinite_reward_late_in_a_long_episode(make_episode: MakeEpisode, gamma: float, expected: float) -> None:
+    rewards = np.zeros(20_000)
+    rewards[10_000] = -np.inf  # 0.9 ** 10_000 is 0 in double precision
+    assert make_episode(rewards).discounted_return(gamma) == expected
+
+
+@pytest.mark.parametrize(("dtype", "count", "reward"), [(np.float16, 2, 4e4), (np.float32, 1_000_000, 0.1)])
+def test_returns_are_sums_in_double_precision(dtype: Any, count: int, reward: float) -> None:
+    rewards = np.full(count, reward, dtype=dtype)
+    episode = Episode(actions=np.zeros(count), rewards=rewards, terminated=True)
+    assert episode.total_return == pytest.approx(count * float(rewards[0]), rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("name", "wrong", "expected"),
     [

@@ -196,6 +196,12 @@ def test_the_clipped_loss_has_no_gradient_beyond_the_clip_range() -> None:
     assert log_ratio.grad[3] > 0
 
 
+def test_a_minibatch_of_one_transition_has_a_loss_without_an_effect() -> None:
+    log_ratio = torch.tensor([0.05], requires_grad=True)
+    clipped_loss(log_ratio, torch.tensor([3.0]), 0.2).backward()
+    assert log_ratio.grad == 0
+
+
 def test_the_kl_estimate_is_right_for_gaussians() -> None:
     torch.manual_seed(0)
     old, new = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.3, 1.0)

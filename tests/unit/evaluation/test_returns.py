@@ -5,86 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.stats import trim_mean
 
 from rlwandb_callbacks.core.episode import Episode
-from rlwandb_callbacks.evaluation.returns import bootstrap_interval, episode_table, interquartile_mean, summarize
+from rlwandb_callbacks.evaluation.returns import episode_table, quantile, standard_deviation, summarize
 
 MakeEpisode = Callable[..., Episode]
-
-
-@pytest.mark.parametrize(
-    ("samples", "expected"),
-    [
-        ([7.0], 7.0),
-        ([0.0, 10.0], 5.0),
-        ([0.0, 1.0, 5.0], (0.25 * 0 + 1 + 0.25 * 5) / 1.5),
-        ([0.0, 1.0, 3.0, 100.0], 2.0),
-        ([0.0, 1.0, 2.0, 4.0, 100.0], (0.75 * 1 + 2 + 0.75 * 4) / 2.5),
-        ([-50.0, 0.0, 1.0, 2.0, 3.0, 1e9], (0.5 * 0 + 1 + 2 + 0.5 * 3) / 3),
-        ([4.0] * 9, 4.0),
-    ],
-)
-def test_interquartile_mean_by_hand(samples: list[float], expected: float) -> None:
-    assert interquartile_mean(np.array(samples)) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("count", [4, 8, 12, 40, 400])
-def test_interquartile_mean_equals_trimmed_mean_of_scipy_if_a_quarter_is_an_integer(count: int) -> None:
-    samples = np.random.default_rng(count).normal(size=count)
-    assert interquartile_mean(samples) == pytest.approx(trim_mean(samples, 0.25))
-
-
-@pytest.mark.parametrize("count", range(1, 12))
-def test_interquartile_mean_is_invariant_to_order_and_equivariant_to_shift_and_scale(count: int) -> None:
-    rng = np.random.default_rng(count)
-    samples = rng.normal(size=count)
-    middle = float(interquartile_mean(samples))
-    assert interquartile_mean(rng.permutation(samples)) == pytest.approx(middle)
-    assert interquartile_mean(3 * samples - 5) == pytest.approx(3 * middle - 5)
-    assert samples.min() <= middle <= samples.max()
-
-
-def test_interquartile_mean_averages_only_the_last_axis() -> None:
-    samples = np.array([[0.0, 1.0, 3.0, 100.0], [1.0, 1.0, 1.0, 1.0]])
-    assert interquartile_mean(samples).tolist() == [2.0, 1.0]
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 30])
-def test_bootstrap_interval_contains_the_interquartile_mean(count: int) -> None:
-    for seed in range(10):
-        samples = np.random.default_rng(seed).exponential(size=count)
-        low, high = bootstrap_interval(samples, draws=500)
-        assert low <= interquartile_mean(samples) <= high
-
-
-def test_bootstrap_interval_is_deterministic_and_does_not_use_the_global_random_state() -> None:
-    samples = np.random.default_rng(0).normal(size=30)
-    before = np.random.get_state()[1].copy()  # noqa: NPY002  # the global state must not move
-    assert bootstrap_interval(samples) == bootstrap_interval(samples)
-    assert bootstrap_interval(samples) != bootstrap_interval(samples, seed=1)
-    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002  # see above
-
-
-def test_bootstrap_interval_widens_with_confidence_and_narrows_with_samples() -> None:
-    samples = np.random.default_rng(0).normal(size=400)
-
-    def width(of: np.ndarray, confidence: float) -> float:
-        low, high = bootstrap_interval(of, confidence=confidence, draws=500)
-        return high - low
-
-    assert 0 < width(samples, 0.5) < width(samples, 0.95) < width(samples[:40], 0.95)
-
-
-def test_bootstrap_interval_of_equal_samples_is_a_point() -> None:
-    assert bootstrap_interval(np.full(6, 3.0), draws=50) == (3.0, 3.0)
-
-
-def test_bootstrap_interval_has_its_nominal_coverage() -> None:
-    # With two samples a resample has the means 0, 5 and 10 with probabilities 1/4, 1/2 and 1/4.
-    samples = np.array([0.0, 10.0])
-    assert bootstrap_interval(samples, confidence=0.40) == (5.0, 5.0)
-    assert bootstrap_interval(samples, confidence=0.60) == (0.0, 10.0)
 
 
 def test_summary_by_hand(make_episode: MakeEpisode) -> None:
@@ -95,8 +20,10 @@ def test_summary_by_hand(make_episode: MakeEpisode) -> None:
         make_episode([0.0, 10.0]),
     ]
     summary = summarize(episodes, gamma=0.5)
-    low, high = summary.pop("return_iqm_low"), summary.pop("return_iqm_high")
-    assert 1.0 <= low <= 2.5 <= high <= 10.0
+    # 2 and 3 are averaged; the winsorized variance is (4 / 4) / 3; 12.706 is the quantile of Student's t for 1.
+    margin = 12.7062 * math.sqrt(1 / 3) * math.sqrt(3 / 2)
+    assert summary.pop("return_iqm_low") == pytest.approx(2.5 - margin, abs=1e-4)
+    assert summary.pop("return_iqm_high") == pytest.approx(2.5 + margin, abs=1e-4)
     assert summary == pytest.approx(
         {
             "return_mean": 4.0,
@@ -119,6 +46,14 @@ def test_summary_of_one_episode_is_its_return(make_episode: MakeEpisode) -> None
     middle = {key: value for key, value in summary.items() if key.startswith("return_") and key != "return_std"}
     assert set(middle.values()) == {-3.0}
     assert summary["return_std"] == 0.0
+    assert {"return_iqm_low", "return_iqm_high"}.isdisjoint(summary)
+
+
+def test_equal_returns_of_a_few_episodes_do_not_promise_a_certain_mean(make_episode: MakeEpisode) -> None:
+    keys = {"return_iqm_low", "return_iqm_high"}
+    assert keys.isdisjoint(summarize([make_episode([37.0])] * 8, gamma=1.0))
+    summary = summarize([make_episode([37.0])] * 12, gamma=1.0)
+    assert {summary[key] for key in keys} == {37.0}
 
 
 @pytest.mark.parametrize(
@@ -141,14 +76,68 @@ def test_the_rate_of_episodes_with_any_success_is_a_number_of_its_own(make_episo
     assert (summary["success_rate"], summary["success_any_rate"]) == pytest.approx((1 / 3, 2 / 3))
 
 
+def test_success_rates_have_intervals_of_the_episodes_that_report_success(make_episode: MakeEpisode) -> None:
+    outcomes = [(True, True)] * 8 + [(None, None)] * 3
+    summary = summarize([make_episode(success=last, success_any=any_) for last, any_ in outcomes], gamma=1.0)
+    wilson = (8 / (8 + 1.959964**2), 1.0)
+    assert (summary["success_rate_low"], summary["success_rate_high"]) == pytest.approx(wilson)
+    assert (summary["success_any_rate_low"], summary["success_any_rate_high"]) == pytest.approx(wilson)
+
+
 def test_success_rates_are_left_out_if_no_episode_reports_success(make_episode: MakeEpisode) -> None:
-    assert {"success_rate", "success_any_rate"}.isdisjoint(summarize([make_episode(), make_episode()], gamma=1.0))
+    assert not [key for key in summarize([make_episode(), make_episode()], gamma=1.0) if key.startswith("success")]
 
 
 def test_a_return_that_is_nan_gives_a_nan_mean_and_no_error(make_episode: MakeEpisode) -> None:
     summary = summarize([make_episode([math.nan]), make_episode([1.0])], gamma=1.0)
     assert math.isnan(summary["return_mean"])
     assert summary["length_mean"] == 1.0
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("returns", "expected"),
+    [
+        ([-INF, 1.0, 2.0, 3.0], {"mean": -INF, "std": INF, "p25": -INF, "median": 1.5, "p75": 2.25, "iqm": 1.5}),
+        ([0.0, 1.0, 2.0, INF, INF], {"mean": INF, "std": INF, "p25": 1.0, "median": 2.0, "p75": INF, "iqm": INF}),
+        ([-INF, -INF, 1.0, 2.0], {"mean": -INF, "std": INF, "p25": -INF, "median": -INF, "p75": 1.25, "iqm": -INF}),
+        ([-INF, 4.0, INF], {"mean": NAN, "std": INF, "p25": -INF, "median": 4.0, "p75": INF, "iqm": NAN}),
+        ([-INF], {"mean": -INF, "std": NAN, "p25": -INF, "median": -INF, "p75": -INF, "iqm": -INF}),
+        ([NAN, 1.0, -INF], dict.fromkeys(("mean", "std", "p25", "median", "p75", "iqm"), NAN)),
+    ],
+)
+def test_infinite_returns_have_every_statistic_that_is_defined(
+    make_episode: MakeEpisode, returns: list[float], expected: dict[str, float]
+) -> None:
+    summary = summarize([make_episode([each]) for each in returns], gamma=0.9)
+    assert {name: summary[f"return_{name}"] for name in expected} == pytest.approx(expected, nan_ok=True)
+
+
+def test_an_infinite_return_that_is_cut_leaves_the_interval_of_the_others(make_episode: MakeEpisode) -> None:
+    finite, infinite = (
+        summarize([make_episode([each]) for each in (worst, *range(1, 8))], gamma=0.9) for worst in (-1e6, -INF)
+    )
+    keys = ("return_iqm", "return_iqm_low", "return_iqm_high")
+    assert [infinite[key] for key in keys] == [finite[key] for key in keys]
+
+
+def test_the_standard_deviation_divides_by_the_number_of_samples() -> None:
+    assert standard_deviation(np.array([1.0, 3.0])) == 1.0  # sqrt(2) with the divisor n - 1
+    assert standard_deviation(np.array([5.0])) == 0.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 30])
+def test_quantiles_of_finite_samples_are_those_of_numpy(count: int) -> None:
+    samples = np.random.default_rng(count).normal(size=count)
+    for fraction in (0.0, 0.25, 0.5, 0.75, 1.0):
+        assert quantile(samples, fraction) == np.quantile(samples, fraction)
+        largest_is_infinite = np.append(samples, INF)
+        if count > 1 and fraction * count <= count - 1:
+            assert quantile(largest_is_infinite, fraction) == pytest.approx(
+                np.quantile(np.append(samples, 1e6), fraction)
+            )
 
 
 def test_table_has_one_row_per_episode_in_order(make_episode: MakeEpisode) -> None:

@@ -54,7 +54,10 @@ def test_distributions_and_figures_have_returns_only_if_requested(make_episode: 
 def test_returns_that_are_nan_have_a_figure_but_no_histogram(make_episode: MakeEpisode) -> None:
     evaluation = Evaluation([make_episode([math.nan])], 1.0, LEFT_RIGHT)
     assert "eval/return_distribution" not in evaluation.distributions(with_returns=True)
-    assert list(evaluation.figures(with_returns=True)) == ["eval/return_figure"]
+    figures = evaluation.figures(with_returns=True)
+    assert {key: figure.caption for key, figure in figures.items()} == {
+        "eval/return_figure": "Returns of 1 evaluation episodes; 1 NaN or infinite, not drawn"
+    }
 
 
 def test_discrete_actions_are_counted_over_all_episodes(make_episode: MakeEpisode) -> None:

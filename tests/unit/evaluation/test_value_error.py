@@ -11,7 +11,7 @@ from rlwandb_callbacks.core.action_spec import ContinuousActions, DiscreteAction
 from rlwandb_callbacks.core.episode import Episode, QValues
 from rlwandb_callbacks.core.values import Image
 from rlwandb_callbacks.evaluation.summary import Evaluation
-from rlwandb_callbacks.evaluation.value_error import discounted_returns, has_known_return, value_errors
+from rlwandb_callbacks.evaluation.value_error import discounted_returns, horizon, num_judged_steps, value_errors
 
 MakeEpisode = Callable[..., Episode]
 
@@ -44,6 +44,99 @@ def test_bias_of_a_critic_that_is_off_by_a_constant(make_episode: MakeEpisode, o
 def test_errors_of_both_signs_cancel_only_in_the_bias(make_episode: MakeEpisode) -> None:
     errors = value_errors([make_episode([0.0, 0.0], values=np.array([3.0, -1.0]))], gamma=0.9)
     assert (errors.bias, errors.absolute_error) == (1.0, 2.0)
+
+
+def chain(
+    make_episode: MakeEpisode,
+    *,
+    ends: float,
+    limit: int,
+    gamma: float = 0.99,
+    reward: float = 1.0,
+    episodes: int = 1500,
+) -> tuple[list[Episode], float]:
+    """Episodes with the same reward at each step, which end with a probability, and the exact value of every state."""
+    value = reward / (1 - 0.99 * (1 - ends))
+    lengths = np.random.default_rng(5).geometric(ends, size=episodes)
+    return [
+        make_episode(
+            np.full(min(length, limit), reward),
+            terminated=bool(length <= limit),
+            truncated=bool(length > limit),
+            values=np.full(min(length, limit), value),
+        )
+        for length in lengths
+    ], value
+
+
+@pytest.mark.parametrize("reward", [1.0, -1.0])
+@pytest.mark.parametrize(("ends", "limit", "most"), [(0.01, 500, 0.5), (0.003, 500, 2.0), (0.001, 1000, 2.0)])
+def test_an_exact_critic_has_no_bias(
+    make_episode: MakeEpisode, ends: float, limit: int, most: float, reward: float
+) -> None:
+    episodes, value = chain(make_episode, ends=ends, limit=limit, reward=reward)
+    errors = value_errors(episodes, gamma=0.99, limit=limit)
+    assert abs(errors.bias) < most
+    assert errors.bias * reward > -0.5  # what is unknown after the cut may only lower the return
+    assert errors.absolute_error > 0.1 * abs(value)  # the chance of the episodes: no floor of 0
+
+
+@pytest.mark.parametrize("limit", [None, 200])
+def test_no_step_is_judged_if_episodes_are_cut_too_early_whether_they_ended_or_not(
+    make_episode: MakeEpisode, limit: int | None
+) -> None:
+    episodes, _ = chain(make_episode, ends=0.01, limit=200, episodes=100)
+    errors = value_errors(episodes, gamma=0.99, limit=limit)
+    assert errors.numbers() == {"q/judged_share": 0.0}
+    ended = [episode for episode in episodes if episode.terminated]
+    assert value_errors(ended, gamma=0.99, limit=200).numbers() == {"q/judged_share": 0.0}
+    assert value_errors(ended, gamma=0.99).judged_fraction == 1.0  # nothing shows a limit
+
+
+def test_the_same_steps_of_all_episodes_are_judged(make_episode: MakeEpisode) -> None:
+    ended, cut = (make_episode(np.ones(20), values=np.arange(20.0)) for _ in range(2))
+    cut = replace(cut, terminated=False, truncated=True)
+    errors = value_errors([ended, cut], gamma=0.5)  # 0.5 ** 5 is the first weight below 0.05
+    assert errors.predictions.tolist() == [*range(16), *range(16)]
+    assert value_errors([ended, cut], gamma=0.5, limit=12).predictions.tolist() == [*range(8), *range(8)]
+
+
+def test_an_episode_cut_before_the_limit_limits_what_is_judged_of_all(make_episode: MakeEpisode) -> None:
+    early = make_episode(np.ones(10), values=np.arange(10.0), terminated=False, truncated=True)
+    ended = make_episode(np.ones(20), values=np.arange(20.0))
+    assert value_errors([ended, early], gamma=0.5, limit=30).predictions.tolist() == [*range(6), *range(6)]
+
+
+def test_without_discounting_only_episodes_that_nothing_cuts_are_judged(make_episode: MakeEpisode) -> None:
+    ended, cut = make_episode(np.ones(3)), make_episode(np.ones(9), terminated=False, truncated=True)
+    assert num_judged_steps([ended], gamma=1.0) == 3
+    assert num_judged_steps([ended], gamma=1.0, limit=1000) == num_judged_steps([ended, cut], gamma=1.0) == 0
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.05, 0.3, 0.5, 0.9, 0.99, 0.999])
+def test_the_horizon_is_the_first_step_whose_weight_is_at_most_5_percent(gamma: float) -> None:
+    steps = int(horizon(gamma))
+    assert gamma**steps <= 0.05
+    assert steps == 1 or gamma ** (steps - 1) > 0.05
+
+
+def test_the_reason_is_said_why_nothing_is_judged(make_episode: MakeEpisode) -> None:
+    ended = make_episode(np.ones(5), values=np.ones(5))
+    evaluation = Evaluation([ended], 0.99, DiscreteActions(("a",)), step_limit=200)
+    assert evaluation.describe_unjudged() == (
+        "q/bias, q/abs_error and q/prediction_vs_return are not logged: with a discount factor of 0.99 the next 299 "
+        "rewards have 95 % of the weight in the return of a step, and episodes are cut after 200. Let episodes last at "
+        "least 299 steps."
+    )
+    assert "cut after 200 steps" in (replace(evaluation, gamma=1.0).describe_unjudged() or "")
+    for judged in (
+        {"gamma": 0.5},
+        {"step_limit": None},
+        {"gamma": None},
+        {"episodes": [make_episode(np.ones(5))]},
+        {"episodes": [make_episode(np.ones(0), values=np.ones(0))]},
+    ):
+        assert replace(evaluation, **judged).describe_unjudged() is None
 
 
 def test_steps_have_equal_weights(make_episode: MakeEpisode) -> None:
@@ -87,7 +180,9 @@ def test_only_steps_far_from_the_cut_have_a_known_return(
     make_episode: MakeEpisode, steps: int, gamma: float, last: int | None
 ) -> None:
     cut = make_episode(np.ones(steps), terminated=False, truncated=True)
-    assert np.flatnonzero(has_known_return(cut, gamma)).tolist() == ([] if last is None else list(range(last + 1)))
+    assert num_judged_steps([cut], gamma=gamma) == (0 if last is None else last + 1)
+    ended = make_episode(np.ones(steps))
+    assert num_judged_steps([ended], gamma=gamma, limit=steps) == (0 if last is None else last + 1)
 
 
 def test_the_unknown_part_of_a_cut_episode_weighs_at_most_5_percent(make_episode: MakeEpisode) -> None:
@@ -101,7 +196,7 @@ def test_the_unknown_part_of_a_cut_episode_weighs_at_most_5_percent(make_episode
 
 def test_an_episode_that_terminated_when_it_was_cut_has_known_returns(make_episode: MakeEpisode) -> None:
     both = make_episode(np.ones(10), terminated=True, truncated=True)
-    assert has_known_return(both, 0.99).all()
+    assert num_judged_steps([both], gamma=0.99) == 10
 
 
 def test_without_judged_steps_only_the_judged_share_is_logged(make_episode: MakeEpisode) -> None:

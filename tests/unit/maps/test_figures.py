@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from rlwandb_callbacks.core.action_spec import ContinuousActions, DiscreteActions
 from rlwandb_callbacks.maps.coloring import MISSING_COLOR, by_action, by_number, drawing_order, rgba_colors
 from rlwandb_callbacks.maps.data_map import DataMap
-from rlwandb_callbacks.maps.figures import figure_named, pictures, policy_on_data
+from rlwandb_callbacks.maps.figures import by_distance, figure_named, pictures, policy_on_data
 from rlwandb_callbacks.maps.policy_on_map import VisitedStates, place
 from rlwandb_callbacks.media.figures import pixels_of
 
@@ -207,6 +207,12 @@ def test_long_warnings_are_wrapped_within_the_picture_and_the_others_counted(mak
     assert "2 more warnings" in written
     margin = pixels_of(figure)[:200, -5:]
     assert (margin == 255).all()
+
+
+@pytest.mark.parametrize(("ratios", "high"), [([1.0, 10.0, 1e5, 1e5, np.inf], 5.0), ([np.inf], 1.0)])
+def test_an_infinite_distance_has_the_color_of_the_largest_one(ratios: list[float], high: float) -> None:
+    coloring = by_distance(np.array(ratios))
+    assert (coloring.high, coloring.values[-1]) == (high, high)
 
 
 def test_the_policy_is_drawn_over_gray_data_by_distance_and_time(

@@ -12,7 +12,6 @@ from torch.distributions import (
     Beta,
     Categorical,
     Independent,
-    MixtureSameFamily,
     MultivariateNormal,
     Normal,
     OneHotCategorical,
@@ -411,19 +410,6 @@ def test_moments_of_a_beta_distribution() -> None:
 )
 def test_entropy_is_that_of_the_distribution(distribution: Any, expected: float) -> None:
     assert entropy(read(distribution, PLANE).scores) == pytest.approx([expected, expected], abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    "distribution",
-    [
-        TransformedDistribution(Normal(torch.zeros(2, 2), 1.0), [TanhTransform()]),
-        MixtureSameFamily(Categorical(torch.ones(2, 3)), Independent(Normal(torch.zeros(2, 3, 2), 1.0), 1)),
-    ],
-)
-def test_missing_entropy_is_that_of_a_gaussian_with_the_same_moments(distribution: Any) -> None:
-    scores = read(distribution, PLANE).scores
-    expected = Normal(torch.zeros(2, 2), torch.as_tensor(scores.std)).entropy().sum(dim=1)
-    assert entropy(scores) == pytest.approx(expected.numpy())
 
 
 def test_deterministic_sample_of_a_distribution_is_used() -> None:

@@ -138,6 +138,13 @@ def test_samples_are_squashed(name: str) -> None:
     assert actions[0][0, 1] > 1.5, "2 * tanh(2) is 1.93"
 
 
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_reading_draws_no_random_numbers_so_that_asking_twice_gives_the_same(name: str) -> None:
+    before = torch.manual_seed(0).get_state()
+    read(OVERRIDDEN[name]())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_class_that_samples_and_defines_its_mode_is_trusted() -> None:
     class Own(TanhNormal):
         mode = property(lambda self: self.loc + 0.5)
