@@ -67,7 +67,7 @@ def by_bootstrap(samples: Samples) -> tuple[float, float]:
 
 METHODS: dict[str, Callable[[Samples], tuple[float, float] | None]] = {
     "this package": by_package,
-    "trimmed t alone": by_trimmed_t,
+    "t interval alone": by_trimmed_t,
     "percentile bootstrap": by_bootstrap,
 }
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
-from rlwandb_callbacks.callbacks.lightning_namespaces import NAMESPACES
 from rlwandb_callbacks.callbacks.loss_scale import LossScale, found_inf
 from rlwandb_callbacks.callbacks.optimizer_steps import hook_steps
 from rlwandb_callbacks.callbacks.trained_parameters import parameters_of
+from rlwandb_callbacks.core.class_names import LIGHTNING_PACKAGES, is_overridden
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 MODULE_HOOKS = ("backward", "on_after_backward", "optimizer_step")
 CALLBACK_HOOKS = ("on_after_backward", "on_before_optimizer_step")
-OWN_PACKAGE = __name__.partition(".")[0]
+PACKAGES = LIGHTNING_PACKAGES | {__name__.partition(".")[0]}  # whose hooks leave gradients as they are
 
 
 def gradients_may_change(trainer: Trainer, module: LightningModule) -> bool:
@@ -30,15 +30,10 @@ def gradients_may_change(trainer: Trainer, module: LightningModule) -> bool:
     """
     if not module.automatic_optimization:
         return True
-    if any(_is_overridden(module, hook) for hook in MODULE_HOOKS):
+    if any(is_overridden(module, hook, packages=PACKAGES) for hook in MODULE_HOOKS):
         return True
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by the callback connector
-    return any(_is_overridden(callback, hook) for callback in callbacks for hook in CALLBACK_HOOKS)
-
-
-def _is_overridden(instance: Any, hook: str) -> bool:
-    origin = str(getattr(getattr(instance, hook, None), "__module__", ""))
-    return not origin.startswith((*NAMESPACES, OWN_PACKAGE))
+    return any(is_overridden(callback, hook, packages=PACKAGES) for callback in callbacks for hook in CALLBACK_HOOKS)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from rlwandb_callbacks.core.class_names import LIGHTNING_PACKAGES, is_overridden
 from rlwandb_callbacks.policies.reachable import MAX_ENTRIES, own_attributes, reachable
 
 WRAPPERS = frozenset({"_orig_mod", "_param_td", "_tensordict"})  # attributes by which libraries wrap the user's own
@@ -106,7 +107,7 @@ def describe_unsaved(tensors: Sequence[UnregisteredTensor], module: nn.Module) -
     listed = f"{', '.join(names[:NAMED_TENSORS])}{more}"
     owner = type(module).__name__
     known = f"the optimizers train tensors that are neither parameters of {owner} nor in its state_dict ({listed})"
-    if _saves_more(module):
+    if is_overridden(module, "on_save_checkpoint", packages=LIGHTNING_PACKAGES):
         return f"{known}. Checkpoints hold them only if {owner}.on_save_checkpoint saves them; make sure that it does."
     return (
         f"{known}, so no checkpoint holds them, and what they have learned is lost when one is loaded. Register them "
@@ -132,9 +133,3 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, list | tuple):
         for entry in value:
             yield from _tensors_in(entry)
-
-
-def _saves_more(module: Any) -> bool:
-    """Returns whether the module's own code adds something to checkpoints."""
-    origin = str(getattr(getattr(module, "on_save_checkpoint", None), "__module__", ""))
-    return bool(origin) and not origin.startswith(("lightning", "pytorch_lightning"))

@@ -42,7 +42,7 @@ def interquartile_mean(samples: Floats) -> float:
     if np.isnan(ordered[-1]):  # NaN is sorted to the end, where it would be cut
         return math.nan
     cut = _num_cut(len(ordered))
-    with np.errstate(invalid="ignore"):  # the mean of -inf and inf
+    with np.errstate(over="ignore", invalid="ignore"):  # the mean of -inf and inf
         return float(ordered[cut : len(ordered) - cut].mean())
 
 

@@ -36,7 +36,7 @@ def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
     """
     returns = np.array([episode.total_return for episode in episodes], dtype=np.float64)
     summary = _summarize_returns(returns)
-    with np.errstate(invalid="ignore"):  # the mean of -inf and inf
+    with np.errstate(over="ignore", invalid="ignore"):  # the mean of -inf and inf
         summary["return_discounted_mean"] = float(np.mean([episode.discounted_return(gamma) for episode in episodes]))
     summary["length_mean"] = float(np.mean([episode.length for episode in episodes]))
     summary["episodes_count"] = float(len(episodes))
@@ -55,7 +55,7 @@ def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
 
 
 def _summarize_returns(returns: Floats) -> dict[str, float]:
-    with np.errstate(invalid="ignore"):  # the mean of -inf and inf
+    with np.errstate(over="ignore", invalid="ignore"):  # the mean of -inf and inf
         mean = float(returns.mean())
     summary = {
         "return_mean": mean,

@@ -13,8 +13,9 @@ DEFAULT_MAX_STEPS = EvaluationConfig.max_steps
 class StepLimit:
     """Step limit of all episodes of a training, whether they reach it or not.
 
-    It is the smallest limit that the environment or ``evaluation.max_steps`` sets and no episode has exceeded. If there
-    is none, it is the length of the longest episode that was cut so far, in this evaluation or an earlier one.
+    It is the smallest of these that no episode has exceeded, in this evaluation or an earlier one: the limits that the
+    environment and ``evaluation.max_steps`` set, and the length of the longest episode that was cut. That length counts
+    beside a limit that is set, as a wrapper may repeat actions, so that episodes are cut earlier than the limit states.
 
     ``evaluation.max_steps`` at its default, which guards against endless episodes, is a limit only once it has cut one.
 
@@ -22,7 +23,9 @@ class StepLimit:
         >>> import numpy as np
         >>> cut = Episode(actions=np.zeros(5), rewards=np.zeros(5), terminated=False, truncated=True)
         >>> StepLimit().update([cut], known=()), StepLimit().update([cut], known=(3, 20, 30))
-        (5, 20)
+        (5, 5)
+        >>> StepLimit().update([Episode(actions=np.zeros(5), rewards=np.zeros(5), terminated=True)], known=(3, 20, 30))
+        20
     """
 
     def __init__(self) -> None:
@@ -37,8 +40,8 @@ class StepLimit:
         """
         self._longest = max(self._longest, *(episode.length for episode in episodes))
         self._longest_cut = max(self._longest_cut, *(each.length for each in episodes if each.is_cut), 0)
-        not_exceeded = [limit for limit in known if limit >= self._longest]
-        return min(not_exceeded, default=self._longest_cut or None)
+        cut = [self._longest_cut] if self._longest_cut else []
+        return min((limit for limit in (*known, *cut) if limit >= self._longest), default=self._longest_cut or None)
 
     def state(self) -> dict[str, int]:
         """Returns plain numbers, from which :meth:`restore` continues; nothing before the first evaluation."""

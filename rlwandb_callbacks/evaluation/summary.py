@@ -23,7 +23,7 @@ from rlwandb_callbacks.core.histograms import count_actions, histogram
 from rlwandb_callbacks.core.infos import summarize_infos
 from rlwandb_callbacks.core.values import Histogram, Image, Value
 from rlwandb_callbacks.evaluation.returns import episode_table, summarize
-from rlwandb_callbacks.evaluation.value_error import ValueErrors, horizon, num_judged_steps, value_errors
+from rlwandb_callbacks.evaluation.value_error import ValueErrors, first_cut, horizon, num_judged_steps, value_errors
 from rlwandb_callbacks.media.figures import prediction_against_return, return_distribution
 from rlwandb_callbacks.policies.scores import mean_chosen_q, mean_entropy
 
@@ -102,10 +102,9 @@ class Evaluation:
         if self._value_errors is None or self.gamma is None:
             return None
         is_judged = num_judged_steps(self.episodes, gamma=self.gamma, limit=self.step_limit) > 0
-        if is_judged or not any(episode.length for episode in self.episodes):
+        limit = first_cut(self.episodes, self.step_limit)
+        if is_judged or limit is None or not any(episode.length for episode in self.episodes):
             return None
-        cuts = [episode.length for episode in self.episodes if episode.is_cut]
-        limit = min([*cuts, self.step_limit] if self.step_limit else cuts)
         steps = horizon(self.gamma)
         if math.isfinite(steps):
             reason = (

@@ -113,6 +113,8 @@ def discounted_returns(rewards: Floats, gamma: float) -> Floats:
         >>> discounted_returns(np.array([1.0, 2.0, 4.0]), 0.5)
         array([3., 4., 4.])
     """
+    if gamma == 0:  # 0 times infinity would be NaN
+        return np.array(rewards, dtype=np.float64)
     backwards = list(accumulate(rewards[::-1].tolist(), lambda later, reward: reward + gamma * later))
     return np.array(backwards[::-1], dtype=np.float64)
 
@@ -127,10 +129,15 @@ def num_judged_steps(episodes: Sequence[Episode], *, gamma: float, limit: int | 
         >>> num_judged_steps([ended], gamma=0.5, limit=10), num_judged_steps([ended], gamma=0.5)
         (6, 9)
     """
-    cuts = [episode.length for episode in episodes if episode.is_cut]
-    limits = cuts if limit is None else [*cuts, limit]
+    cut = first_cut(episodes, limit)
     longest = max(episode.length for episode in episodes)
-    return int(max(0, min(longest, min(limits) - horizon(gamma) + 1))) if limits else longest
+    return longest if cut is None else int(max(0, min(longest, cut - horizon(gamma) + 1)))
+
+
+def first_cut(episodes: Sequence[Episode], limit: int | None) -> int | None:
+    """Returns the number of steps after which the first episode was or would have been cut; None if nothing cuts."""
+    cuts = [episode.length for episode in episodes if episode.is_cut]
+    return min(cuts if limit is None else [*cuts, limit], default=None)
 
 
 def horizon(gamma: float) -> float:

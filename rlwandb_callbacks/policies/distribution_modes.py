@@ -18,7 +18,6 @@ from torch.distributions import (
     Independent,
     Kumaraswamy,
     MixtureSameFamily,
-    RelaxedOneHotCategorical,
     TransformedDistribution,
     Weibull,
     constraints,
@@ -51,7 +50,7 @@ def mode_of(distribution: Distribution) -> Tensor:
     support; else the mean, the median, a mode at the edge of the support, or the mean of 256 points, whichever is
     finite. Independent dimensions are decided one by one. A mixture gives the action of its heaviest component, a
     squashed distribution the squashed action of its base (Haarnoja et al. 2018), and a distribution over integers its
-    most likely value.
+    most likely value: for a mixture with infinitely many values, the most likely of the modes of its components.
 
     Raises:
         PolicyError: If none of these is finite.
@@ -92,13 +91,11 @@ def override_note(distribution: Distribution) -> str | None:
 
 def _structural_action(distribution: Distribution) -> Tensor | None:
     """Returns the action of a distribution that defines it itself, or is built from others; None for others."""
-    if type(distribution) is RelaxedOneHotCategorical:  # importing tensordict sets ``deterministic_sample``, a corner
-        return (distribution.logits / distribution.temperature).softmax(dim=-1)
-    action = property_of(distribution, "deterministic_sample")
+    action = _deterministic_sample(distribution)
     if action is not None or is_overridden(distribution) or property_of(distribution, "mode") is not None:
         return action
     if isinstance(distribution, MixtureSameFamily):
-        return _action_of_heaviest_component(distribution)
+        return _action_of_mixture(distribution)
     if isinstance(distribution, ExpRelaxedCategorical):  # without noise; a mean of points is outside of its support
         return (distribution.logits / distribution.temperature).log_softmax(dim=-1)
     if isinstance(distribution, TransformedDistribution):
@@ -106,6 +103,34 @@ def _structural_action(distribution: Distribution) -> Tensor | None:
         for transform in distribution.transforms:
             action = transform(action)
     return action
+
+
+def _deterministic_sample(distribution: Distribution) -> Tensor | None:
+    """Returns ``deterministic_sample`` of a class that defines it.
+
+    torch's classes define none. Importing tensordict adds it to some, with values at corners of an open support.
+    """
+    if _is_of_torch(defining_class(distribution, "deterministic_sample")):
+        return None
+    return property_of(distribution, "deterministic_sample")
+
+
+def _is_of_torch(cls: type) -> bool:
+    return cls.__module__.startswith("torch.distributions")
+
+
+def _action_of_mixture(distribution: MixtureSameFamily) -> Tensor | None:
+    """Returns the action of the heaviest component; of a mixture over integers the most likely value."""
+    if not is_discrete(distribution):
+        return _action_of_heaviest_component(distribution)
+    if has_nan_parameters(distribution):
+        return None
+    axis = len(distribution.batch_shape)
+    try:  # the values of all components are the same
+        values = distribution.component_distribution.enumerate_support().select(1 + axis, 0)
+    except (NotImplementedError, ValueError, RuntimeError):  # they are infinitely many, or differ
+        values = mode_of(distribution.component_distribution).movedim(axis, 0)
+    return _densest(distribution, values)
 
 
 def _action_of_heaviest_component(distribution: MixtureSameFamily) -> Tensor:
@@ -149,8 +174,7 @@ def _for_events(holds: Tensor, distribution: Distribution) -> Tensor:
 def _mode_inside(distribution: Distribution) -> Tensor | None:
     """Returns the mode, with NaN where a class of torch finds it at the edge of a continuous support."""
     mode = _corrected_mode(distribution)
-    is_of_torch = defining_class(distribution, "mode").__module__.startswith("torch.distributions")
-    if mode is None or not is_of_torch or is_discrete(distribution):
+    if mode is None or not _is_of_torch(defining_class(distribution, "mode")) or is_discrete(distribution):
         return mode
     support: Any = distribution.support
     while isinstance(support, constraints.independent):
@@ -182,10 +206,14 @@ def _mean(distribution: Distribution) -> Tensor | None:
 def _most_likely(distribution: Distribution) -> Tensor | None:
     """Returns the most likely value, the first of several; None if the values cannot be enumerated."""
     try:
-        values = distribution.enumerate_support()
-        best = distribution.log_prob(values).argmax(dim=0, keepdim=True)
+        return _densest(distribution, distribution.enumerate_support())
     except (NotImplementedError, ValueError, RuntimeError):
         return None
+
+
+def _densest(distribution: Distribution, values: Tensor) -> Tensor:
+    """Returns the most likely of values ``[V, …]``, the first of several, for each row of a batch."""
+    best = distribution.log_prob(values).argmax(dim=0, keepdim=True)
     best = best.reshape(*best.shape, *(1 for _ in distribution.event_shape))
     return values.take_along_dim(best, dim=0).squeeze(0)
 

@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 from torch.distributions import Bernoulli, Distribution, Independent
 
 from rlwandb_callbacks.core.episode import Floats, Grouped, PolicyScores, PolicyStep, Probabilities, QValues
-from rlwandb_callbacks.policies.output_distributions import probabilities_of
+from rlwandb_callbacks.policies.output_distributions import (
+    is_over_integers,
+    probabilities_of,
+    probabilities_of_integers,
+)
 from rlwandb_callbacks.policies.output_tensors import is_array, to_numpy
 from rlwandb_callbacks.policies.scores import q_of_indices
 
@@ -97,6 +101,8 @@ class CategoricalSpace:
             if self.is_binary and all(isinstance(part, Bernoulli) for part in distribution):
                 return self.split_scores(torch.stack([p.reshape(len(p)) for p in probs], dim=1), batch_size, "probs")
             return self.split_scores(probs, batch_size, "probs")
+        if self.is_single and isinstance(distribution, Distribution) and is_over_integers(distribution):
+            return self._split_integers(distribution, batch_size)
         while isinstance(distribution, Independent):
             distribution = distribution.base_dist
         is_bernoulli = isinstance(distribution, Bernoulli)
@@ -106,6 +112,15 @@ class CategoricalSpace:
             return None
         options = self.sizes[0] if self.is_single else None
         return self.split_scores(probabilities_of(distribution, options), batch_size, "probs")
+
+    def _split_integers(self, distribution: Distribution, batch_size: int) -> list[Floats] | None:
+        """Reads a distribution over the actions of a ``Discrete`` space, or over their positions from 0."""
+        size, start = self.sizes[0], self.starts[0]
+        for first in dict.fromkeys((start, 0)):
+            found = probabilities_of_integers(distribution, range(first, first + size), batch_size)
+            if found is not None:
+                return self.split_scores(found, batch_size, "probs")
+        return None
 
     def act(self, scores: Sequence[QValues | Probabilities], *, samples: bool) -> PolicyStep:
         """Takes the best option of each dimension, or samples from its probabilities; q-values are always maximized.

@@ -20,6 +20,8 @@ from torch.distributions import (
 from rlwandb_callbacks.core.episode import Gaussian
 from rlwandb_callbacks.policies.distribution_classes import (
     bounds_of,
+    device_of,
+    is_discrete,
     is_overridden,
     is_trusted,
     property_of,
@@ -121,8 +123,46 @@ def _by_log_prob(distribution: Any, options: int) -> Tensor:
         found = torch.stack([distribution.log_prob(value) for value in values], dim=-1).exp()
     except Exception:  # noqa: BLE001  # ``log_prob`` of a value outside of the support raises errors of any class
         return probs
-    is_complete = found.shape == (len(probs), options) and bool(((found.sum(dim=-1) - 1).abs() < 1e-3).all())
-    return found if is_complete else probs
+    return found if found.shape == (len(probs), options) and _is_complete(found) else probs
+
+
+def is_over_integers(distribution: Distribution) -> bool:
+    """Returns whether the values are integers whose probabilities are no columns of ``probs``, as those of a Poisson.
+
+    ``probs`` of a Bernoulli or Binomial distribution has one number for each row of the batch.
+    """
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    probs = getattr(distribution, "probs", None)
+    return is_discrete(distribution) and (probs is None or probs.shape == distribution.batch_shape)
+
+
+def probabilities_of_integers(distribution: Distribution, integers: range, batch_size: int) -> Tensor | None:
+    """Returns ``exp(log_prob)`` of each integer, shape ``[B, integers]``; None if others have a probability too."""
+    if not is_trusted(distribution, "log_prob"):
+        return None
+    shape, device = distribution.batch_shape + distribution.event_shape, device_of(distribution)
+    values = [torch.full(shape, float(integer), device=device) for integer in integers]
+    try:
+        columns = [_probability(distribution, value) for value in values]
+    except Exception:  # noqa: BLE001  # what a distribution does not implement raises errors of any class
+        return None
+    if any(column.numel() != batch_size for column in columns):
+        return None
+    found = torch.stack([column.reshape(batch_size) for column in columns], dim=-1)
+    return found if _is_complete(found) else None
+
+
+def _probability(distribution: Any, value: Tensor) -> Tensor:
+    """Returns ``exp(log_prob)``, 0 outside of the support, where ``log_prob`` raises or returns any number."""
+    is_inside: Tensor = distribution.support.check(value)
+    return (
+        torch.where(is_inside, distribution.log_prob(value).exp(), 0.0) if bool(is_inside.any()) else is_inside.float()
+    )
+
+
+def _is_complete(probabilities: Tensor) -> bool:
+    return bool(((probabilities.sum(dim=-1) - 1).abs() < 1e-3).all())
 
 
 def _over_all_options(distribution: Any) -> Tensor:

@@ -29,3 +29,10 @@ def to_numpy(value: Any) -> NDArray[Any]:
         copied: NDArray[Any] = (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy().copy()
         return copied
     return np.array(value)
+
+
+def as_integers(value: Any) -> NDArray[Any]:
+    """Converts floats that are all whole numbers to int64; other values keep their dtype."""
+    array = to_numpy(value)
+    is_whole = array.dtype.kind == "f" and bool(np.all(np.isfinite(array) & (array == np.rint(array))))
+    return array.astype(np.int64) if is_whole else array

@@ -181,11 +181,13 @@ def test_norms_and_histograms_are_those_before_clipping(fit: Any, kind: type[Pla
     assert [each[-1] for each in edges] == pytest.approx([4.0, 8.0, 12.0])
 
 
-def test_another_callback_that_clips_does_not_matter(fit: Any) -> None:
+@pytest.mark.parametrize("package", [__name__, "pytorch_lightning_agents.callbacks"])
+def test_another_callback_that_clips_does_not_matter(fit: Any, package: str) -> None:
     class Clips(pl.Callback):
         def on_after_backward(self, trainer: pl.Trainer, pl_module: Any) -> None:
             pl_module.clip()
 
+    Clips.on_after_backward.__module__ = package
     assert norms_of(rows_of(fit, Planted(), Clips())) == pytest.approx([5.0, 10.0, 15.0])
 
 

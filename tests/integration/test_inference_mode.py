@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -71,7 +71,28 @@ class KeepsMemory(TinyValidatedQ):
         return torch.tensor([[0.0, 1.0]]).expand(len(observations), 2)
 
 
-@pytest.mark.parametrize("module", [Ascends, UsesTable, KeepsMemory])
+class Memory(NamedTuple):
+    """Named memory of a recurrent policy."""
+
+    hidden: torch.Tensor
+    cells: list[tuple[torch.Tensor, ...]]
+
+
+class KeepsTuple(KeepsMemory):
+    """Keeps tensors in a named tuple and in tuples in it."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.hidden = Memory(torch.zeros(2), [(torch.zeros(2), torch.zeros(2))])
+        self.largest = (torch.zeros(2, 2).max(dim=0), 1)
+
+    def policy(self, observations: torch.Tensor) -> torch.Tensor:
+        if hasattr(self, "hidden"):
+            for tensor in (self.hidden.hidden, *self.hidden.cells[0], self.largest[0].values):
+                tensor.add_(1.0)
+        return super().policy(observations)
+
+
+@pytest.mark.parametrize("module", [Ascends, UsesTable, KeepsMemory, KeepsTuple])
 @pytest.mark.parametrize("stages", [["validate"], ["validate", "fit"], ["fit", "validate", "fit"]])
 def test_policy_works_in_trainer_validate_as_in_fit_and_training_goes_on(
     fit: Any, module: Any, stages: list[str]
@@ -95,3 +116,12 @@ def test_tensor_that_validation_step_keeps_is_as_before(fit: Any) -> None:
     trainer.validate(module)
     assert module.memory.tolist() == [0.0, 0.0]
     assert module.memory.is_inference()
+
+
+def test_tuple_that_validation_step_keeps_is_as_before(fit: Any) -> None:
+    module = KeepsTuple(batches=1)
+    trainer = fit(TinyValidatedQ(batches=1), max_epochs=0)
+    trainer.callbacks.append(evaluation(MemoryTracker()))
+    trainer.validate(module)
+    tensors = (module.hidden.hidden, *module.hidden.cells[0], module.largest[0].values)
+    assert all(tensor.tolist() == [0.0, 0.0] and tensor.is_inference() for tensor in tensors)

@@ -100,6 +100,48 @@ class Prunable(Falls):
         return 0.0 * self.layer(torch.ones(1, 4)).sum()
 
 
+class WithTarget(Falls):
+    """Updates a target network that is not played in a hook of its own."""
+
+    updated_in = "on_train_batch_end"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actor = Actor(self.weight)
+        self.target = nn.Linear(1, 1)
+
+    def policy(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.act(observations)
+
+    @torch.no_grad()
+    def act(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.actor(observations)
+
+    def _update(self, hook: str) -> None:
+        if hook == self.updated_in:
+            self.target.weight.data.mul_(0.9)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._update("on_train_batch_end")
+
+    def on_train_epoch_end(self) -> None:
+        self._update("on_train_epoch_end")
+
+    def on_train_end(self) -> None:
+        self._update("on_train_end")
+
+
+class Actor(nn.Module):
+    """Network whose action is its weight."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.weight.expand(len(observations), 1)
+
+
 class EndsWithout(Callback):
     """Changes weights, a buffer or nothing at the end of training."""
 
@@ -206,6 +248,23 @@ def test_one_more_evaluation_only_if_floating_point_values_have_changed(fit: Any
     fit(WithNorm(), evaluation(tracker), EndsWithout(changed))
     (first, *more) = [row[1] for row in played(tracker)]
     assert more == [pytest.approx(first + 1)] * last
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end", "on_train_end"])
+@pytest.mark.parametrize("kind", ["name", "network", "method"])
+@pytest.mark.parametrize("is_played", [False, True])
+def test_update_of_a_network_that_is_not_played_is_not_evaluated(
+    fit: Any, hook: str, kind: str, is_played: bool
+) -> None:
+    tracker, module = MemoryTracker(), WithTarget()
+    module.updated_in = hook
+    policy = {"name": "actor", "network": module.actor, "method": "policy"}[kind]
+    changes = [EndsWithout("weight")] if is_played else []
+    fit(module, evaluation(tracker, every_n_steps=5, policy=policy), *changes)
+    # What a method plays cannot be told, so that later hooks of the module may have changed it.
+    is_repeated = kind == "method" and hook != "on_train_batch_end"
+    last = [(10, 1.9, None)] if is_played else [(10, 0.9, None)] * is_repeated
+    assert played(tracker) == [(5, 0.95, None), (10, 0.9, None), *last]
 
 
 @pytest.mark.parametrize("max_epochs", [1, 2])

@@ -78,7 +78,7 @@ class EvaluationCallback(RLCallback):
         self._given_episodes = GivenEpisodes(warn_once)
         self._averaged_weights = AveragedWeights(self.cfg.evaluation.policy, warn_once)
         self._validated_weights = ValidatedWeights(warn_once)
-        self._final_weights = FinalWeights()
+        self._final_weights = FinalWeights(self.cfg.evaluation.policy)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the evaluator, which holds the module's policy."""
@@ -167,7 +167,7 @@ class EvaluationCallback(RLCallback):
         if self._schedule.due_after_epoch(trainer, self.session.counters.updates):
             self._evaluate(trainer, pl_module)
         if self._evaluator is not None and is_last_epoch(trainer):
-            self._final_weights.note_trained(pl_module, self.session.counters.updates)
+            self._final_weights.note_last_epoch(pl_module, self.session.counters.updates)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates a training that was stopped, of which no earlier evaluation has seen the end."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TypeAlias
 
 import torch
@@ -47,13 +47,15 @@ def with_weights(module: nn.Module, weights: Weights) -> Iterator[None]:
             _set(tensor, values)
 
 
-def digest(module: nn.Module, weights: Weights | None = None) -> Digest:
-    """Returns what differs where the floating-point parameters or buffers of a module differ.
+def digest(module: nn.Module, weights: Weights | None = None, *, names: Collection[str] | None = None) -> Digest:
+    """Returns what differs where the floating-point parameters or buffers of a module differ; with ``names``, of these.
 
     With other ``weights``, it is that of the module with these values, which may have another dtype than the module.
     """
     replaced = weights or {}
     named = {name: tensor for name, tensor in weights_of(module).items() if _has_bits(tensor)}
+    if names is not None:
+        named = {name: named[name] for name in names if name in named}
     values = {name: replaced.get(name, tensor).to(tensor.dtype) for name, tensor in named.items()}
     return {name: _sum_of_bits(tensor) for name, tensor in _without_masks(values).items()}
 

@@ -119,11 +119,13 @@ def test_parameters_and_tensors_in_the_state_dict_are_not_warned_of() -> None:
     assert unsaved(agent, agent.critic_params["weight"], agent.log_alpha, flat) is None
 
 
-def test_a_module_that_may_save_them_itself_is_asked_to() -> None:
+@pytest.mark.parametrize("package", [__name__, "lightning_agents.modules"])
+def test_a_module_that_may_save_them_itself_is_asked_to(package: str) -> None:
     class Saves(Agent):
         def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             checkpoint["log_alpha"] = self.log_alpha
 
+    Saves.on_save_checkpoint.__module__ = package
     agent = Saves()
     assert "only if Saves.on_save_checkpoint saves them" in str(unsaved(agent, agent.log_alpha))
 

@@ -115,6 +115,10 @@ def test_infinite_returns_have_every_statistic_that_is_defined(
     assert {name: summary[f"return_{name}"] for name in expected} == pytest.approx(expected, nan_ok=True)
 
 
+def test_returns_beyond_the_range_of_sums_are_infinite_without_a_warning(make_episode: MakeEpisode) -> None:
+    assert summarize([make_episode([1e308])] * 8, gamma=1.0)["return_mean"] == INF
+
+
 def test_an_infinite_return_that_is_cut_leaves_the_interval_of_the_others(make_episode: MakeEpisode) -> None:
     finite, infinite = (
         summarize([make_episode([each]) for each in (worst, *range(1, 8))], gamma=0.9) for worst in (-1e6, -INF)

@@ -10,6 +10,7 @@ import pytest
 from rlwandb_callbacks.core.action_spec import ContinuousActions, DiscreteActions
 from rlwandb_callbacks.core.episode import Episode, QValues
 from rlwandb_callbacks.core.values import Image
+from rlwandb_callbacks.evaluation.step_limit import StepLimit
 from rlwandb_callbacks.evaluation.summary import Evaluation
 from rlwandb_callbacks.evaluation.value_error import discounted_returns, horizon, num_judged_steps, value_errors
 
@@ -25,6 +26,10 @@ def by_definition(rewards: np.ndarray, gamma: float) -> list[float]:
 def test_returns_equal_their_definition(gamma: float) -> None:
     rewards = np.random.default_rng(3).normal(size=40)
     assert discounted_returns(rewards, gamma) == pytest.approx(by_definition(rewards, gamma), abs=1e-12)
+
+
+def test_an_infinite_reward_does_not_change_the_return_before_it_without_a_future() -> None:
+    assert discounted_returns(np.array([1.0, math.inf]), 0.0).tolist() == [1.0, math.inf]
 
 
 def test_an_episode_without_steps_has_no_returns() -> None:
@@ -67,6 +72,15 @@ def chain(
         )
         for length in lengths
     ], value
+
+
+def test_a_limit_that_cuts_before_the_stated_one_holds_for_later_evaluations(make_episode: MakeEpisode) -> None:
+    episodes, _ = chain(make_episode, ends=0.01, limit=250)
+    step_limit = StepLimit()
+    limits = [step_limit.update(episodes[start : start + 5], known=(1000,)) for start in range(0, 1500, 5)]
+    first = next(index for index, episode in enumerate(episodes) if episode.is_cut) // 5
+    assert set(limits[:first]) <= {1000}
+    assert set(limits[first:]) == {250}
 
 
 @pytest.mark.parametrize("reward", [1.0, -1.0])

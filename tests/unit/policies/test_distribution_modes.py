@@ -38,6 +38,7 @@ from torch.distributions import (
     Normal,
     Pareto,
     Poisson,
+    RelaxedBernoulli,
     RelaxedOneHotCategorical,
     SigmoidTransform,
     StudentT,
@@ -264,6 +265,42 @@ def test_composite_distribution_is_played_in_a_dict_space(deterministic: bool) -
 def test_relaxed_categorical_is_played_on_the_simplex() -> None:
     policy = RelaxedOneHotCategorical(torch.tensor([0.5]), probs=row(0.7, 0.2, 0.1))
     assert played(policy, plane(3)) == pytest.approx(np.array([[0.49, 0.04, 0.01]]) / 0.54)
+
+
+class Gate(RelaxedBernoulli):
+    """Samples as its base."""
+
+
+@pytest.mark.parametrize("relaxed", [RelaxedBernoulli, Gate])
+def test_relaxed_bernoulli_is_played_inside_of_its_support(relaxed: Any) -> None:
+    """tensordict, imported above, gives torch's class a ``deterministic_sample`` of 0 or 1."""
+    action = played(relaxed(torch.tensor(0.5), logits=row(1.0, -1.0)), plane(2))
+    assert ((action > 0.0) & (action < 1.0)).all()
+
+
+@pytest.mark.parametrize("patched", [RelaxedBernoulli, RelaxedOneHotCategorical])
+def test_import_of_tensordict_changes_no_action(patched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = patched(torch.tensor(0.5), probs=row(0.7, 0.2, 0.1))
+    with_import = played(policy, plane(3)).tolist()
+    monkeypatch.delattr(patched, "deterministic_sample", raising=False)
+    assert played(policy, plane(3)).tolist() == with_import
+
+
+@pytest.mark.parametrize(
+    ("components", "space", "expected"),
+    [
+        (Categorical(torch.tensor([[[1.0, 0, 0], [0, 0, 1.0], [0, 0, 1.0]]])), spaces.Box(0, 9, (), np.int64), [2]),
+        (Poisson(row(9.5, 1.5, 1.5)), spaces.Box(0, 99, (), np.int64), [1]),  # 9: 0.4 * 0.130, 1: 0.6 * 0.335
+        (
+            Independent(Categorical(torch.eye(3)[torch.tensor([[[0, 1], [2, 2], [2, 2]]])]), 1),
+            spaces.MultiDiscrete([3, 3]),
+            [[2, 2]],
+        ),
+    ],
+    ids=["shared value", "Poisson", "vectors"],
+)
+def test_mixture_over_integers_is_played_at_its_most_likely_value(components: Any, space: Any, expected: Any) -> None:
+    assert played(MixtureSameFamily(Categorical(row(0.4, 0.3, 0.3)), components), space).tolist() == expected
 
 
 class ForeignMixture(Distribution):

@@ -10,11 +10,15 @@ from gymnasium import spaces
 from torch.distributions import (
     Bernoulli,
     Beta,
+    Binomial,
     Categorical,
+    Geometric,
     Independent,
+    MixtureSameFamily,
     MultivariateNormal,
     Normal,
     OneHotCategorical,
+    Poisson,
     TanhTransform,
     TransformedDistribution,
 )
@@ -203,6 +207,47 @@ def test_space_with_one_action() -> None:
     assert read(torch.tensor([[0], [0]]), one).actions.tolist() == [0, 0]
 
 
+MIXED = MixtureSameFamily(
+    Categorical(torch.tensor([[0.4, 0.6], [0.5, 0.5]])),
+    Categorical(torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]], [[0.0, 0.2, 0.8], [0.2, 0.0, 0.8]]])),
+)
+RATES = torch.tensor([0.3, 2.7])
+
+
+@pytest.mark.parametrize(
+    ("policy", "space", "actions", "probabilities"),
+    [
+        (MIXED, THREE, [0, 2], [[0.4, 0.3, 0.3], [0.1, 0.1, 0.8]]),
+        (MIXED, FROM_FIVE, [5, 7], [[0.4, 0.3, 0.3], [0.1, 0.1, 0.8]]),
+        (Bernoulli(torch.tensor([0.3, 0.7])), spaces.Discrete(2), [0, 1], [[0.7, 0.3], [0.3, 0.7]]),
+        (Bernoulli(torch.tensor([0.3, 0.7])), THREE, [0, 1], [[0.7, 0.3, 0.0], [0.3, 0.7, 0.0]]),
+        (Bernoulli(torch.tensor([0.3, 0.7])), spaces.Discrete(2, start=1), [1, 2], [[0.7, 0.3], [0.3, 0.7]]),
+        (Independent(Bernoulli(torch.tensor([[0.3], [0.7]])), 1), spaces.Discrete(2), [0, 1], [[0.7, 0.3], [0.3, 0.7]]),
+        (Binomial(2, torch.tensor([0.5, 0.9])), THREE, [1, 2], [[0.25, 0.5, 0.25], [0.01, 0.18, 0.81]]),
+        (Poisson(RATES), spaces.Discrete(4), [0, 2], None),  # 3 in 10 samples of the second are outside
+        (Geometric(torch.tensor([0.5, 0.5])), spaces.Discrete(2), [0, 0], None),
+    ],
+    ids=["mixture", "mixture from 5", "bits", "bits of 3", "bits from 1", "bits [B, 1]", "Binomial", "Poisson", "Geo"],
+)
+def test_distributions_over_integers(policy: Any, space: Any, actions: list[int], probabilities: Any) -> None:
+    step = read(policy, space)
+    assert (step.actions.tolist(), step.actions.dtype) == (actions, np.int64)
+    if probabilities is None:
+        assert step.scores is None
+    else:
+        assert isinstance(step.scores, Probabilities)
+        assert step.scores.values == pytest.approx(np.array(probabilities), abs=1e-6)
+
+
+def test_integers_are_sampled() -> None:
+    torch.manual_seed(0)
+    mixed = [read(MIXED, deterministic=False).actions.tolist() for _ in range(100)]
+    assert np.mean(mixed, axis=0) == pytest.approx([0.9, 1.7], abs=0.45)  # 5 standard errors of 0.83 are 0.42
+    many = Poisson(torch.full((2000,), 2.7))
+    sampled = read(many, spaces.Discrete(99), deterministic=False, batch_size=2000).actions
+    assert sampled.mean() == pytest.approx(2.7, abs=5 * (2.7 / 2000) ** 0.5)
+
+
 def test_samples_follow_the_probabilities_and_the_seed() -> None:
     output = Categorical(probs=torch.tensor([[0.2, 0.8, 0.0]]).repeat(4000, 1))
     torch.manual_seed(0)
@@ -294,6 +339,7 @@ def test_q_of_another_shape_is_ignored(q_values: torch.Tensor) -> None:
             r"9 is not in Discrete\(3\).* from 0 to 2\. Allowed",
         ),
         (torch.tensor([0, -1]), THREE, "-1 is not in"),
+        (Poisson(torch.tensor([0.3, 5.7])), THREE, r"distribution Poisson.* 5 is not in Discrete\(3\).* from 0 to 2"),
         (PolicyStep(np.array([0, 3])), THREE, "3 is not in"),
         (
             torch.tensor([[0, 5], [1, 2]]),
