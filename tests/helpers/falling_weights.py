@@ -102,3 +102,14 @@ def played(tracker: MemoryTracker) -> list[tuple[int, float, float | None]]:
     """Returns updates, return and ``eval/averaged_weights`` of each evaluation."""
     rows = [row for row in tracker.rows if RETURN in row]
     return [(int(row["time/updates"]), round(row[RETURN], 5), row.get(AVERAGED)) for row in rows]
+
+
+class Actor(nn.Module):
+    """Network whose action is its weight."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.weight.expand(len(observations), 1)

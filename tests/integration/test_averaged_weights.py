@@ -11,7 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from caught_warnings import package_warnings
-from falling_weights import RETURN, Falls, PaysTheAction, Raises, Validated, WithNorm, evaluation, played
+from falling_weights import RETURN, Actor, Falls, PaysTheAction, Raises, Validated, WithNorm, evaluation, played
 from pytorch_lightning.callbacks import (
     Callback,
     EarlyStopping,
@@ -204,14 +204,6 @@ def test_policy_that_holds_a_copy_of_the_weights_is_evaluated_with_its_own(fit: 
 
 
 def test_policy_object_that_shares_parameters_is_evaluated_with_the_average(fit: Any) -> None:
-    class Actor(nn.Module):
-        def __init__(self, weight: nn.Parameter) -> None:
-            super().__init__()
-            self.weight = weight
-
-        def forward(self, observations: torch.Tensor) -> torch.Tensor:
-            return self.weight.expand(len(observations), 1)
-
     tracker, module = MemoryTracker(), Falls()
     fit(module, evaluation(tracker, policy=Actor(module.weight)), ema())
     assert played(tracker) == [(10, exponential_average(10), 1.0)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from caught_warnings import package_warnings
-from falling_weights import RETURN, Falls, PaysTheAction, Raises, Validated, WithNorm, evaluation, played
+from falling_weights import RETURN, Actor, Falls, PaysTheAction, Raises, Validated, WithNorm, evaluation, played
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ModelPruning
 from torch import nn
 
@@ -129,17 +129,6 @@ class WithTarget(Falls):
 
     def on_train_end(self) -> None:
         self._update("on_train_end")
-
-
-class Actor(nn.Module):
-    """Network whose action is its weight."""
-
-    def __init__(self, weight: nn.Parameter) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        return self.weight.expand(len(observations), 1)
 
 
 class EndsWithout(Callback):

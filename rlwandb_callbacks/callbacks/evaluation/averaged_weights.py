@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from rlwandb_callbacks.callbacks.evaluation.played_networks import memories, played_memories
 from rlwandb_callbacks.callbacks.evaluation.weight_tensors import Weights, weights_of
 from rlwandb_callbacks.callbacks.lightning_namespaces import averages_weights
-from rlwandb_callbacks.errors import PolicyError
-from rlwandb_callbacks.policies.reachable import reachable
-from rlwandb_callbacks.policies.resolve import policy_name, resolve_policy
+from rlwandb_callbacks.policies.resolve import policy_name
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -130,22 +129,13 @@ class AveragedWeights:
 
     def _shares_parameters(self, module: nn.Module) -> bool:
         """Returns whether parameters of the module are played, as far as those of the policy can be found."""
-        try:
-            policy = resolve_policy(module, self._policy)
-        except PolicyError:  # the episodes come from validation_step
-            return True
-        networks = (part.value for part in reachable(policy) if isinstance(part.value, nn.Module))
-        played = _memories(parameter for network in networks for parameter in network.parameters(recurse=False))
-        return not played or not played.isdisjoint(_memories(module.parameters()))
+        played = played_memories(module, self._policy)
+        return not played or not played.isdisjoint(memories(weights_of(module).values()))
 
 
 def _average_of(callback: Any) -> Weights:
     held: AveragedModel = callback._average_model  # noqa: SLF001  # Lightning has no public access
     return weights_of(held.module)
-
-
-def _memories(tensors: Iterable[torch.Tensor]) -> set[int]:
-    return {tensor.untyped_storage().data_ptr() for tensor in tensors if not nn.parameter.is_lazy(tensor)}
 
 
 def _callbacks(trainer: Trainer) -> list[Any]:

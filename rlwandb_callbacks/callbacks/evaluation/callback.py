@@ -18,6 +18,7 @@ from rlwandb_callbacks.callbacks.evaluation.distributed import (
     Problem,
     given_result,
 )
+from rlwandb_callbacks.callbacks.evaluation.earlier_numbers import EarlierNumbers
 from rlwandb_callbacks.callbacks.evaluation.final_weights import FinalWeights
 from rlwandb_callbacks.callbacks.evaluation.given_episodes import POLICY_WITHOUT_ENV, GivenEpisodes
 from rlwandb_callbacks.callbacks.evaluation.judged_steps import JudgedSteps, discount_factor
@@ -75,6 +76,7 @@ class EvaluationCallback(RLCallback):
         self._schedule = EvaluationSchedule(self.cfg.evaluation.every_n_steps, updates=updates, monitors=monitors)
         warn_once = self.session.errors.warn_once
         self._placeholders = Placeholders(monitors, warn_once)
+        self._earlier_numbers = EarlierNumbers()
         self._given_episodes = GivenEpisodes(warn_once)
         self._averaged_weights = AveragedWeights(self.cfg.evaluation.policy, warn_once)
         self._validated_weights = ValidatedWeights(warn_once)
@@ -274,8 +276,9 @@ class EvaluationCallback(RLCallback):
         step_limit = self._judged_steps.limit(played.episodes, evaluator)
         evaluation = Evaluation(played.episodes, gamma, actions, step_limit)
         self._judged_steps.explain(evaluation)
-        numbers = evaluation.numbers() | weights.numbers()
-        values: dict[str, Value] = {key: Scalar(number) for key, number in numbers.items()}
+        numbers = evaluation.numbers()
+        row = self._earlier_numbers.lacking(numbers) | numbers | weights.numbers()
+        values: dict[str, Value] = {key: Scalar(number) for key, number in row.items()}
         jobs: list[Job] = []
         if self.session.tracker is not None:  # before the row, so that the row counts their errors
             with self.session.errors.guard("Drawing the evaluation"):
@@ -292,7 +295,7 @@ class EvaluationCallback(RLCallback):
             reuses_envs = evaluator is not None and evaluator.reuses_envs
             on_result = self._videos.result_handler(played, reuses_envs=reuses_envs)
             self.session.submit(trainer, pl_module, "Drawing the evaluation", jobs, on_result=on_result)
-        return numbers
+        return numbers | weights.numbers()
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the references to the module."""

@@ -25,25 +25,31 @@ def played_names(module: nn.Module, policy: Any) -> Collection[str]:
         policy: ``evaluation.policy``.
     """
     weights = {name: tensor for name, tensor in weights_of(module).items() if tensor.layout is torch.strided}
+    played = played_memories(module, policy)
+    if played.isdisjoint(memories(weights.values())):
+        return weights.keys()
+    played |= memories(_own_tensors(module))
+    return [name for name, tensor in weights.items() if _memory(tensor) in played]
+
+
+def played_memories(module: nn.Module, policy: Any) -> set[int]:
+    """Returns the addresses of the tensors that the networks of a policy hold; nothing if it cannot be found."""
     try:
         found = resolve_policy(module, policy)
-    except PolicyError:
-        return weights.keys()
+    except PolicyError:  # the episodes come from validation_step
+        return set()
     networks = [part.value for part in reachable(found) if isinstance(part.value, nn.Module)]
-    played = _memories(tensor for network in networks for tensor in _own_tensors(network))
-    if played.isdisjoint(_memories(weights.values())):
-        return weights.keys()
-    played |= _memories(_own_tensors(module))
-    return [name for name, tensor in weights.items() if _memory(tensor) in played]
+    return memories(tensor for network in networks for tensor in _own_tensors(network))
+
+
+def memories(tensors: Iterable[torch.Tensor]) -> set[int]:
+    """Returns the addresses of dense tensors, the same for those that share memory."""
+    strided = (tensor for tensor in tensors if not nn.parameter.is_lazy(tensor) and tensor.layout is torch.strided)
+    return {_memory(tensor) for tensor in strided}
 
 
 def _own_tensors(network: nn.Module) -> list[torch.Tensor]:
     return [*network.parameters(recurse=False), *network.buffers(recurse=False)]
-
-
-def _memories(tensors: Iterable[torch.Tensor]) -> set[int]:
-    strided = (tensor for tensor in tensors if not nn.parameter.is_lazy(tensor) and tensor.layout is torch.strided)
-    return {_memory(tensor) for tensor in strided}
 
 
 def _memory(tensor: torch.Tensor) -> int:

@@ -10,12 +10,13 @@ import torch
 from rlwandb_callbacks.callbacks.evaluation.monitors import is_ours
 from rlwandb_callbacks.callbacks.evaluation.weight_tensors import Weights, copied_weights
 from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback, averages_weights, is_a
+from rlwandb_callbacks.core.class_names import LIGHTNING_PACKAGES, is_overridden
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 HOOKS = ("on_validation_start", "on_validation_epoch_start", "on_validation_model_eval")
-LIBRARIES = ("pytorch_lightning", "lightning", "torchmetrics", "torch")
+LIBRARIES = LIGHTNING_PACKAGES | {"torchmetrics", "torch"}
 OTHER_WEIGHTS = (
     "ModelCheckpoint monitors {key}, and evaluations play the weights that validation_step saw. After validation, the "
     "module has other ones, and checkpoint files hold these unless on_save_checkpoint replaces them. Hooks that may "
@@ -64,12 +65,12 @@ def replacing_hooks(trainer: Any, module: LightningModule) -> list[str]:
     others = [callback for callback in trainer.callbacks if not isinstance(callback, LightningCallback)]
     if any(averages_weights(callback) for callback in others):
         return []
-    return [f"{type(owner).__name__}.{hook}" for owner in (module, *others) for hook in HOOKS if _is_users(owner, hook)]
-
-
-def _is_users(owner: Any, hook: str) -> bool:
-    defined = getattr(getattr(type(owner), hook, None), "__module__", None)
-    return defined is not None and defined.partition(".")[0] not in LIBRARIES
+    return [
+        f"{type(owner).__name__}.{hook}"
+        for owner in (module, *others)
+        for hook in HOOKS
+        if is_overridden(owner, hook, packages=LIBRARIES)
+    ]
 
 
 def _equal(parameter: torch.Tensor, seen: torch.Tensor) -> bool:

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
 
 from rlwandb_callbacks import EvaluationCallback
-from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, TinyValidatedQ
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, TinyValidatedQ, read_offline_run
 
 KEY = "eval/return_mean"
 
@@ -222,12 +222,25 @@ def test_fit_start_says_when_the_first_number_comes(
     assert [text for text in caplog.messages if text.startswith("rlwandb: ")] == [f"rlwandb: {line}"]
 
 
-def test_a_number_that_an_evaluation_lacks_is_not_that_of_older_weights(fit: Any) -> None:
-    class ReturnsBecomeEqual(ImprovesLate):  # of six episodes, so that their interval is unknown
-        def policy(self, observations: torch.Tensor) -> torch.Tensor:
-            right = 1.0 if self.trainer.global_step == 8 else -1.0
-            return torch.tensor([[0.0, right]]).expand(len(observations), 2)
+class ReturnsBecomeEqual(ImprovesLate):
+    """Has equal returns after the first evaluation, so that with six episodes their interval is unknown."""
 
+    def policy(self, observations: torch.Tensor) -> torch.Tensor:
+        right = 1.0 if self.trainer.global_step == 8 else -1.0
+        return torch.tensor([[0.0, right]]).expand(len(observations), 2)
+
+
+def test_the_summary_of_a_run_has_no_number_of_an_earlier_evaluation(fit: Any) -> None:
+    settings = {"env": CorridorEnv, "policy": "policy", "episodes": 6, "every_n_steps": 8}
+    callback = EvaluationCallback({"evaluation": settings, "video_logger": False, "return_logger": False})
+    fit(ReturnsBecomeEqual(), callback, max_epochs=2)
+    run = read_offline_run(callback.session.run_folder)
+    assert run.column("eval/return_iqm_low") == [pytest.approx(0.668398), pytest.approx(math.nan, nan_ok=True)]
+    assert math.isnan(run.summary["eval/return_iqm_low"])
+    assert run.summary["eval/return_iqm"] == run.summary["eval/return_max"] == -20.0
+
+
+def test_a_number_that_an_evaluation_lacks_is_not_that_of_older_weights(fit: Any) -> None:
     saved = ModelCheckpoint("all", monitor="eval/return_iqm_low", mode="max", filename="{step}", save_top_k=-1)
     settings = {"env": CorridorEnv, "policy": "policy", "episodes": 6, "every_n_steps": 8}
     cfg = {"evaluation": settings, "video_logger": False, "return_logger": False}
