@@ -43,11 +43,6 @@ def iqm(samples: Samples) -> Samples:
     return np.asarray(np.sort(samples, axis=-1)[..., cut : count - cut].mean(axis=-1))
 
 
-def by_package(samples: Samples) -> tuple[float, float] | None:
-    """Returns the interval of this package."""
-    return iqm_interval(samples)
-
-
 def by_trimmed_t(samples: Samples) -> tuple[float, float]:
     """Returns the t interval of the trimmed mean, whatever samples are equal."""
     count, cut = len(samples), len(samples) // 4
@@ -66,7 +61,7 @@ def by_bootstrap(samples: Samples) -> tuple[float, float]:
 
 
 METHODS: dict[str, Callable[[Samples], tuple[float, float] | None]] = {
-    "this package": by_package,
+    "this package": iqm_interval,
     "t interval alone": by_trimmed_t,
     "percentile bootstrap": by_bootstrap,
 }
@@ -75,6 +70,8 @@ METHODS: dict[str, Callable[[Samples], tuple[float, float] | None]] = {
 def cell(method: Callable[[Samples], tuple[float, float] | None], evaluations: Samples, truth: float) -> str:
     """Returns the coverage of a method in percent."""
     found = [interval for interval in map(method, evaluations) if interval is not None]
+    if not found:
+        return "–"
     tolerance = 1e-12 * abs(truth)
     held = np.mean([low - tolerance <= truth <= high + tolerance for low, high in found])
     percentages = [round(100 * share) for share in (held, len(found) / len(evaluations))]

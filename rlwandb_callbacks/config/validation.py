@@ -84,7 +84,7 @@ class Section:
 
     Args:
         key: Key of the section in the config, as a keyword of the subclass; the root has none.
-        replaced: What replaced the keys of earlier versions, as a sentence after a space by key; a keyword as well.
+        replaced: Advice for each key of an earlier version: a sentence after a space. A keyword of the subclass too.
 
     Raises:
         ConfigError: If a field has a wrong value. The message names the field, the value and what is allowed.
