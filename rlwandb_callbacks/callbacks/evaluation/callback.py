@@ -276,8 +276,8 @@ class EvaluationCallback(RLCallback):
         step_limit = self._judged_steps.limit(played.episodes, evaluator)
         evaluation = Evaluation(played.episodes, gamma, actions, step_limit)
         self._judged_steps.explain(evaluation)
-        numbers = evaluation.numbers()
-        row = self._earlier_numbers.lacking(numbers) | numbers | weights.numbers()
+        numbers = evaluation.numbers() | weights.numbers()
+        row = self._earlier_numbers.lacking(numbers) | numbers
         values: dict[str, Value] = {key: Scalar(number) for key, number in row.items()}
         jobs: list[Job] = []
         if self.session.tracker is not None:  # before the row, so that the row counts their errors
@@ -295,7 +295,7 @@ class EvaluationCallback(RLCallback):
             reuses_envs = evaluator is not None and evaluator.reuses_envs
             on_result = self._videos.result_handler(played, reuses_envs=reuses_envs)
             self.session.submit(trainer, pl_module, "Drawing the evaluation", jobs, on_result=on_result)
-        return numbers | weights.numbers()
+        return numbers
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the references to the module."""

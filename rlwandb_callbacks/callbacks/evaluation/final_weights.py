@@ -60,7 +60,8 @@ class FinalWeights:
 
         All ranks must call it; the weights of rank zero count.
         """
-        return Ranks(trainer).broadcast(self._noted is not None and self._digest(module) != self._noted)
+        ranks = Ranks(trainer)
+        return ranks.broadcast(ranks.is_zero and self._noted is not None and self._digest(module) != self._noted)
 
     def _digest(self, module: LightningModule, weights: Weights | None = None) -> Digest:
         return digest(module, weights, names=played_names(module, self._policy))
