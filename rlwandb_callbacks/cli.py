@@ -90,7 +90,10 @@ def shorten(message: str) -> str:
     return "\n".join(dict.fromkeys(lines)) or message
 
 
-_OUR_PHRASES = ("; it must be ", "; allowed ", "which needs ", "videos.select ", 'pip install "rlwandb-callbacks[')
+_OUR_PHRASES = (
+    *("; it must ", "Unknown key ", "; allowed ", "which needs ", "videos.select "),
+    'pip install "rlwandb-callbacks[',
+)
 _MISSING = '{}\nThe command line needs jsonargparse: pip install "rlwandb-callbacks[cli]"'
 
 if __name__ == "__main__":

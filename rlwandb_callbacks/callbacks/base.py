@@ -46,6 +46,10 @@ class RLCallback(WarnsInFabric, LightningCallback):
         self.cfg = self.session.cfg
         self._is_open = False
 
+    def use_session(self, session: Session) -> None:
+        """Writes to the tracker of another session from now on."""
+        self.session = session
+
     @property
     def state_key(self) -> str:
         """Key of each kind of callback, the same for all settings, so that checkpoints of other settings load."""

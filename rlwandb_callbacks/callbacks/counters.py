@@ -122,6 +122,7 @@ class Counters:
             self.reached = Reached(self._trainer, steps, self.updates)
         if outputs:
             self._env_steps.keep(outputs)
+        self._env_steps.follow(trainer)
         self._env_steps.resume(trainer, module)
 
     def _attempts_update(self, trainer: Trainer, module: LightningModule, outputs: Any) -> bool:
@@ -140,8 +141,9 @@ class Counters:
         return self.is_training and has_loss and (stepped if sees_all else ends_accumulation)
 
     def close(self) -> None:
-        """Stops following the optimizers."""
+        """Stops following the optimizers and what the module logs."""
         self.steps.close()
+        self._env_steps.close()
 
     def axes(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
         """Returns the counters at the latest batch.

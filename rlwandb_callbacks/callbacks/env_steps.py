@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from rlwandb_callbacks.callbacks.latest_logged import LatestLogged, find_named
 from rlwandb_callbacks.callbacks.lightning_results import computed_metrics, logged_values
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ ENV_STEP_NAMES = ("env_steps", "env_step", "total_env_steps")
 class EnvSteps:
     """Reads the count of environment steps, and continues it after a checkpoint.
 
-    The count is an output of ``training_step``, else a value that the module logs, else an attribute of the module. A
-    module that does not save its count starts from zero again when a training is resumed. This is seen at the first
-    reading, where the count is below that of the checkpoint, which is then added to it from there on.
+    The count is an output of ``training_step``, else the latest value that the module logs, also if Lightning keeps
+    only its mean over an epoch, else an attribute of the module. A module that does not save its count starts from zero
+    again when a training is resumed. This is seen at the first reading, where the count is below that of the
+    checkpoint, which is then added to it from there on.
 
     Attributes:
         total: Latest count; None if the module has none.
@@ -30,12 +32,13 @@ class EnvSteps:
     def __init__(self) -> None:
         self.total: float | None = None
         self._output: Any = None
+        self._logged = LatestLogged(ENV_STEP_NAMES)
         self._offset: float = 0
         self._resumed_at: float | None = None  # count of a checkpoint, until the module's count is read
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out a live tensor."""
-        return {**vars(self), "_output": None}
+        """Leaves out live tensors."""
+        return {**vars(self), "_output": None, "_logged": LatestLogged(ENV_STEP_NAMES)}
 
     def restore(self, total: float | None) -> None:
         """Takes the count of a checkpoint."""
@@ -46,6 +49,14 @@ class EnvSteps:
         for name in ENV_STEP_NAMES:
             if name in outputs:
                 self._output = outputs[name]
+
+    def follow(self, trainer: Trainer) -> None:
+        """Keeps the counts that the module logs per epoch only from now on; to be called once a batch."""
+        self._logged.follow(trainer)
+
+    def close(self) -> None:
+        """Stops following what the module logs."""
+        self._logged.close()
 
     def resume(self, trainer: Trainer, module: LightningModule) -> None:
         """Reads the count if it has not been read since a checkpoint was loaded."""
@@ -65,11 +76,10 @@ class EnvSteps:
 
     def _candidates(self, trainer: Trainer, module: LightningModule) -> Iterator[Any]:
         yield self._output
-        logged = logged_values(trainer)
-        yield from (logged.get(name) for name in ENV_STEP_NAMES)
+        yield from find_named(logged_values(trainer), ENV_STEP_NAMES)
+        yield from self._logged.values()
         yield from (_attribute(module, name) for name in ENV_STEP_NAMES)
-        computed = computed_metrics(trainer)
-        yield from (computed.get(name) for name in ENV_STEP_NAMES)
+        yield from find_named(computed_metrics(trainer), ENV_STEP_NAMES)
 
 
 def _attribute(module: Any, name: str) -> Any:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
+from rlwandb_callbacks.errors import describe_error
 
 
 class ErrorPolicy:
@@ -52,7 +53,8 @@ class ErrorPolicy:
         if self._raises:
             raise error
         self.count += 1
-        self.warn_once(f"{what} failed, and training goes on: {type(error).__name__}: {error}", kind=what)
+        described = f"{type(error).__name__}: {error}" if str(error).strip() else describe_error(error)
+        self.warn_once(f"{what} failed, and training goes on: {described}", kind=what)
 
     def warn_once(self, message: str, *, kind: str) -> None:
         """Warns if no warning of this kind was given in this training."""

@@ -70,7 +70,7 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((key, entry) for key, entry in vars(value).items() if key not in _INTERNAL)
     elif isinstance(value, dict):
         if len(value) <= MAX_ENTRIES:
-            yield from ((str(key), entry) for key, entry in list(value.items()))
+            yield from ((str(key), entry) for key, entry in list(dict.items(value)))
     elif isinstance(value, list | tuple):
         if len(value) <= MAX_ENTRIES:
             yield from ((str(index), entry) for index, entry in enumerate(value))

@@ -11,13 +11,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlwandb_callbacks.core.class_names import has_base_named
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, Trainer
 
+F = TypeVar("F", bound=Callable[..., Any])
 NAMESPACES = ("pytorch_lightning", "lightning.pytorch")
 SHARDING_STRATEGIES = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 AVERAGING_CALLBACKS = ("WeightAveraging", "StochasticWeightAveraging")
@@ -73,6 +75,16 @@ def find_wandb_logger(trainer: Trainer) -> Any:
 def averages_weights(callback: Any) -> bool:
     """Returns whether a callback averages the weights of the module."""
     return any(is_a(callback, name) for name in AVERAGING_CALLBACKS)
+
+
+def may_share_key(state_dict: F) -> F:
+    """Lets several callbacks of a Trainer have the same ``state_key``, given their method ``state_dict``.
+
+    ``Trainer(…)`` refuses them otherwise, before any hook could say what to set, if it finds this method to be
+    overridden; of a wrapper it looks at the method inside.
+    """
+    state_dict.__wrapped__ = LightningCallback.state_dict  # type: ignore[attr-defined]  # as functools.wraps does
+    return state_dict
 
 
 def arrange_callbacks(trainer: Any) -> None:

@@ -56,6 +56,30 @@ def computed_metrics(trainer: Trainer) -> dict[str, Any]:
     return computed
 
 
+def logged_per_epoch_only(trainer: Trainer, *, known: int) -> list[Any] | None:
+    """Returns the objects in which Lightning reduces numbers of the module over an epoch, and has no latest value.
+
+    Sums are left out, whose values are parts. None if there are as many metrics as are ``known``.
+    """
+    results = _training_results(trainer) or {}
+    if len(results) == known:
+        return None
+    per_epoch = (item for item in results.values() if item.meta.on_epoch and not item.meta.on_step)
+    return [item for item in per_epoch if item.is_tensor and not item.meta.is_sum_reduction]
+
+
+def logged_names(trainer: Trainer) -> set[str]:
+    """Returns the names that were ever logged in training or validation, as ``trainer.callback_metrics`` has them."""
+    loops = (trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop)
+    results = (getattr(loop, "_results", None) or {} for loop in loops)
+    return {_name_in_metrics(item.meta) for result in results for item in result.values()}
+
+
+def _name_in_metrics(meta: Any) -> str:
+    is_numbered = meta.add_dataloader_idx and meta.dataloader_idx is not None
+    return f"{meta.name}/dataloader_idx_{meta.dataloader_idx}" if is_numbered else str(meta.name)
+
+
 def _logged_per_epoch(trainer: Trainer) -> Iterator[Any]:
     results = _training_results(trainer)
     return (item for item in (results or {}).values() if item.meta.on_epoch)

@@ -17,9 +17,15 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "grad_norm": ("grad_norm", "gradient_norm", "total_grad_norm"),
     "actor_grad_norm": ("actor_grad_norm", "policy_grad_norm"),
     "critic_grad_norm": ("critic_grad_norm", "value_grad_norm"),
-    "actor_loss": ("actor_loss", "policy_loss", "loss_actor", "pg_loss", "loss_objective"),
-    "critic_loss": ("critic_loss", "value_loss", "loss_critic", "qf_loss", "loss_qvalue", "v_loss"),
+    "actor_loss": ("actor_loss", "policy_loss", "loss_actor", "pg_loss", "loss_objective", "policy_gradient_loss"),
+    "critic_loss": (
+        *("critic_loss", "value_loss", "loss_critic", "qf_loss", "loss_qvalue", "v_loss", "loss_value", "vf_loss"),
+    ),
+    "entropy_loss": ("entropy_loss",),
+    "loss_entropy": ("loss_entropy",),
+    "ent_loss": ("ent_loss",),
     "approx_kl": ("approx_kl", "kl"),
+    "kl_approx": ("kl_approx",),
     "clip_fraction": ("clip_fraction", "clipfrac"),
     "explained_variance": ("explained_variance",),
     "alpha": ("alpha", "ent_coef", "temperature"),
@@ -28,6 +34,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "amp_scale": ("amp_scale", "loss_scale", "grad_scale"),
 }
 WITH_RANGE = frozenset({"q_value", "target_q_value"})
+"""Aliases by metric; names for which libraries have several conventions are metrics of their own.
+
+Terms of the entropy in a loss are minus the entropy, minus a coefficient times the entropy or the entropy itself, by
+library. ``kl_approx`` of TorchRL, a mean of differences, may be negative; ``approx_kl`` of others never is.
+"""
 _CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
 _POSITIONS = {alias: position for aliases in ALIASES.values() for position, alias in enumerate(aliases)}
 
@@ -46,10 +57,12 @@ _ALGORITHMS = frozenset({
 _NEUTRAL = _STAGES | _CONTAINERS | _ALGORITHMS
 _LOSSES = "losses"  # group of CleanRL, which also holds metrics that are not losses
 _NETWORKS = frozenset({"q", "q1", "q2", "value"})  # aliases that name a network as well as its output
+_ENTROPY_TERMS = frozenset({"entropy_loss", "loss_entropy", "ent_loss"})  # loss/entropy is the loss of a part
 _ACTOR = frozenset({"actor", "policy", "pi"})
 _CRITIC = frozenset({"critic", "critics", "q", "qf", "q_network", "value", "value_function", "vf"})
 _OWNERS: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("entropy", "approx_kl", "clip_fraction", "actor_loss"), _ACTOR),
+    **dict.fromkeys(("entropy", "approx_kl", "kl_approx", "clip_fraction", "actor_loss"), _ACTOR),
+    **dict.fromkeys(_ENTROPY_TERMS, _ACTOR),
     **dict.fromkeys(("q_value", "q2_value", "target_q_value", "td_error", "value", "explained_variance"), _CRITIC),
     "critic_loss": _CRITIC,
     "alpha": frozenset({"entropy", "temperature"}),
@@ -115,6 +128,8 @@ def interpret(name: str) -> MetricName | None:
     if not groups:
         return _alias(last)
     whole, turned = "_".join((*groups, last)), "_".join((*groups[1:], last, groups[0]))
+    if whole in _ENTROPY_TERMS:
+        return _of_part(groups, last, whole, turned)
     return _alias(whole) or _owned(groups, last) or _alias(turned) or _of_part(groups, last, whole, turned)
 
 
@@ -211,8 +226,7 @@ class MetricSelection:
         meaning = interpret(name)
         if meaning is None:
             return self._unknown(name)
-        is_known = meaning.metric in ALIASES
-        is_wanted = (meaning.metric if is_known else meaning.base) in self._known or meaning.metric in self._custom
+        is_wanted = not self._known.isdisjoint((meaning.metric, meaning.base)) or meaning.metric in self._custom
         return meaning if is_wanted else None
 
     def _unknown(self, name: str) -> MetricName | None:

@@ -40,6 +40,11 @@ class Row:
             self.values |= values if fits else {}
         return fits
 
+    def rename(self, rename: Callable[[str], str]) -> None:
+        """Changes the keys of the values."""
+        with self._lock:
+            self.values = {rename(key): value for key, value in self.values.items()}
+
     def wait_for_values(self, submit: Submit) -> None:
         """Keeps the row back until :meth:`complete` is called."""
         self.is_complete, self.submit = False, submit

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rlwandb_callbacks.callbacks.algorithm import find_algorithm
 from rlwandb_callbacks.callbacks.backward_gradients import BackwardGradients
 from rlwandb_callbacks.callbacks.checkpoint_counters import read_counters
 from rlwandb_callbacks.callbacks.counters import Counters, Reached
@@ -16,7 +17,7 @@ from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
 from rlwandb_callbacks.callbacks.loss_scale import LossScale
 from rlwandb_callbacks.callbacks.rows import Rows, Submit
 from rlwandb_callbacks.callbacks.unregistered_tensors import describe_unsaved, unregistered_tensors
-from rlwandb_callbacks.config import WandbRLConfig
+from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.key_names import Naming
 from rlwandb_callbacks.core.values import Scalar, Value
 from rlwandb_callbacks.environments.headless import set_headless_backends
@@ -46,6 +47,7 @@ class Session:
         loss_scale: The ``GradScaler`` objects of the training, and the steps that they skip.
         backward: Gradients as backward passes left them, shared by the callbacks that read them.
         evaluation_jobs: Functions that add a job to each evaluation, by the name of their callback.
+        further_evaluations: Evaluations of other callbacks of the Trainer that use this session, by name.
         wants_observations: Whether evaluations keep the observations of their episodes.
     """
 
@@ -58,7 +60,6 @@ class Session:
         self.run_folder: Path | None = None
         self.jobs = self._new_queue()
         self._given_tracker = tracker
-        self._naming = Naming(cfg.naming) if cfg.naming else None
         self._last_run_id: str | None = None
         self._forget_run()
         self._start_counting()
@@ -82,6 +83,7 @@ class Session:
         self.has_wandb_logger = False
         self.backward = BackwardGradients(self.errors, self.loss_scale)
         self.evaluation_jobs: dict[str, JobOfEvaluation] = {}
+        self.further_evaluations: dict[str | None, EvaluationConfig] = {}
         self.wants_observations = False
         self._users = 0
         self._is_connected = False
@@ -92,12 +94,14 @@ class Session:
         self.errors.reset()
         self.skipped = 0
         self._has_looked_for_unsaved = False
+        self._naming = Naming(self.cfg.naming) if self.cfg.naming else None
         self._rows = self._new_rows()
         self._axes: dict[str, float] = {"trainer/global_step": 0}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the open run and the worker, so that callbacks can be pickled and copied at any time."""
-        open_only = ("tracker", "run", "jobs", "_users", "_is_connected", "evaluation_jobs", "backward", "_rows")
+        open_only = {"tracker", "run", "jobs", "evaluation_jobs", "further_evaluations", "backward"}
+        open_only |= {"_users", "_is_connected", "_rows"}
         return {name: value for name, value in vars(self).items() if name not in open_only}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -153,8 +157,12 @@ class Session:
         self.run = run
         if wandb_run.is_run(run):
             self._last_run_id, self.run_folder = run.id, Path(run.dir).parent
-            wandb_run.update_config(run, self.cfg, {} if logger else module.hparams)
-            self.tracker = WandbTracker(run, step_metric=self.key_in_run(self.cfg.run.step_metric))
+            further = {name: evaluation for name, evaluation in self.further_evaluations.items() if name is not None}
+            with self.errors.guard("Logging the hyper-parameters"):
+                wandb_run.update_config(run, self.cfg, {} if logger else module.hparams, further)
+            axis = self.cfg.run.step_metric
+            step_of_group = {} if self._naming is None else self._naming.step_of_group(axis)
+            self.tracker = WandbTracker(run, step_metric=self.key_in_run(axis), step_of_group=step_of_group)
 
     def close(self, exit_code: int = 0) -> None:
         """Finishes all jobs and releases the run, when the last callback of this session has closed."""
@@ -198,9 +206,31 @@ class Session:
             self._warn_of_dropped_row()
             self.tracker.flush()
 
+    def writes_where(self, other: Session) -> bool:
+        """Returns whether another session writes to the same tracker or run."""
+        return self._given_tracker is other._given_tracker  # None for the run that is open
+
+    def rename_in_row(self, rename: Callable[[str], str]) -> None:
+        """Renames values, by our own keys, in the row of the present step if it is not written yet."""
+        if self._rows.row is not None:
+            self._rows.row.rename(rename)
+
     def key_in_run(self, key: str) -> str:
         """Returns the name of one of our keys in the run, by the preset of ``naming``."""
         return key if self._naming is None else self._naming.key(key)
+
+    def renames(self, key: str) -> bool:
+        """Returns whether the preset of ``naming`` has a name of its own for a key."""
+        return self._naming is not None and self._naming.renames(key)
+
+    def notice_metrics(self, module: LightningModule, metrics: Mapping[str, str]) -> None:
+        """Finds out which algorithm is trained, for presets whose names depend on it.
+
+        ``metrics`` are the known metrics by the names under which the module provides them.
+        """
+        if self._naming is not None and self._naming.algorithm is None:
+            with self.errors.guard("Finding the algorithm"):
+                self._naming.algorithm = find_algorithm(module, metrics)
 
     def write(
         self,
@@ -248,7 +278,7 @@ class Session:
         if self._naming is None:
             self.tracker.write(axes, values)
         else:
-            self.tracker.write(self._naming.row(axes), self._naming.row(values))
+            self.tracker.write(self._naming.axes(axes, values), self._naming.row(values))
 
     def notify(
         self,
@@ -338,9 +368,18 @@ class Session:
 def sessions_in(trainer: Any, own: Session) -> list[Session]:
     """Returns the sessions of all callbacks of this package in a Trainer; the parts of a group share one."""
     found = [own]
-    for callback in trainer.callbacks:
-        for part in getattr(callback, "callbacks", (callback,)):
-            session = getattr(part, "session", None)
-            if isinstance(session, Session) and session not in found:
-                found.append(session)
+    for part in parts_in(trainer):
+        if part.session not in found:
+            found.append(part.session)
     return found
+
+
+def parts_in(trainer: Any) -> list[Any]:
+    """Returns all callbacks of this package in a Trainer, those of a group one by one, in their order."""
+    groups = (getattr(callback, "callbacks", None) for callback in trainer.callbacks)  # other libraries may have it too
+    parts = (
+        part
+        for callback, group in zip(trainer.callbacks, groups, strict=True)
+        for part in (group if isinstance(group, list) else [callback])
+    )
+    return [part for part in parts if isinstance(getattr(part, "session", None), Session)]

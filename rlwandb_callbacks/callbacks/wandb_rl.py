@@ -6,7 +6,9 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from rlwandb_callbacks.callbacks.alerts.callback import AlertCallback
 from rlwandb_callbacks.callbacks.base import RUNTIME_ATTRIBUTES, RLCallback, new_session
@@ -14,12 +16,15 @@ from rlwandb_callbacks.callbacks.dataset import DatasetCallback
 from rlwandb_callbacks.callbacks.evaluation.callback import EvaluationCallback
 from rlwandb_callbacks.callbacks.fabric import WarnsInFabric
 from rlwandb_callbacks.callbacks.gradients.callback import GradientsCallback
-from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback
+from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback, may_share_key
 from rlwandb_callbacks.callbacks.metrics.callback import MetricsCallback
 from rlwandb_callbacks.callbacks.plasticity.callback import PlasticityCallback
 from rlwandb_callbacks.callbacks.rollouts.callback import RolloutsCallback
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
 
 LAST_HOOKS = ("on_exception", "teardown")
 CLOSES_ROW = "on_train_batch_start"
@@ -41,6 +46,8 @@ def build_callbacks(
     """
     session = new_session(cfg, tracker, keywords)
     config = session.cfg
+    evaluations: list[Callable[..., RLCallback]]
+    evaluations = [functools.partial(EvaluationCallback, name=name) for name in config.evaluations]
     metrics = functools.partial(MetricsCallback, is_written=config.plot_logger)  # alerts also check unwritten metrics
     is_wanted: dict[Callable[..., RLCallback], bool] = {
         GradientsCallback: config.gradient_logger,
@@ -48,7 +55,7 @@ def build_callbacks(
         RolloutsCallback: config.plot_logger,
         PlasticityCallback: config.plasticity.enabled,
         DatasetCallback: config.vis_dataset,
-        EvaluationCallback: True,
+        **dict.fromkeys(evaluations, True),
         AlertCallback: config.alerts.enabled,
     }
     return [kind(session=session) for kind, wanted in is_wanted.items() if wanted]
@@ -59,6 +66,9 @@ class CallbackGroup(WarnsInFabric, LightningCallback):
 
     Every hook of Lightning is forwarded to the parts that override it, in their order.
 
+    Of several groups in one Trainer that write to the same run, the first one opens it, and its settings of the run and
+    of the worker hold for all. The others add to its rows what it does not log itself, such as further evaluations.
+
     Args:
         callbacks: The parts.
     """
@@ -66,17 +76,65 @@ class CallbackGroup(WarnsInFabric, LightningCallback):
     def __init__(self, callbacks: Sequence[RLCallback]) -> None:
         super().__init__()
         self.callbacks = list(callbacks)
-        self._parts_by_hook = {hook: [part for part in self.callbacks if overrides(part, hook)] for hook in HOOKS}
+        self._own_sessions = [part.session for part in self.callbacks]
+        self._shares_key = False  # with a group that comes first in the Trainer
+        self._activate(self.callbacks)
+
+    def _activate(self, parts: Sequence[RLCallback]) -> None:
+        self._parts_by_hook = {hook: [part for part in parts if overrides(part, hook)] for hook in HOOKS}
         self._parts_by_hook[CLOSES_ROW] = closing_rows_once(self._parts_by_hook[CLOSES_ROW])
 
     @property
     def state_key(self) -> str:
-        """The same key for all settings, so that checkpoints of other settings load."""
-        return f"rlwandb_callbacks.{type(self).__name__}"
+        """The same key for all settings, so that checkpoints of other settings load.
 
+        The name of a single evaluation is added to it, as Lightning refuses two callbacks with the same key.
+        """
+        names = [part.cfg.evaluation.name for part in self.callbacks if isinstance(part, EvaluationCallback)]
+        key = f"rlwandb_callbacks.{type(self).__name__}"
+        return key if len(names) != 1 or names[0] is None else f"{key}.{names[0]}"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Joins the first group of the Trainer that writes to the same run, and sets the parts up."""
+        for part, session in zip(self.callbacks, self._own_sessions, strict=True):
+            if part.session is not session:
+                part.use_session(session)
+        groups = self._earlier_groups(trainer)
+        self._shares_key = any(group.state_key == self.state_key for group in groups)
+        writing = [each for each in groups if each.callbacks[0].session.writes_where(self.callbacks[0].session)]
+        if not writing:
+            self._activate(self.callbacks)
+        else:
+            self._join(writing[0], {type(part) for each in writing for part in each.callbacks}, stage)
+        for part in self._parts_by_hook["setup"]:
+            part.setup(trainer, pl_module, stage)
+
+    def _earlier_groups(self, trainer: Any) -> list[CallbackGroup]:
+        groups = [callback for callback in trainer.callbacks if isinstance(callback, CallbackGroup)]
+        return groups[: groups.index(self)] if self in groups else []
+
+    def _join(self, first: CallbackGroup, logged: set[type[RLCallback]], stage: str) -> None:
+        session = first.callbacks[0].session
+        for part in self.callbacks:
+            session.further_evaluations |= part.cfg.evaluations if isinstance(part, EvaluationCallback) else {}
+            part.use_session(session)
+        repeated = [
+            part for part in self.callbacks if type(part) in logged and not isinstance(part, EvaluationCallback)
+        ]
+        added = [part for part in self.callbacks if part not in repeated]
+        self._activate(added)
+        if stage == "fit":
+            adds = ", ".join(filter(None, map(describe_part, added))) or "nothing"
+            logs = f", which logs {', '.join(map(describe_part, repeated))}" if repeated else ""
+            rank_zero_info(
+                f"rlwandb: this Trainer has several {type(self).__name__} objects. The run is that of the first one"
+                f"{logs}. Another one adds {adds}."
+            )
+
+    @may_share_key
     def state_dict(self) -> dict[str, Any]:
-        """Returns the states of the parts by their keys."""
-        return {part.state_key: part.state_dict() for part in self.callbacks}
+        """Returns the states of the parts by their keys; nothing if an earlier group has the same key."""
+        return {} if self._shares_key else {part.state_key: part.state_dict() for part in self.callbacks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state of each part that the checkpoint has."""
@@ -87,6 +145,15 @@ class CallbackGroup(WarnsInFabric, LightningCallback):
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out attributes that Lightning sets while it runs."""
         return {name: value for name, value in vars(self).items() if name not in RUNTIME_ATTRIBUTES}
+
+
+def describe_part(part: RLCallback) -> str:
+    """Returns what a part of a group logs; an empty text for an evaluation that has no environment."""
+    kind = type(part).__name__.removesuffix("Callback").lower()
+    if not isinstance(part, EvaluationCallback):
+        return kind
+    evaluation = part.cfg.evaluation
+    return "" if evaluation.env is None else kind + (f" {evaluation.name!r}" if evaluation.name is not None else "")
 
 
 def _forwarding(hook: str) -> Callable[..., None]:
@@ -116,7 +183,8 @@ def closing_rows_once(parts: Sequence[RLCallback]) -> list[RLCallback]:
 
 HOOKS = tuple(name for name in dir(LightningCallback) if name.startswith("on_") or name in ("setup", "teardown"))
 for _hook in HOOKS:
-    setattr(CallbackGroup, _hook, _forwarding(_hook))
+    if _hook not in vars(CallbackGroup):
+        setattr(CallbackGroup, _hook, _forwarding(_hook))
 
 
 class WandbRLCallback(CallbackGroup):
@@ -124,10 +192,16 @@ class WandbRLCallback(CallbackGroup):
 
     ``WandbRLCallback(cfg)`` is ``CallbackGroup(build_callbacks(cfg))``.
 
+    A Trainer may have several: each plays its evaluation, and the first one logs the training. All evaluations but one
+    need an ``evaluation.name``. A mapping of evaluations in one callback does the same.
+
     Args:
         cfg: A :class:`rlwandb_callbacks.WandbRLConfig`, or a mapping with its keys: dict, EasyDict, OmegaConf.
         env: Short for ``evaluation.env``.
         policy: Short for ``evaluation.policy``.
+        evaluations: Several evaluations by name, which ``evaluation`` of ``cfg`` takes too, except in the files of
+            LightningCLI: ``init_args: {cfg: {evaluation: {policy: q_network}}, evaluations: {near: {env: …}, far: {env:
+            …}}}``. Settings in ``evaluation`` hold for those that do not set them.
         tracker: Tracker to write to instead of a W&B run.
         keywords: Further keys of the config, which override those of ``cfg``.
 
@@ -146,10 +220,12 @@ class WandbRLCallback(CallbackGroup):
         *,
         env: str | Callable[..., Any] | None = None,
         policy: str | Callable[..., Any] | None = None,
+        evaluations: dict[str, Any] | None = None,
         tracker: Any = None,
         **keywords: Any,
     ) -> None:
-        super().__init__(build_callbacks(cfg, tracker=tracker, env=env, policy=policy, **keywords))
+        keywords |= {"env": env, "policy": policy, "evaluations": evaluations}
+        super().__init__(build_callbacks(cfg, tracker=tracker, **keywords))
         self.cfg = self.callbacks[0].cfg
 
     @property

@@ -17,8 +17,15 @@ from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.from_mapping import as_config
 from rlwandb_callbacks.config.root import DATASET_FORMATS, WandbRLConfig
 from rlwandb_callbacks.config.run import RunConfig
+from rlwandb_callbacks.config.structured import open_to_hydra
 from rlwandb_callbacks.config.training import AlertsConfig, GradientsConfig, MetricsConfig, PlasticityConfig
 from rlwandb_callbacks.config.videos import VideosConfig
+
+for _section in (
+    *(AlertsConfig, DatasetConfig, EmbeddingConfig, EvaluationConfig, GradientsConfig, MetricsConfig),
+    *(PlasticityConfig, RunConfig, VideosConfig, WandbRLConfig),
+):
+    open_to_hydra(_section)
 
 __all__ = [
     "DATASET_FORMATS",

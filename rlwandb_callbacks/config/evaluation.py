@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from rlwandb_callbacks.config.validation import Bounds, NonNegativeInt, PositiveInt, Section
+from rlwandb_callbacks.config.validation import Bounds, NonNegativeInt, PositiveInt, Section, widened
+from rlwandb_callbacks.core.key_names import valid_name
+from rlwandb_callbacks.errors import ConfigError
+
+if TYPE_CHECKING:
+    Importable: TypeAlias = str | Callable[..., Any] | None
+else:
+    Importable = widened(str | Callable[..., Any] | None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +21,9 @@ class EvaluationConfig(Section, key="evaluation"):
     """How evaluation episodes are played.
 
     Args:
+        name: Name of this evaluation if there are several, as in ``eval/<name>/return_mean`` and
+            ``video/<name>/best``: letters, digits, ``_``, ``-`` and ``.``. By default keys have no name
+            (``eval/return_mean``).
         env: Gymnasium id; function that makes an environment, or its import path (``package.module:function``);
             environment, which is made again from its ``spec`` or copied, and never used itself; or attribute of the
             module that holds one of these (``self.env_id``, ``self.hparams.env_id``, ``self.make_env``). Vector
@@ -21,8 +31,8 @@ class EvaluationConfig(Section, key="evaluation"):
             episode is played, whatever attributes the module has.
         env_kwargs: Keyword arguments of ``gymnasium.make`` or of the function.
         policy: Dotted attribute of the module (``q_network``), import path (``package.module:function``), callable,
-            TorchRL actor, or Stable-Baselines3 model. By default the first of ``policy_step``, ``policy``, ``actor``,
-            ``q_network``, ``q_net`` that the module has.
+            or policy object of Stable-Baselines3, sbx, TorchRL, Tianshou, skrl, rsl-rl or d3rlpy. By default the first
+            of ``policy_step``, ``policy``, ``actor``, ``q_network``, ``q_net`` that the module has.
         episodes: Complete episodes per evaluation, ≥ 1.
         num_envs: Environments that are stepped together, ≥ 1; by default as many as episodes, at most 8. A vector
             environment brings its own number.
@@ -44,9 +54,10 @@ class EvaluationConfig(Section, key="evaluation"):
             otherwise once with a dict of batches by agent.
     """
 
-    env: str | Callable[..., Any] | None = None
+    name: str | None = None
+    env: Importable = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    policy: str | Callable[..., Any] | None = None
+    policy: Importable = None
     episodes: PositiveInt = 8
     num_envs: PositiveInt | None = None
     seed: NonNegativeInt = 0
@@ -58,3 +69,13 @@ class EvaluationConfig(Section, key="evaluation"):
     action_names: list[str] | None = None
     use_training_statistics: bool = True
     shared_policy: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        valid = valid_name(self.name or "").strip(".")
+        if self.name is not None and (not valid or self.name != valid):
+            advice = f", such as '{valid}'" if valid.strip("_") else ""
+            raise ConfigError(
+                f"evaluation.name is {self.name!r}; it must consist of letters, digits, '_', '-' and '.'{advice}, as "
+                "it is a part of keys and file names."
+            )

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 from rlwandb_callbacks.config.dataset import DatasetConfig
 from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.config.run import RunConfig
 from rlwandb_callbacks.config.training import AlertsConfig, GradientsConfig, MetricsConfig, PlasticityConfig
-from rlwandb_callbacks.config.validation import Bounds, OneOf, PositiveInt, Section
+from rlwandb_callbacks.config.validation import Bounds, OneOf, PositiveInt, Section, widened
 from rlwandb_callbacks.config.videos import VideosConfig
-from rlwandb_callbacks.core.key_names import PRESETS
+from rlwandb_callbacks.core.presets import PRESETS
 from rlwandb_callbacks.errors import ConfigError
 
 DATASET_FORMATS = ("d4rl", "minari", "di-engine", "di-engine-pickle", "hdf5", "npz")  # of files and folders
 SPELLINGS = {"q value": "q_value", "action probability": "action_probability"}
+
+if TYPE_CHECKING:
+    ExecutorChoice: TypeAlias = Annotated[str, OneOf("process", "thread", "inline")] | Executor
+    Evaluations: TypeAlias = EvaluationConfig | dict[str, Any]
+else:
+    ExecutorChoice = widened(Annotated[str, OneOf("process", "thread", "inline")] | Executor)
+    Evaluations = widened(EvaluationConfig | dict[str, Any], read_as=EvaluationConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +58,8 @@ class WandbRLConfig(Section):
         naming: Key names of another library: ``sb3``, ``cleanrl``, ``torchrl`` or ``di-engine``; by default our own.
             ``ModelCheckpoint`` and ``EarlyStopping`` always monitor our own names.
         on_error: ``warn`` continues training if logging fails, ``raise`` stops it.
-        evaluation: How evaluation episodes are played.
+        evaluation: How evaluation episodes are played; or a mapping of several evaluations by name, whose keys are
+            ``eval/<name>/…``. Settings beside them hold for those that do not set them.
         dataset: How offline data are drawn.
         metrics: How training metrics are logged.
         gradients: How gradients and parameters are logged.
@@ -71,13 +79,13 @@ class WandbRLConfig(Section):
     vis_dataset: bool = False
     dataset_path: str | None = None
     dataset_format: Annotated[str, OneOf(*DATASET_FORMATS)] | None = None
-    executor: Annotated[str, OneOf("process", "thread", "inline")] | Executor = "process"
+    executor: ExecutorChoice = "process"
     queue_size: PositiveInt = 4
     queue_full: Annotated[str, OneOf("skip", "wait")] = "skip"
     finish_seconds: Annotated[float, Bounds(ge=0)] = 600.0
     naming: Annotated[str, OneOf(*PRESETS)] | None = None
     on_error: Annotated[str, OneOf("warn", "raise")] = "warn"
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluation: Evaluations = field(default_factory=EvaluationConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     gradients: GradientsConfig = field(default_factory=GradientsConfig)
@@ -96,6 +104,10 @@ class WandbRLConfig(Section):
                 "offline data. Save data that are in memory first: "
                 'rlwandb_callbacks.open_dataset(data).save("data.npz").'
             )
+        if not isinstance(self.evaluation, EvaluationConfig):
+            from rlwandb_callbacks.config.from_mapping import build_evaluation  # which imports this module
+
+            object.__setattr__(self, "evaluation", build_evaluation(self.evaluation))
         super().__post_init__()
         if isinstance(self.action_logger, str):
             object.__setattr__(self, "action_logger", SPELLINGS.get(self.action_logger, self.action_logger))
@@ -105,6 +117,44 @@ class WandbRLConfig(Section):
                 "null for the data set under record_path."
             )
 
+    @property
+    def evaluations(self) -> dict[str | None, EvaluationConfig]:
+        """All evaluations by their names; a single one without a name has the key None."""
+        named = self.evaluation.values() if isinstance(self.evaluation, dict) else [self.evaluation]
+        return {each.name: each for each in named}
+
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state without a user's executor, which cannot be pickled or copied."""
         return {**vars(self), "executor": self.executor if isinstance(self.executor, str) else "process"}
+
+
+if TYPE_CHECKING:
+
+    class OneEvaluationConfig(WandbRLConfig):
+        """Settings of which one evaluation is used."""
+
+        evaluation: EvaluationConfig
+
+else:
+    OneEvaluationConfig = WandbRLConfig
+
+
+def with_one_evaluation(cfg: WandbRLConfig, name: str | None = None) -> OneEvaluationConfig:
+    """Returns the settings with only one of their evaluations.
+
+    Args:
+        cfg: Settings of one or several evaluations.
+        name: Name of one of several evaluations.
+
+    Raises:
+        ConfigError: If there are several and ``name`` is none of theirs.
+    """
+    if isinstance(cfg.evaluation, EvaluationConfig):
+        return cast("OneEvaluationConfig", cfg)
+    if name not in cfg.evaluation:
+        names = ", ".join(map(repr, cfg.evaluation))
+        raise ConfigError(
+            f"name is {name!r}, and the config has the evaluations {names}; name must be one of them. WandbRLCallback "
+            "plays all of them."
+        )
+    return cast("OneEvaluationConfig", replace(cfg, evaluation=cfg.evaluation[name]))

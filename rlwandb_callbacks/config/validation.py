@@ -13,10 +13,11 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Annotated, Any
 
+from rlwandb_callbacks.core.acting_methods import ACTING_METHODS
 from rlwandb_callbacks.errors import ConfigError, nearest
 
-# An environment, a PettingZoo environment or a trained agent has one of these attributes and is not callable.
-ENV_OR_AGENT_ATTRIBUTES = ("spec", "possible_agents", "predict")
+# An environment, a PettingZoo environment or an agent has one of these attributes and is not callable.
+ENV_OR_AGENT_ATTRIBUTES = ("spec", "possible_agents", *ACTING_METHODS)
 TYPE_NAMES: dict[Any, str] = {
     bool: "true or false",
     int: "an integer",
@@ -74,6 +75,22 @@ class OneOf:
         return value in self.names
 
 
+@dataclass(frozen=True)
+class Declared:
+    """Type of a field whose annotation is another one, as metadata of an ``Annotated`` type."""
+
+    hint: Any
+
+
+def widened(hint: Any, *, read_as: Any = Any) -> Any:
+    """Returns an annotation that OmegaConf and Hydra take for ``read_as``, and that is checked as the type ``hint``.
+
+    OmegaConf knows no unions with callables or dataclasses. The type itself stands beside it under ``TYPE_CHECKING``,
+    where type checkers and newer versions of jsonargparse (4.53, not 4.32) read it.
+    """
+    return Annotated[read_as, Declared(hint)]
+
+
 PositiveInt = Annotated[int, Bounds(ge=1)]
 NonNegativeInt = Annotated[int, Bounds(ge=0)]
 
@@ -113,7 +130,12 @@ class Section:
 def field_types(cls: Any) -> dict[str, Any]:
     """Returns the type of each field of a dataclass by name."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {item.name: hints[item.name] for item in fields(cls)}
+    return {item.name: _declared(hints[item.name]) for item in fields(cls)}
+
+
+def _declared(hint: Any) -> Any:
+    metadata = getattr(hint, "__metadata__", ())
+    return metadata[0].hint if metadata and isinstance(metadata[0], Declared) else hint
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from rlwandb_callbacks.config.validation import Bounds, PositiveInt, Section
+from rlwandb_callbacks.config.validation import Bounds, PositiveInt, Section, widened
 from rlwandb_callbacks.core.episode_choice import CHOICES, DEFAULT_AT_MOST, LABELS
 from rlwandb_callbacks.core.import_string import find_object
 from rlwandb_callbacks.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    Selection: TypeAlias = list[str | Callable[..., Any]] | str | Callable[..., Any]
+else:
+    Selection = widened(list[str | Callable[..., Any]] | str | Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +42,7 @@ class VideosConfig(Section, key="videos"):
     fps: Annotated[float, Bounds(ge=0.1, le=1000)] | None = None
     crf: Annotated[int, Bounds(ge=0, le=51)] = 23
     max_bytes: Annotated[int, Bounds(ge=1_000_000)] = 2**28
-    select: list[str | Callable[..., Any]] | str | Callable[..., Any] = field(
-        default_factory=lambda: list[str | Callable[..., Any]](LABELS)
-    )
+    select: Selection = field(default_factory=lambda: list[str | Callable[..., Any]](LABELS))
     max_per_choice: PositiveInt = DEFAULT_AT_MOST
 
     def __post_init__(self) -> None:

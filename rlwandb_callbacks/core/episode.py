@@ -154,6 +154,10 @@ class Episode:
         observations: Observations of every ``observation_stride``-th action, shape ``[ceil(T / observation_stride),
             ...]``, dicts and tuples flattened, if they were recorded.
         observation_stride: Steps between two of ``observations``, ≥ 1.
+        score: Score of the whole game to which the episode belongs, in the unit of the game, if wrappers change its
+            rewards or end episodes before it is over.
+        task: Name of the task, if several are evaluated together.
+        env_index: Position of the environment that played it in a vector environment.
 
     Raises:
         ValueError: If actions, scores, values, chosen_q, digests, frames or observations do not match the number of
@@ -183,6 +187,9 @@ class Episode:
     observations: NDArray[np.float32] | None = field(default=None, repr=False)
     observation_stride: int = field(default=1, repr=False)
     success_any: bool | None = None
+    score: float | None = None
+    task: str | None = None
+    env_index: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ LOGGED_ELSEWHERE = ("is_success", "success", "TimeLimit.truncated")
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 TOTAL_WORDS = {"total", "cum", "cumulative", "cumulated", "acc", "accum", "accumulated", "ep", "episode", "episodic"}
 STEP_WORDS = {"step", "instant", "current"}
+ID_WORDS = {"id", "ids", "uuid", "pid", "seed"}
 MIN_STEPS_TO_JUDGE = 3
 PROPORTIONAL = 1 - 1e-6  # squared cosine of two series, up to rounding in float32
 
@@ -28,13 +29,15 @@ class InfoSummary:
     """Summary of one key of ``info`` over the steps of an episode that have the key.
 
     ``is_running_total`` is True if the values run like the return, so that they are totals since the start of the
-    episode; False if they run like the reward or go up and down; None if they do neither.
+    episode; False if they run like the reward or go up and down; None if they do neither. ``is_constant`` is True if
+    all steps have the same value, False if they differ, and None if there are too few of them to say so.
     """
 
     mean: float
     last: float
     total: float
     is_running_total: bool | None = None
+    is_constant: bool | None = field(default=False, compare=False, repr=False)
 
 
 class _Sums:
@@ -44,6 +47,7 @@ class _Sums:
         self._compares = compares
         self._total = self._last = 0.0
         self._count = 0
+        self._is_constant = True
         self._rises = self._falls = False
         self._follows_rewards = True
         self._values2 = self._rewards2 = self._returns2 = self._by_reward = self._by_return = 0.0
@@ -51,6 +55,7 @@ class _Sums:
     def add(self, value: float, reward: float, return_so_far: float) -> None:
         if self._compares:
             self._compare(value, reward, return_so_far)
+        self._is_constant &= not self._count or value == self._last
         self._total, self._last, self._count = self._total + value, value, self._count + 1
 
     def _compare(self, value: float, reward: float, return_so_far: float) -> None:
@@ -65,7 +70,10 @@ class _Sums:
         self._by_return += value * return_so_far
 
     def summary(self) -> InfoSummary:
-        return InfoSummary(self._total / self._count, self._last, self._total, self._is_running_total())
+        is_constant = None if self._is_constant and self._count < MIN_STEPS_TO_JUDGE else self._is_constant
+        return InfoSummary(
+            self._total / self._count, self._last, self._total, self._is_running_total(), is_constant=is_constant
+        )
 
     def _is_running_total(self) -> bool | None:
         if self._count < MIN_STEPS_TO_JUDGE or not (self._values2 and self._rewards2 and self._returns2):
@@ -81,7 +89,7 @@ class InfoAccumulator:
     """Summarizes the given keys of ``info``, by default the first 32 numeric ones, while an episode is played.
 
     Arrays, strings, containers and numbers that are not finite are ignored, and so are keys that are logged under
-    another name (``success``).
+    another name (``success``) and, unless they are given, those of identifiers (``env_id``, ``seed``).
 
     Example:
         >>> tally = InfoAccumulator()
@@ -112,7 +120,9 @@ class InfoAccumulator:
     def _selects(self, key: str) -> bool:
         if self._keys is not None:
             return key in self._keys
-        return key in self._sums or (len(self._sums) < MAX_KEYS and key not in LOGGED_ELSEWHERE)
+        if key in self._sums:
+            return True
+        return len(self._sums) < MAX_KEYS and key not in LOGGED_ELSEWHERE and not _is_identifier(key)
 
     def numbers(self) -> dict[str, InfoSummary]:
         """Returns the summary of each key."""
@@ -120,7 +130,7 @@ class InfoAccumulator:
 
 
 def reward_of(reward: Any) -> float:
-    """Returns a reward as a float; many environments return an array with one element.
+    """Returns a reward as a float; many environments return an array or a tensor with one element.
 
     Example:
         >>> reward_of(np.array([0.5]))
@@ -129,12 +139,54 @@ def reward_of(reward: Any) -> float:
     if isinstance(reward, float):  # of most environments, also numpy.float64
         return float(reward)
     try:
-        return float(np.ravel(reward)[0] if np.ndim(reward) and np.size(reward) == 1 else reward)
+        plain = without_tensor(reward)
+        return float(np.ravel(plain)[0] if np.ndim(plain) and np.size(plain) == 1 else plain)
     except (TypeError, ValueError) as error:
         raise TypeError(f"The environment returned the reward {reward!r}; it must be a single number.") from error
 
 
+def without_tensor(value: Any) -> Any:
+    """Returns a tensor, of any device and with or without a gradient, as an array; any other value unchanged."""
+    if not (callable(getattr(value, "detach", None)) and callable(getattr(value, "numpy", None))):
+        return value
+    plain = value.detach().cpu()
+    return (plain.float() if "bfloat16" in str(plain.dtype) else plain).numpy()  # which numpy does not have
+
+
+def success_of(info: Mapping[str, Any], keys: Sequence[str]) -> bool | None:
+    """Returns the success that an ``info`` reports under the first key with a readable one; None if there is none.
+
+    Success may be a boolean or number, a tensor, or several of them (of agents or goals), which must all be true.
+
+    Example:
+        >>> success_of({"is_success": np.array([1.0])}, ["is_success"]), success_of({"success": "no"}, ["success"])
+        (True, None)
+    """
+    found = (_as_success(info[key]) for key in keys if key in info)
+    return next((success for success in found if success is not None), None)
+
+
+def _as_success(value: Any) -> bool | None:
+    if isinstance(value, Mapping | list | tuple):
+        parts = [_as_success(part) for part in (value.values() if isinstance(value, Mapping) else value)]
+        return None if not parts or None in parts else all(parts)
+    if value is None or isinstance(value, str | bytes):
+        return None
+    try:
+        flags = np.asarray(without_tensor(value), dtype=np.float64)
+    except Exception:  # noqa: BLE001  # an object of the environment, which may raise anything
+        return None
+    return None if not flags.size or np.isnan(flags).any() else bool(flags.all())
+
+
+def _is_identifier(key: str) -> bool:
+    words = WORDS.findall(key)
+    return bool(words) and words[-1].lower() in ID_WORDS
+
+
 def _number(value: Any) -> float | None:
+    if not isinstance(value, NUMBERS) and getattr(value, "ndim", None) == 0:
+        value = without_tensor(value)
     is_scalar = isinstance(value, NUMBERS)
     if not is_scalar and not (isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"):
         return None
@@ -145,8 +197,10 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def summarize_infos(episodes: Sequence[Mapping[str, InfoSummary]]) -> dict[str, float]:
-    """Returns the mean summary of each key over the episodes that have it.
+def summarize_infos(
+    episodes: Sequence[Mapping[str, InfoSummary]], *, constants: Collection[str] = ()
+) -> dict[str, float]:
+    """Returns the mean summary of each key over the episodes that have it, but for the keys in ``constants``.
 
     The result has ``info_<key>_mean`` and ``info_<key>_last`` for each key, and ``info_<key>_sum`` for keys that
     contain ``reward`` or ``cost``, because the parts of a reward add up to the return; but not for running totals.
@@ -156,7 +210,7 @@ def summarize_infos(episodes: Sequence[Mapping[str, InfoSummary]]) -> dict[str, 
         {'info_reward_ctrl_mean': -0.5, 'info_reward_ctrl_last': -1.0, 'info_reward_ctrl_sum': -10.0}
     """
     summary: dict[str, float] = {}
-    for key in dict.fromkeys(key for infos in episodes for key in infos):
+    for key in dict.fromkeys(key for infos in episodes for key in infos if key not in constants):
         summaries = [infos[key] for infos in episodes if key in infos]
         name = f"info_{valid_name(key)}"
         summary[f"{name}_mean"] = float(np.mean([numbers.mean for numbers in summaries]))

@@ -1,80 +1,19 @@
-"""Presets that rename keys to those of other libraries, for existing dashboards.
-
-A preset maps our keys to those of a library. Keys that it does not list keep our name, and values never change: a key
-with another meaning in a library (Stable-Baselines3's ``entropy_loss`` is minus the entropy) is not listed.
-"""
+"""Names of keys: renamed to those of another library for existing dashboards, and made valid."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
+
+from rlwandb_callbacks.core.presets import PRESETS, Preset
 
 T = TypeVar("T")
 
-SB3 = {
-    "time/env_steps": "time/total_timesteps",
-    "time/updates": "train/n_updates",
-    "rollout/return_mean": "rollout/ep_rew_mean",
-    "rollout/length_mean": "rollout/ep_len_mean",
-    "eval/return_mean": "eval/mean_reward",
-    "eval/length_mean": "eval/mean_ep_length",
-    "train/lr": "train/learning_rate",
-    "train/alpha": "train/ent_coef",
-    "train/epsilon": "rollout/exploration_rate",
-}
-CLEANRL = {
-    "time/env_steps": "global_step",
-    "rollout/return_mean": "charts/episodic_return",
-    "rollout/length_mean": "charts/episodic_length",
-    "eval/return_mean": "eval/episodic_return",
-    "eval/length_mean": "eval/episodic_length",
-    "train/lr": "charts/learning_rate",
-    "train/epsilon": "charts/epsilon",
-    "train/loss": "losses/loss",
-    "train/actor_loss": "losses/policy_loss",
-    "train/critic_loss": "losses/value_loss",
-    "train/q_value": "losses/q_values",
-    "train/q_value_min": "losses/q_values_min",
-    "train/q_value_max": "losses/q_values_max",
-    "train/td_error": "losses/td_error",
-    "train/entropy": "losses/entropy",
-    "train/approx_kl": "losses/approx_kl",
-    "train/clip_fraction": "losses/clipfrac",
-    "train/explained_variance": "losses/explained_variance",
-    "train/alpha": "losses/alpha",
-}
-TORCHRL = {
-    "rollout/return_mean": "train/episode_reward",
-    "rollout/length_mean": "train/episode_length",
-    "eval/return_mean": "eval/reward",
-    "eval/return_std": "eval/reward_std",
-    "eval/length_mean": "eval/episode_length",
-    "video/best": "eval/video",
-    "train/actor_loss": "train/loss_actor",
-    "train/critic_loss": "train/loss_critic",
-    "train/q_value": "train/q_values",
-    "train/q_value_min": "train/q_values_min",
-    "train/q_value_max": "train/q_values_max",
-}
-DI_ENGINE = {
-    "time/env_steps": "env step",
-    "time/updates": "train iter",
-    "eval/return_mean": "episode return mean",
-    "eval/return_min": "episode return min",
-    "eval/return_max": "episode return max",
-    "eval/return_std": "episode return std",
-    "eval/return_distribution": "return distribution",
-    "train/loss": "loss",
-    "train/lr": "lr",
-    "train/entropy": "entropy",
-    "train/q_value": "q_value",
-    "train/target_q_value": "target q_value",
-    "train/td_error": "td_error",
-}
-PRESETS: dict[str, dict[str, str]] = {"sb3": SB3, "cleanrl": CLEANRL, "torchrl": TORCHRL, "di-engine": DI_ENGINE}
+ENV_STEPS = "time/env_steps"
 CONFLICT_SUFFIX = "_own"
+MOVED_SUFFIX = "_rl"  # of groups of an evaluation that other code logs to as well
+EVALUATION_GROUPS = ("eval", "q", "policy", "video")  # whose keys may have the name of the evaluation as a part
 
 INVALID_CHARACTERS = re.compile(r"[^\w.-]+")
 
@@ -89,35 +28,81 @@ def valid_name(name: str) -> str:
     return INVALID_CHARACTERS.sub("_", name)
 
 
-@dataclass(frozen=True)
 class Naming:
-    """Renames keys when they are written.
+    """Renames keys when they are written; values never change.
 
-    Two keys never get the same name: a key that is not in the table but equals a new name in it (a user's metric
-    ``train/n_updates``, under ``sb3``) gets the suffix ``_own``.
+    Two keys never get the same name: a key that is not in the preset but equals one of its names (a user's metric
+    ``train/learning_rate``, under ``sb3``) gets the suffix ``_own``. A key keeps the name that it was given first,
+    also if the algorithm is known only later.
 
     Args:
-        preset: One of :data:`PRESETS`; None keeps our names.
+        preset: One of :data:`rlwandb_callbacks.core.presets.PRESETS`; None keeps our names.
+        algorithm: One of :data:`rlwandb_callbacks.core.presets.ALGORITHMS`, on which some names depend; None if it is
+            unknown.
 
     Example:
         >>> Naming("di-engine").key("train/target_q_value"), Naming("sb3").key("train/td_error")
         ('target q_value', 'train/td_error')
+        >>> Naming("cleanrl", "sac").key("train/critic_loss"), Naming("sb3").key("eval/near/return_mean")
+        ('losses/qf_loss', 'eval/near/mean_reward')
     """
 
-    preset: str | None = None
+    def __init__(self, preset: str | None = None, algorithm: str | None = None) -> None:
+        self.algorithm = algorithm
+        self._preset = Preset({}) if preset is None else PRESETS[preset]
+        self._reserved = self._preset.all_names
+        self._given: dict[str, str] = {}
 
     @property
     def table(self) -> dict[str, str]:
-        """New key by our key."""
-        return {} if self.preset is None else PRESETS[self.preset]
+        """New key by our key, for the algorithm."""
+        return self._preset.table(self.algorithm)
 
-    def key(self, name: str) -> str:
+    @property
+    def names(self) -> frozenset[str]:
+        """All names that keys can get."""
+        return self._reserved
+
+    def renames(self, key: str) -> bool:
+        """Returns whether the preset has a name of its own for a key."""
+        return key in self._preset.names
+
+    def key(self, key: str) -> str:
         """Returns the name of one of our keys in the run."""
-        table = self.table
-        if name in table:
-            return table[name]
-        return f"{name}{CONFLICT_SUFFIX}" if name in table.values() else name
+        name = self._given.get(key)
+        if name is None:
+            name = self._given[key] = self._name(key)
+        return name
 
     def row(self, row: Mapping[str, T]) -> dict[str, T]:
         """Returns a row with new keys; values and order stay the same."""
-        return {self.key(key): value for key, value in row.items()} if self.preset else dict(row)
+        return {self.key(key): value for key, value in row.items()}
+
+    def axes(self, axes: Mapping[str, float], keys: Iterable[str]) -> dict[str, float]:
+        """Returns the axes of a row with new keys: those of every row, and those of the groups of its own ``keys``."""
+        named, groups = self.row(axes), {self.key(key).split("/")[0] for key in keys}
+        if ENV_STEPS in axes:
+            named |= {name: axes[ENV_STEPS] for group, name in self._preset.step_of_group.items() if group in groups}
+        return named
+
+    def step_of_group(self, axis: str) -> dict[str, str]:
+        """Returns the name of one of our axes by group, for groups whose axis has a name of its own."""
+        return dict(self._preset.step_of_group) if axis == ENV_STEPS else {}
+
+    def _name(self, key: str) -> str:
+        table = self.table
+        if key in table:
+            return table[key]
+        return self._of_named_evaluation(key, table) or (f"{key}{CONFLICT_SUFFIX}" if key in self._reserved else key)
+
+    @staticmethod
+    def _of_named_evaluation(key: str, table: Mapping[str, str]) -> str | None:
+        """Returns the name of ``eval/<name>/return_mean`` or ``eval_rl/return_mean``, by that of the plain key."""
+        group, *parts = key.split("/")
+        base = group.removesuffix(MOVED_SUFFIX)
+        name = table.get(f"{base}/{parts[-1]}") if parts and base in EVALUATION_GROUPS else None
+        if name is None:
+            return None
+        new_group, _, last = name.rpartition("/")
+        moved = MOVED_SUFFIX if new_group and group != base else ""
+        return "/".join(part for part in (f"{new_group}{moved}", *parts[:-1], last) if part)

@@ -31,10 +31,23 @@ def close(env: Closable) -> None:
     """Closes an environment, and leaves pygame running.
 
     pygame has one display per process: ``pygame.quit()``, which many environments call, also ends that of the training
-    environment.
+    environment. The processes of a vector are also ended if it fails to close, as ``AsyncVectorEnv`` does if one of
+    them has ended by itself.
     """
     with running_pygame():
-        env.close()
+        try:
+            env.close()
+        except BaseException:
+            _end_processes(getattr(env, "unwrapped", None))
+            raise
+
+
+def _end_processes(vector: Any) -> None:
+    processes = getattr(vector, "processes", None)
+    if isinstance(processes, list):
+        for process in processes:
+            process.terminate()
+        vector.closed = True  # it is not to be closed again when it is deleted
 
 
 @contextlib.contextmanager

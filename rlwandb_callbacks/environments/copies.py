@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,19 +14,18 @@ from gymnasium.vector import VectorEnv
 
 from rlwandb_callbacks.core.class_names import has_base_named
 from rlwandb_callbacks.core.import_string import import_object
-from rlwandb_callbacks.environments.changed_attributes import changed_attributes
+from rlwandb_callbacks.environments.changed_attributes import CHECKER, Changes, with_changes
+from rlwandb_callbacks.environments.made_again import Origin, can_be_made_again, maker_of
 from rlwandb_callbacks.environments.names import env_name
 from rlwandb_callbacks.environments.output import (
     OUTPUT_WRAPPERS,
     DiscardedOutput,
-    WithoutOutput,
     is_output_wrapper,
     is_writer,
 )
 from rlwandb_callbacks.environments.wrappers import wrapper_chain
 from rlwandb_callbacks.errors import EnvError, describe_error
 
-CHECKER = "PassiveEnvChecker"  # checks the user's environment once; copies need not be checked again
 COPY_METHODS = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
 NEEDS_RESET = "needs_reset"  # attribute of the Monitor of Stable-Baselines3
 RECORD = "_saved_kwargs"
@@ -42,12 +41,14 @@ class EnvCopier:
         make_base: Makes the innermost environment in a render mode.
         wrappers: Copy of the wrappers, around a placeholder of the innermost environment.
         spec: Spec of the innermost environment, if it is made from one.
+        origin: The environment; None in another process.
     """
 
     name: str
     make_base: Callable[[str | None], Any]
     wrappers: Any
     spec: EnvSpec | None = None
+    origin: Origin | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, render_mode: str | None = None) -> Any:
         """Makes a copy."""
@@ -80,20 +81,29 @@ class _Place:
     """Stands for the innermost environment inside copies of its wrappers."""
 
 
-def env_copier(env: Any) -> EnvCopier:
+def env_copier(env: Any, arguments: Mapping[str, Any] | None = None, earlier: EnvCopier | None = None) -> EnvCopier:
     """Returns a function that copies a single, vector or parallel environment.
 
     The environment is neither stepped, reset nor closed. Wrappers are copied with their attributes, except those that
     only write files or open windows. The innermost environment is made again from its spec if it has one, and gets the
-    attributes that were set in it later.
+    plain attributes that were set in it later; so do the sub-environments of a vector.
+
+    Args:
+        env: The environment.
+        arguments: Arguments that replace those of the spec of a vector.
+        earlier: What an earlier call has returned for this environment, or for another one.
 
     Raises:
         EnvError: If the environment can neither be made again nor be copied.
     """
     *_, base = wrapper_chain(env)
     spec, name = _spec_of(base), env_name(env)
+    if spec is not None:
+        spec.kwargs |= arguments or {}
     try:
-        return EnvCopier(name, _base_maker(base, spec), _copy_wrappers(env, _Place()), spec)
+        before = None if earlier is None else earlier.origin
+        origin = Origin(base) if arguments else Origin.of(base, spec, before)
+        return EnvCopier(name, _base_maker(base, spec, origin), _copy_wrappers(env, _Place()), spec, origin)
     except Exception as error:
         raise EnvError(
             f"evaluation.env is the environment {name}, which can neither be made again from its spec nor be copied: "
@@ -134,41 +144,21 @@ def importable(spec: EnvSpec) -> EnvSpec:
     return spec
 
 
-def _base_maker(base: Any, spec: EnvSpec | None) -> Callable[[str | None], Any]:
-    if isinstance(base, VectorEnv):
-        if spec is not None:
-            return partial(_make_vector, spec)
-        if hasattr(base, "env_fns"):
-            names = ("copy", "observation_mode", "autoreset_mode")
-            options = {name: getattr(base, name) for name in names if hasattr(base, name)}
-            return partial(_make_vector_of, type(base), [WithoutOutput(make) for make in base.env_fns], options)
-    elif spec is not None:
-        spec.additional_wrappers = ()
-        return partial(_make_single, spec, changed_attributes(base, partial(_make_single, spec, {}, None)))
-    return partial(_deepcopy, _deepcopy(base, None))  # the user's environment may change, its copy does not
+def _base_maker(base: Any, spec: EnvSpec | None, origin: Origin) -> Callable[[str | None], Any]:
+    """Returns a function that makes an innermost environment as it is now."""
+    if can_be_made_again(base, spec):
+        return maker_of(base, spec, origin.changes)
+    changes = origin.changes[0] if origin.changes else {}
+    return partial(
+        _deepcopy, _deepcopy(base, {}, None), changes
+    )  # the user's environment may change, its copy does not
 
 
-def _make_vector(spec: EnvSpec, render_mode: str | None) -> Any:
-    mode: dict[str, Any] = {"render_mode": render_mode}
-    return gym.make_vec(spec, **mode)
-
-
-def _make_vector_of(
-    kind: Callable[..., Any], functions: list[Callable[[], Any]], options: dict[str, Any], _render_mode: str | None
-) -> Any:
-    return kind(functions, **options)
-
-
-def _make_single(spec: EnvSpec, attributes: dict[str, Any], render_mode: str | None) -> Any:
-    base = gym.make(spec, disable_env_checker=True, render_mode=render_mode).unwrapped
-    return _with_attributes(base, copy.deepcopy(attributes))
-
-
-def _deepcopy(base: Any, render_mode: str | None) -> Any:
+def _deepcopy(base: Any, changes: Changes, render_mode: str | None) -> Any:
     copied = copy_state(base, {})
     if hasattr(copied, "render_mode"):
         copied.render_mode = render_mode
-    return copied
+    return with_changes(copied, changes)
 
 
 def _copy_wrappers(env: Any, new_base: Any) -> Any:

@@ -21,7 +21,11 @@ from rlwandb_callbacks.core.action_spec import (
 )
 from rlwandb_callbacks.core.values import DEFAULT_FPS
 from rlwandb_callbacks.environments.action_names import action_names, dimension_names, option_names
+from rlwandb_callbacks.environments.wrappers import wrapper_chain
 from rlwandb_callbacks.errors import ConfigError
+
+FRAME_RATES = ("render_fps", "video.frames_per_second")
+"""Keys of the metadata: of Gymnasium; of Gym before 0.22 and stable-retro."""
 
 
 def describe_actions(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], given: Sequence[str] = ()) -> ActionSpec:
@@ -85,6 +89,15 @@ def render_modes(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> tuple[str
 
 
 def frames_per_second(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> float:
-    """Returns ``render_fps`` from the environment's metadata; 30 if it is missing or not a positive number."""
-    fps = (env.metadata or {}).get("render_fps")
-    return float(fps) if isinstance(fps, int | float) and fps > 0 else DEFAULT_FPS
+    """Returns the frame rate in the environment's metadata, or 30 if there is none.
+
+    It is the first positive number under ``render_fps``, or else under the key of older environments and stable-retro;
+    metadata of wrappers, which may have neither, come before those of the environment inside.
+    """
+    rates = (_rate((layer.metadata or {}).get(key)) for layer in wrapper_chain(env) for key in FRAME_RATES)
+    return next((rate for rate in rates if rate is not None), DEFAULT_FPS)
+
+
+def _rate(value: Any) -> float | None:
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value < math.inf else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -18,22 +18,32 @@ from rlwandb_callbacks.environments import packages
 from rlwandb_callbacks.environments.closing import close, running_pygame
 from rlwandb_callbacks.environments.copies import EnvCopier, env_copier, importable, without_output
 from rlwandb_callbacks.environments.headless import set_mujoco_backend, set_pyglet_headless, set_sdl_driver
-from rlwandb_callbacks.environments.interface import describe_foreign, shortened
+from rlwandb_callbacks.environments.held_environments import is_environment
+from rlwandb_callbacks.environments.interface import check_batch, describe_foreign, shortened
 from rlwandb_callbacks.environments.names import env_name
 from rlwandb_callbacks.environments.normalization import normalizes, with_raw_rewards, with_statistics
 from rlwandb_callbacks.environments.output import discarded_output, without_output_wrappers
 from rlwandb_callbacks.environments.pettingzoo import MultiAgentEnv, is_parallel
 from rlwandb_callbacks.environments.rendering import explain_failure
-from rlwandb_callbacks.environments.statistics import ObservationStatistics, is_environment
+from rlwandb_callbacks.environments.statistics import ObservationStatistics
+from rlwandb_callbacks.environments.training_arguments import arguments_for_scores
+from rlwandb_callbacks.environments.vector_metadata import preserved_vector_metadata, with_own_metadata
 from rlwandb_callbacks.environments.wrappers import has_sub_envs
 from rlwandb_callbacks.errors import EnvError, describe_error, nearest
 
 Env: TypeAlias = gym.Env[Any, Any]
 MODULE_PREFIX = "self."
+VECTORIZATION = "vectorization_mode"  # in the arguments of the spec of a vector that gymnasium.make_vec has made
 UNREGISTERED = (
     "the process that renders has not imported the package that registers it. Import that package inside the function "
     "that makes the environment, set evaluation.env to an id with the package ('highway_env:racetrack-v0'), or set "
     "executor='thread'. "
+)
+ONE_PER_PROCESS = "per process"  # in the error of stable-retro
+OCCUPIED = (
+    "Another environment of this process is still open, such as that of the training. Make the training environments "
+    "in processes of their own, as by gymnasium.vector.AsyncVectorEnv, or close them before fit; or return episodes "
+    "from validation_step, {'episodes': [rlwandb_callbacks.Episode(…), …]}."
 )
 
 
@@ -48,11 +58,13 @@ class EnvFactory:
             or a parallel one of PettingZoo.
         kwargs: Arguments of ``gymnasium.make`` or of the function.
         statistics: Observation statistics of training, which environments use frozen; None to leave observations.
+        index: Which of its environments is made if ``make`` makes a vector.
     """
 
     make: str | EnvSpec | Callable[..., Any]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     statistics: ObservationStatistics | None = None
+    index: int = 0
 
     @property
     def name(self) -> str:
@@ -60,11 +72,11 @@ class EnvFactory:
         return self.make.name if isinstance(self.make, EnvCopier) else env_name(self.make)
 
     def __call__(self, *, render: bool = False) -> Env:
-        """Makes a single environment like :meth:`open`; if ``make`` makes a vector, its first sub-environment."""
+        """Makes a single environment like :meth:`open`; if ``make`` makes a vector, one of its sub-environments."""
         env = self.open(render=render)
         if not isinstance(env, VectorEnv):
             return env
-        single = _first_sub_env(env, render=render)
+        single = _sub_env(env, self.index, render=render)
         if self.statistics is None or not normalizes(env) or normalizes(single):
             return single
         return with_statistics(single, self.statistics)  # type: ignore[no-any-return]  # returns what it is given
@@ -85,13 +97,14 @@ class EnvFactory:
             raise EnvError(
                 f"evaluation.env {self.name} returned an object of type {type(env).__name__}. {describe_foreign(env)}"
             )
-        env = with_raw_rewards(env)
+        env = with_raw_rewards(_for_scores(env, given=self.kwargs))
+        check_batch(env)
         return env if self.statistics is None else with_statistics(env, self.statistics)  # type: ignore[no-any-return]  # returns what it is given
 
     def _make(self, mode: Mapping[str, str]) -> Any:
         try:
-            with discarded_output(), preserved_process_settings(), running_pygame():
-                return without_output_wrappers(self._make_any(mode))
+            with discarded_output(), preserved_process_settings(), running_pygame(), preserved_vector_metadata():
+                return with_own_metadata(without_output_wrappers(self._make_any(mode)))
         except Exception as error:
             raise EnvError(self._describe_failure(error, renders=bool(mode))) from error
 
@@ -102,6 +115,8 @@ class EnvFactory:
         if callable(self.make):
             accepted = mode if _has_parameter(self.make, "render_mode") else {}
             return self.make(**{**self.kwargs, **accepted})
+        if isinstance(self.make, EnvSpec) and VECTORIZATION in self.make.kwargs:
+            return gym.make_vec(self.make, **{**self.kwargs, **mode})
         spec = gym.registry.get(self.make) if isinstance(self.make, str) else self.make
         made = without_output(spec) if spec is not None and spec.additional_wrappers else self.make
         return gym.make(made, disable_env_checker=True, **{**self.kwargs, **mode})
@@ -114,6 +129,8 @@ class EnvFactory:
         if renders:  # without rendering it was made before
             hint = UNREGISTERED if isinstance(error, gym.error.UnregisteredEnv) else ""
             return f"{what} with render_mode='rgb_array': {hint}{explain_failure(error)}"
+        if ONE_PER_PROCESS in str(error):
+            return f"{what}: {describe_error(error)} {OCCUPIED}"
         hint = ""
         if isinstance(self.make, str) and self.make not in gym.registry:
             hint = packages.install_hint(self.make) or nearest(self.make, gym.registry)
@@ -135,20 +152,34 @@ class EnvFactory:
             raise TypeError(f"{name} is a method of the module, which stays in the training process")
         make: Any = gym.registry.get(self.make, self.make) if isinstance(self.make, str) else self.make
         make = importable(make) if isinstance(make, EnvSpec) else make
-        return EnvFactory, (make, self.kwargs, self.statistics)
+        return EnvFactory, (make, self.kwargs, self.statistics, self.index)
 
 
-def _first_sub_env(vector: VectorEnv[Any, Any, Any], *, render: bool) -> Env:
-    """Returns the first sub-environment of a vector, made again if it must render, and closes the others."""
+def _for_scores(env: Any, given: Collection[str]) -> Any:
+    """Makes a vector again with arguments for scores; a warning follows for one that cannot be copied."""
+    arguments = arguments_for_scores(env, given)
+    if not arguments:
+        return env
+    with discarded_output(), preserved_process_settings(), running_pygame(), preserved_vector_metadata():
+        try:
+            again = with_own_metadata(env_copier(env, arguments)(env.render_mode))
+        except Exception:  # noqa: BLE001  # environments may raise anything
+            return env
+    close(env)
+    return again
+
+
+def _sub_env(vector: VectorEnv[Any, Any, Any], index: int, *, render: bool) -> Env:
+    """Returns a sub-environment of a vector, made again if it must render, and closes the others."""
     inner: Any = vector.unwrapped
     if not has_sub_envs(vector):
         close(vector)
         raise EnvError(f"evaluation.env is {env_name(vector)}, which has no sub-environments to render one by one.")
     singles = list(getattr(inner, "envs", ()))
     if not singles:
-        singles = [inner.env_fns[0]()]
+        singles = [inner.env_fns[index]()]
         close(vector)
-    single = singles[0]
+    single = singles[index if len(singles) > 1 else 0]
     if render and single.render_mode is None:
         single = EnvFactory(env_copier(single))(render=True)
     for unused in (each for each in singles if each is not single):
@@ -175,7 +206,9 @@ def _set_backends(make: Any, *, renders: bool) -> None:
         set_mujoco_backend()
 
 
-def env_factory(env: Any, kwargs: Mapping[str, Any], module: Any = None) -> EnvFactory:
+def env_factory(
+    env: Any, kwargs: Mapping[str, Any], module: Any = None, *, earlier: EnvFactory | None = None
+) -> EnvFactory:
     """Returns a factory of the environment that ``evaluation.env`` names.
 
     Args:
@@ -183,6 +216,8 @@ def env_factory(env: Any, kwargs: Mapping[str, Any], module: Any = None) -> EnvF
             ``self.<attribute>`` for an attribute of the module with one of these.
         kwargs: ``evaluation.env_kwargs``.
         module: The LightningModule.
+        earlier: What an earlier call with the same arguments has returned, so that less needs to be found out again
+            about an environment that is copied as it is now.
 
     Raises:
         EnvError: If the module has no such attribute, or an environment can neither be made again nor copied.
@@ -200,7 +235,8 @@ def env_factory(env: Any, kwargs: Mapping[str, Any], module: Any = None) -> EnvF
                 f"evaluation.env_kwargs has {', '.join(map(repr, kwargs))}. Remove env_kwargs, or set "
                 "evaluation.env to a function that takes them."
             )
-        return EnvFactory(env_copier(env))
+        copier = None if earlier is None or not isinstance(earlier.make, EnvCopier) else earlier.make
+        return EnvFactory(env_copier(env, arguments_for_scores(env), earlier=copier))
     if is_environment(env):
         raise EnvError(f"evaluation.env is an object of type {type(env).__name__}. {describe_foreign(env)}")
     if not callable(env) and not isinstance(env, EnvSpec):
@@ -209,6 +245,11 @@ def env_factory(env: Any, kwargs: Mapping[str, Any], module: Any = None) -> EnvF
             "a function that makes one."
         )
     return EnvFactory(env, kwargs)
+
+
+def may_change(env: Any) -> bool:
+    """Returns whether training may change what ``evaluation.env`` names: an attribute, or an environment."""
+    return env.startswith(MODULE_PREFIX) if isinstance(env, str) else is_environment(env)
 
 
 def resolve_attribute(module: Any, env: Any) -> Any:

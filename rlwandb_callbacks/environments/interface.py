@@ -8,12 +8,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import batch_space
 
+from rlwandb_callbacks.core.infos import without_tensor
+from rlwandb_callbacks.environments.held_environments import is_environment
 from rlwandb_callbacks.environments.names import env_name
-from rlwandb_callbacks.environments.statistics import is_environment
 from rlwandb_callbacks.environments.wrappers import sub_envs
 from rlwandb_callbacks.errors import EnvError, describe_error
 
+BATCH_SIZE = "batch_size"  # argument of the vectors of ale-py and EnvPool
 EPISODES = "return the episodes from validation_step, {'episodes': [rlwandb_callbacks.Episode(…), …]}"
 ID = "Set evaluation.env to the id of a Gymnasium environment, or to a function that makes one"
 METHODS = (
@@ -81,7 +84,7 @@ def check_step(env: Any, warn: Callable[[str], None]) -> bool:
     Raises:
         EnvError: If the result does not have five entries, or a reward is not a single number.
     """
-    action = env.action_space.sample()
+    action = random_action(env)
     try:
         result = env.step(action)
     except Exception as error:  # environments may raise anything
@@ -90,7 +93,7 @@ def check_step(env: Any, warn: Callable[[str], None]) -> bool:
         for single in sub_envs(getattr(env, "unwrapped", None))[:1]:  # which may show why the vector fails
             check_step(single, lambda _: None)
         warn(
-            f"evaluation.env {env_name(env)} failed at a first step, with the random action {shortened(action)}: "
+            f"evaluation.env {env_name(env)} failed at a first step, with the random action {_plain(action)}: "
             f"{describe_error(error)} Evaluations fail if the policy's actions do so too."
         )
         return False
@@ -98,12 +101,49 @@ def check_step(env: Any, warn: Callable[[str], None]) -> bool:
         raise EnvError(_old(env, f"has a step() that returns {_kind(result)} instead of five values."))
     _, reward, terminated, truncated, _ = result
     _check_reward(env, reward)
-    return not (np.any(terminated) or np.any(truncated))
+    return not (np.any(without_tensor(terminated)) or np.any(without_tensor(truncated)))
+
+
+def _plain(action: Any) -> str:
+    return shortened(action.item() if isinstance(action, np.generic) else action)
+
+
+def random_action(env: Any) -> Any:
+    """Returns a random action of an environment, or one for each environment of a vector.
+
+    ``action_space`` of a pool of EnvPool is that of a single environment.
+    """
+    if not isinstance(env, VectorEnv):
+        return env.action_space.sample()
+    space = batch_space(env.single_action_space, env.num_envs)
+    return (env.action_space if env.action_space == space else _seeded_like(env, space)).sample()
+
+
+def _seeded_like(env: Any, space: Any) -> Any:
+    space.seed(int(env.action_space.np_random.integers(2**31)))
+    return space
+
+
+def check_batch(env: Any) -> None:
+    """Checks that a step of a vector returns all of its environments.
+
+    Raises:
+        EnvError: If it returns those that are ready first.
+    """
+    base = env.unwrapped if isinstance(env, VectorEnv) else None
+    config = getattr(getattr(base, "spec", None), "config", None)
+    size = getattr(base, BATCH_SIZE, getattr(config, BATCH_SIZE, None))
+    if isinstance(size, int) and 0 < size < env.num_envs:
+        raise EnvError(
+            f"evaluation.env {env_name(env)} was made with {BATCH_SIZE}={size}: a step returns {size} of its "
+            f"{env.num_envs} environments, those that are ready first. Make it with {BATCH_SIZE}={env.num_envs}, so "
+            "that a step returns all of them."
+        )
 
 
 def _check_reward(env: Any, reward: Any) -> None:
     count = env.num_envs if isinstance(env, VectorEnv) else 1
-    if isinstance(reward, dict) or np.size(reward) != count:
+    if isinstance(reward, dict) or np.size(without_tensor(reward)) != count:
         remedies = (
             SEVERAL_AGENTS if isinstance(reward, dict | list | tuple) else f"{SEVERAL_OBJECTIVES} {SEVERAL_AGENTS}"
         )

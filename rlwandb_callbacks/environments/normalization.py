@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -14,13 +15,8 @@ from gymnasium.vector.utils import batch_space
 
 from rlwandb_callbacks.core.class_names import has_base_named
 from rlwandb_callbacks.environments.closing import closing
-from rlwandb_callbacks.environments.statistics import (
-    ObservationStatistics,
-    Statistics,
-    layers,
-    part_for,
-    running_statistics,
-)
+from rlwandb_callbacks.environments.held_environments import layers
+from rlwandb_callbacks.environments.statistics import ObservationStatistics, Statistics, part_for, running_statistics
 from rlwandb_callbacks.environments.wrappers import AnyVectorWrapper, observation_space_of, sub_envs, wrapper_chain
 
 
@@ -29,16 +25,23 @@ def normalizers(env: Any) -> Iterator[Any]:
     return (layer for layer in layers(env) if running_statistics(layer) is not None)
 
 
-def normalizes_in_subprocesses(env: Any) -> bool:
-    """Returns whether a vector normalizes in its subprocesses, where statistics can be neither read nor set.
+def normalized_in_subprocesses(env: Any) -> list[str]:
+    """Returns what a vector normalizes in its subprocesses, where statistics can be neither read nor set.
 
     To find out, one more sub-environment is made and closed.
+
+    Returns:
+        ``"observations"``, ``"rewards"``, both, or nothing.
     """
     functions = getattr(env.unwrapped, "env_fns", ()) if isinstance(env, VectorEnv) else ()
     if not functions or sub_envs(env.unwrapped):
-        return False
+        return []
     with closing(functions[0]()) as single:
-        return next(normalizers(single), None) is not None or any(map(_scales_rewards, wrapper_chain(single)))
+        found = {
+            "observations": next(normalizers(single), None) is not None,
+            "rewards": any(map(_scales_rewards, wrapper_chain(single))),
+        }
+    return [name for name, is_normalized in found.items() if is_normalized]
 
 
 def _scales_rewards(layer: Any) -> bool:
@@ -47,22 +50,19 @@ def _scales_rewards(layer: Any) -> bool:
 
 def normalizes(env: Any) -> bool:
     """Returns whether an environment normalizes observations, by running statistics or by given ones."""
-    return next(normalizers(env), None) is not None or any(
-        isinstance(layer, _FrozenNormalization) for layer in wrapper_chain(env)
-    )
+    is_frozen = any(isinstance(layer, _FrozenNormalization) for layer in layers(env))
+    return is_frozen or next(normalizers(env), None) is not None
 
 
 def with_statistics(env: Any, statistics: ObservationStatistics) -> Any:
     """Freezes the running statistics of an environment at the given ones, in a new wrapper if it does not normalize.
 
-    An environment whose observations have another shape is returned unchanged.
+    The new wrapper is the outermost one at which the statistics have the shape of the observations: inside a frame
+    stack, if the training normalizes single frames. An environment without such a place is returned unchanged.
     """
     found = list(normalizers(env))
     if not found:
-        part = part_for(statistics, observation_space_of(env))
-        if part is None:
-            return env
-        return (_FrozenVector if isinstance(env, VectorEnv) else _Frozen)(env, part)
+        return _normalized(env, statistics)
     for layer in found:
         if isinstance(statistics, Statistics) and np.shape(layer.obs_rms.mean) == statistics.mean.shape:
             layer.obs_rms.mean, layer.obs_rms.var = statistics.mean.copy(), statistics.variance.copy()
@@ -73,10 +73,69 @@ def with_statistics(env: Any, statistics: ObservationStatistics) -> Any:
 
 def can_apply(env: Any, statistics: ObservationStatistics) -> bool:
     """Returns whether :func:`with_statistics` can use the statistics in an environment."""
-    shapes = [np.shape(layer.obs_rms.mean) for layer in normalizers(env)]
-    if shapes:
-        return isinstance(statistics, Statistics) and statistics.mean.shape in shapes
-    return part_for(statistics, observation_space_of(env)) is not None
+    return Places.of(env).accept(statistics)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an environment normalizes observations, or can be made to.
+
+    Args:
+        shapes: Shapes of its running statistics.
+        spaces: Spaces of the observations that can be normalized, from the outermost inwards, if it has none.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    spaces: tuple[spaces.Space[Any], ...]
+
+    @classmethod
+    def of(cls, env: Any) -> Places:
+        """Returns the places in an environment."""
+        shapes = tuple(np.shape(layer.obs_rms.mean) for layer in normalizers(env))
+        return cls(shapes, () if shapes else tuple(observation_space_of(each) for each in _normalizable(env)))
+
+    @property
+    def neutral(self) -> Statistics | None:
+        """Statistics that switch the normalization of the environment off; None if it has none."""
+        shape = self.shapes[0] if self.shapes else None
+        return None if shape is None else Statistics(np.zeros(shape), np.ones(shape), np.inf, epsilon=0.0)
+
+    def accept(self, statistics: ObservationStatistics) -> bool:
+        """Returns whether statistics have the shape of any of them."""
+        if self.shapes:
+            return isinstance(statistics, Statistics) and statistics.mean.shape in self.shapes
+        return any(part_for(statistics, space) is not None for space in self.spaces)
+
+
+def _normalizable(env: Any) -> Iterator[Any]:
+    """Yields the layers whose observations can be normalized, also those inside a vector; the first of each level.
+
+    Wrappers around them must pass on numbers with decimal places.
+    """
+    for layer in wrapper_chain(env):
+        yield layer
+        space = observation_space_of(layer)
+        if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
+            return
+        for single in sub_envs(layer)[:1]:
+            yield from _normalizable(single)
+
+
+def _normalized(env: Any, statistics: ObservationStatistics) -> Any:
+    """Normalizes the outermost observations that statistics fit, in a new wrapper."""
+    place = next((each for each in _normalizable(env) if part_for(statistics, observation_space_of(each))), None)
+    if place is None:
+        return env
+    if place is env:
+        part: Any = part_for(statistics, observation_space_of(env))
+        return (_FrozenVector if isinstance(env, VectorEnv) else _Frozen)(env, part)
+    for layer in wrapper_chain(env):
+        inner: Any = sub_envs(layer)
+        inner[:] = [_normalized(each, statistics) for each in inner]
+        if not inner and layer is not place and getattr(layer, "env", None) is place:
+            layer.env = _normalized(place, statistics)
+            break
+    return env
 
 
 class _FrozenNormalization:

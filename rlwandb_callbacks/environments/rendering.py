@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ from rlwandb_callbacks.environments.display_remedies import display_remedy
 from rlwandb_callbacks.environments.names import env_name
 from rlwandb_callbacks.errors import RenderError, describe_error
 
+ENVS_TO_DRAW = "env_ids"
 WITHOUT_VIDEOS = "Scalars are logged without videos; video_logger=False turns this warning off."
 NO_FRAME = (
     "a frame of shape [H, W, 3] is needed. A function that makes the environment must take render_mode and pass it on."
@@ -35,7 +37,7 @@ def render(env: gym.Env[Any, Any]) -> RawFrame:
 
 def render_each(envs: VectorEnv[Any, Any, Any]) -> list[RawFrame]:
     """Renders the current state of each environment of a vector, like :func:`render`."""
-    frames = _rendered(envs)
+    frames = _rendered_one_by_one(envs) if _renders_one_by_one(envs) else _rendered(envs)
     if not isinstance(frames, list | tuple | np.ndarray) or len(frames) != envs.num_envs:
         raise RenderError(
             f"{env_name(envs)} was made with render_mode={envs.render_mode!r} and its render() returned "
@@ -49,6 +51,22 @@ def _rendered(env: Any) -> Any:
         return env.render()
     except Exception as error:
         raise rendering_error(f"{env_name(env)} cannot render", error) from error
+
+
+def _renders_one_by_one(envs: Any) -> bool:
+    """Returns whether ``render`` takes the environments to draw; that of EnvPool draws only the first by default."""
+    try:
+        return ENVS_TO_DRAW in inspect.signature(envs.unwrapped.render).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _rendered_one_by_one(envs: Any) -> Any:
+    try:
+        batches = [envs.unwrapped.render(**{ENVS_TO_DRAW: [index]}) for index in range(envs.num_envs)]
+    except Exception as error:
+        raise rendering_error(f"{env_name(envs)} cannot render", error) from error
+    return batches[0] if batches[0] is None else [batch[0] for batch in batches]
 
 
 def rendering_error(what: str, cause: Exception) -> RenderError:
@@ -66,7 +84,10 @@ def _describe(frame: Any) -> str:
 
 
 def _to_rgb(frame: Any, env: Any) -> RawFrame:
-    """Converts RGB, RGBA or gray pixels, or the last entry of a list of these, to RGB."""
+    """Converts RGB, RGBA or gray pixels, or the last entry of a list of these, to RGB in an array of its own.
+
+    Environments may draw the next state into the array that they have returned.
+    """
     if isinstance(frame, list) and frame:
         frame = frame[-1]
     pixels = _in_declared_range(_as_array(frame), env) if frame is not None else np.empty(0)
@@ -77,7 +98,7 @@ def _to_rgb(frame: Any, env: Any) -> RawFrame:
             f"{env_name(env)} was made with render_mode={env.render_mode!r} and its render() returned "
             f"{_describe(frame)}; {NO_FRAME if frame is None else WRONG_SHAPE}"
         )
-    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else np.ascontiguousarray(pixels[..., :3])
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else np.array(pixels[..., :3], order="C")
 
 
 def _as_array(frame: Any) -> RawFrame:

@@ -6,21 +6,26 @@ with ``obs_rms``, and from the transforms ``ObservationNorm``, ``VecNorm`` and `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from rlwandb_callbacks.core.infos import without_tensor
+from rlwandb_callbacks.environments.held_environments import (
+    attributes_of,
+    held_environments,
+    is_environment,
+    is_for_evaluation,
+    layers,
+)
 from rlwandb_callbacks.environments.wrappers import has_own
 
-TRAINING_NAMES = ("envs", "env", "train_envs", "train_env", "training_envs", "training_env")
-EVALUATION_NAMES = ("eval", "val", "test")
-INNER_NAMES = ("env", "venv", "base_env")  # attributes in which layers of environments hold the next one
+FEW_OBSERVATIONS = 10  # such as those of an environment that was only reset
 RMS_NAMES = ("obs_rms", "ob_rms")
 RMS_FIELDS = ("mean", "var", "count")
 TORCHRL_NORMS = ("ObservationNorm", "VecNorm", "VecNormV2")
@@ -78,71 +83,111 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     return Statistics(mean, np.asarray(variance), count, parts[0].epsilon, parts[0].clip)
 
 
+@dataclass(frozen=True)
+class Source:
+    """An environment that normalizes observations: where it is held, and its current statistics."""
+
+    name: str
+    env: Any
+    statistics: ObservationStatistics
+
+    @property
+    def count(self) -> float:
+        """Number of observations that it has normalized; infinite if its statistics were given."""
+        statistics = self.statistics
+        parts = [statistics] if isinstance(statistics, Statistics) else statistics.values()
+        return max((part.count for part in parts), default=0.0)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the statistics are more than those of an environment that was made and perhaps reset."""
+        statistics = self.statistics
+        parts = [statistics] if isinstance(statistics, Statistics) else statistics.values()
+        are_initial = all(np.all(part.mean == 0) and np.all(part.variance == 1) for part in parts)
+        return self.count >= FEW_OBSERVATIONS or (self.count < 1 and not are_initial)
+
+
 def training_statistics(
-    module: Any, evaluation_env: Any = None, policy: Any = None
+    module: Any,
+    evaluation_env: Any = None,
+    policy: Any = None,
+    fits: Callable[[ObservationStatistics], bool] = lambda _: True,
+    applied: Any = None,
 ) -> tuple[str, ObservationStatistics] | None:
-    """Finds a normalizing environment: the attribute of the module and its current statistics; None if there is none.
+    """Finds the normalizing environment of a training: its path and its current statistics; None if there is none.
 
-    ``TRAINING_NAMES`` come first; names with a part of ``EVALUATION_NAMES`` are skipped. Environments of objects that
-    the module holds come after its own, then the environment of the policy, which a model of Stable-Baselines3 has, and
-    last the value of ``evaluation.env``. The sub-environments of an ``AsyncVectorEnv`` are in other processes and are
-    not searched; wrappers around it are.
+    The environment of ``evaluation.env`` comes first, if it has seen observations, and unless its name says that it is
+    not for training (see ``is_for_evaluation``). Of all others, wherever the module, its data module or the policy hold
+    them, those whose statistics fit come first, then those with the id of ``evaluation.env``, then the one that has
+    seen most observations. The sub-environments of an ``AsyncVectorEnv`` are in other processes and are not searched;
+    wrappers around it are.
+
+    A policy object that itself normalizes by one layer of its environment was trained behind that layer: what the other
+    layers of this environment do is left to find, and no other environment but that of ``evaluation.env`` is searched.
+
+    Args:
+        module: The LightningModule.
+        evaluation_env: The value of ``evaluation.env``, or of the attribute that it names.
+        policy: The value of ``evaluation.policy``.
+        fits: Returns whether statistics can be used in the evaluation.
+        applied: The layer by whose statistics the policy object itself normalizes observations, if it does.
     """
-    own = attributes_of(module)
-    candidates = [(f"self.{name}", env) for name, env in _environments(own)]
-    for name, holder in own.items():
-        if not is_environment(holder) and not name.startswith("_") and not _is_evaluation(name):
-            candidates += [(f"self.{name}.{inner}", env) for inner, env in _environments(attributes_of(holder))]
-    candidates += [(f"evaluation.policy.{name}", env) for name, env in _environments(attributes_of(policy))]
-    for name, env in [*candidates, ("evaluation.env", evaluation_env)]:
-        found = statistics_of(env)
-        if found is not None:
-            return name, found
-    return None
+    sources = normalizing_environments(module, evaluation_env, policy, applied)
+    if not sources:
+        return None
+    named = next((each for each in sources if each.env is evaluation_env), None)
+    names = [name for name, value in attributes_of(module).items() if value is evaluation_env]
+    if named is not None and named.is_used and fits(named.statistics) and not any(map(is_for_evaluation, names)):
+        return named.name, named.statistics
+    ids = _ids(evaluation_env)
+
+    def rank(source: Source) -> tuple[bool, bool, float]:
+        return fits(source.statistics), not ids or not (own := _ids(source.env)) or bool(ids & own), source.count
+
+    best = max(sources, key=rank)
+    return best.name, best.statistics
 
 
-def _environments(attributes: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Returns name and value of the attributes that are environments of a training, those of the usual names first."""
-    names = [name for name in TRAINING_NAMES if name in attributes]
-    names += [name for name in attributes if name not in names and not _is_evaluation(name)]
-    return [(name, attributes[name]) for name in names if is_environment(attributes[name])]
+def normalizing_environments(
+    module: Any, evaluation_env: Any = None, policy: Any = None, applied: Any = None
+) -> list[Source]:
+    """Returns the environments that normalize observations, the nearest ones to the module first.
 
-
-def _is_evaluation(name: str) -> bool:
-    return any(part in name for part in EVALUATION_NAMES)
-
-
-def is_environment(value: Any) -> bool:
-    """Returns whether a value is an environment or a vector of any library."""
-    methods = (getattr(type(value), name, None) for name in ("reset", "step"))
-    return isinstance(value, gym.Env | VectorEnv) or all(map(callable, methods))
-
-
-def attributes_of(value: Any) -> dict[str, Any]:
-    """Returns the attributes of an object, and the submodules of one of torch; none for objects without a dict."""
-    attributes = dict(getattr(value, "__dict__", {})) if not isinstance(value, type) else {}
-    submodules = attributes.get("_modules")
-    return {**attributes, **submodules} if isinstance(submodules, Mapping) else attributes
-
-
-def layers(env: Any) -> Iterator[Any]:
-    """Yields an environment of any library and all environments inside it, from the outermost inwards."""
-    waiting, seen = [env], set()
-    while waiting:
-        layer = waiting.pop(0)
-        if layer is None or id(layer) in seen:
+    See :func:`training_statistics`.
+    """
+    trainer = getattr(module, "_trainer", None)
+    roots = [("self", module), ("evaluation.policy", policy)]
+    roots += [(f"trainer.{name}", getattr(trainer, name, None)) for name in ("datamodule", "train_dataloader")]
+    found = [each for name, root in roots if root is not None for each in held_environments(root, name)]
+    if is_environment(evaluation_env) and all(env is not evaluation_env for _, env in found):
+        found.append(("evaluation.env", evaluation_env))
+    sources: dict[int, Source] = {}
+    for name, env in found:
+        if applied is not None and env is not evaluation_env and all(layer is not applied for layer in layers(env)):
             continue
-        seen.add(id(layer))
-        yield layer
-        attributes = attributes_of(layer)
-        inside = attributes.get("envs")
-        waiting += [attributes[name] for name in INNER_NAMES if name in attributes]
-        waiting += inside if isinstance(inside, list | tuple) else []
+        statistics = None
+        with contextlib.suppress(Exception):  # of an environment of any library, whose statistics may have no numbers
+            statistics = statistics_of(env, applied)
+        if statistics is not None:
+            sources.setdefault(id(env), Source(name, env, statistics))
+    return list(sources.values())
 
 
-def statistics_of(env: Any) -> ObservationStatistics | None:
-    """Returns the current statistics with which an environment normalizes observations; None if it does not."""
-    found = [statistics for layer in layers(env) if (statistics := _of_layer(layer)) is not None]
+def _ids(env: Any) -> set[str]:
+    """Returns the ids of an environment, a vector, or what one is made from; none if they are not known."""
+    if isinstance(env, str):
+        return {env}
+    found = [getattr(getattr(layer, "spec", None), "id", None) for layer in ([env] if env is None else layers(env))]
+    return {each for each in found if isinstance(each, str)}
+
+
+def statistics_of(env: Any, applied: Any = None) -> ObservationStatistics | None:
+    """Returns the current statistics with which an environment normalizes observations; None if it does not.
+
+    The layer ``applied`` is left out, for which a policy object stands in.
+    """
+    others = (layer for layer in layers(env) if layer is not applied)
+    found = [statistics for layer in others if (statistics := _of_layer(layer)) is not None]
     if not found:
         return None
     arrays = [each for each in found if isinstance(each, Statistics)]
@@ -174,7 +219,8 @@ def _of_rms(rms: Any, layer: Any) -> Statistics:
     """Reads running statistics, and the tolerance and limit that the layer or, as in Tianshou, they themselves have."""
     epsilon = _first_number([(layer, "epsilon"), (rms, "eps")], 1e-8)
     clip = _first_number([(layer, "clip_obs"), (layer, "clipob"), (rms, "clip_max")], np.inf)
-    return Statistics(np.array(rms.mean), np.array(rms.var), float(rms.count), epsilon, clip)
+    mean, variance = (np.array(without_tensor(each)) for each in (rms.mean, rms.var))
+    return Statistics(mean, variance, float(rms.count), epsilon, clip)
 
 
 def _first_number(places: Sequence[tuple[Any, str]], default: float) -> float:
@@ -209,10 +255,20 @@ def _of_transform(transform: Any, key: str) -> Statistics | None:
         return None
     if not bool(transform.standard_normal):  # observation * scale + loc
         loc, scale = -loc / scale, 1 / scale
-    return Statistics(loc, scale**2, 1.0, epsilon=0.0)
+    return Statistics(loc, scale**2, _count_of_transform(transform, key), epsilon=0.0)
+
+
+def _count_of_transform(transform: Any, key: str) -> float:
+    """Returns the observations that a transform has seen; infinite for values that were given to it."""
+    counts = attributes_of(transform).get("_count")
+    with contextlib.suppress(AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        counts = attributes_of(transform)["_td"].get(f"{key}_count") if counts is None else counts
+        return float((counts if hasattr(counts, "item") else counts.get(key)).max())
+    return np.inf
 
 
 def _chained(first: Statistics, second: Statistics) -> Statistics:
     """Returns the statistics that normalize like one after the other, without a limit in between."""
     scale = np.sqrt(first.variance)
-    return Statistics(first.mean + scale * second.mean, first.variance * second.variance, 1.0, epsilon=0.0)
+    count = min(first.count, second.count)
+    return Statistics(first.mean + scale * second.mean, first.variance * second.variance, count, epsilon=0.0)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Episode, PolicyScores, PolicyStep, row_of, stack_scores
-from rlwandb_callbacks.core.infos import InfoAccumulator, reward_of
+from rlwandb_callbacks.core.infos import InfoAccumulator, reward_of, success_of
 from rlwandb_callbacks.core.values import RawFrame
 from rlwandb_callbacks.environments.pettingzoo import AGENT_REWARDS
 from rlwandb_callbacks.errors import RenderError
@@ -113,7 +113,7 @@ class EpisodeRecorder:
 
     def _add_info(self, info: Mapping[str, Any]) -> bool | None:
         """Adds the rewards of the agents, and the success of this step, which is returned."""
-        success = _success(info)
+        success = success_of(info, SUCCESS_KEYS)
         if success is not None:
             self._success_any = self._success_any or success
         for agent, agent_reward in info.get(AGENT_REWARDS, {}).items():
@@ -157,10 +157,3 @@ def _copy(action: Any) -> NDArray[Any]:
     entry = np.empty((), dtype=np.object_)
     entry[()] = copy.deepcopy(action)
     return entry
-
-
-def _success(info: Mapping[str, Any]) -> bool | None:
-    for key in SUCCESS_KEYS:
-        if key in info:
-            return None if info[key] is None else bool(np.all(info[key]))
-    return None

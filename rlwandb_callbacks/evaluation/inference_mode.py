@@ -7,14 +7,13 @@ changed in place, so those that ``validation_step`` has made are replaced by cop
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
-from torch import nn
 
-from rlwandb_callbacks.policies.reachable import MAX_ENTRIES, Part, own_attributes
+from rlwandb_callbacks.policies.reachable import MAX_ENTRIES
 
 
 @contextlib.contextmanager
@@ -24,14 +23,9 @@ def outside_inference_mode() -> Iterator[None]:
         yield
 
 
-def replace_inference_tensors(parts: Sequence[Part]) -> None:
-    """Replaces the inference tensors in containers, tuples and attributes by copies; a ``Snapshot`` puts them back."""
-    copies: dict[int, Any] = {}
-    for part in parts:
-        entries = _entries(part.value)
-        for name, value in list(entries.items() if isinstance(entries, dict) else enumerate(entries)):
-            if (copy := _copied(value, copies)) is not value:
-                entries[name] = copy
+def inference_tensor_copier() -> Callable[[Any], Any]:
+    """Returns a function that copies inference tensors, and tuples that hold them; other values stay as they are."""
+    return functools.partial(_copied, copies={})
 
 
 def _copied(value: Any, copies: dict[int, Any]) -> Any:
@@ -51,13 +45,3 @@ def _tuple_like(value: tuple[Any, ...], entries: list[Any]) -> tuple[Any, ...]:
     cls = type(value)
     is_plain = cls is tuple or cls.__module__ == "torch.return_types"  # constructors of other classes are not known
     return cls(entries) if is_plain else value
-
-
-def _entries(whole: Any) -> dict[Any, Any] | list[Any] | deque[Any]:
-    """Returns what a ``Snapshot`` restores, to change it in place."""
-    if isinstance(whole, dict | list | deque):
-        return whole if len(whole) <= MAX_ENTRIES else {}
-    if own_attributes(whole) is None or isinstance(whole, nn.modules.lazy.LazyModuleMixin):
-        return {}
-    attributes: dict[str, Any] = vars(whole)
-    return attributes

@@ -34,6 +34,7 @@ def evaluation_jobs(
     folder: Path,
     step: int,
     env_steps: float | None,
+    name: str | None = None,
 ) -> list[Job]:
     """Makes the jobs that draw an evaluation.
 
@@ -45,6 +46,7 @@ def evaluation_jobs(
         folder: Folder of the clips; made when the first file is written.
         step: Value of ``trainer/global_step``, for file names.
         env_steps: Number of environment steps trained so far, if known.
+        name: Name of the evaluation if there are several, for captions and file names.
     """
     without_data = [replace(e, frames=None, observations=None, states=None) for e in evaluation.episodes]
     small = replace(evaluation, episodes=without_data)
@@ -55,7 +57,8 @@ def evaluation_jobs(
         episode = small.episodes[index]
         stride = source.steps[1] - source.steps[0] if len(source.steps) > 1 else 1
         text = caption(label, len(small.episodes), episode, env_steps, stride)
-        stem = folder.absolute() / f"step_{step:09d}_{label}"
+        text = text if name is None else f"{name} · {text}"
+        stem = folder.absolute() / "_".join(part for part in (f"step_{step:09d}", name, label) if part)
         jobs.append(partial(_write_clip, source, episode, label=label, text=text, stem=stem, style=style))
     return jobs
 

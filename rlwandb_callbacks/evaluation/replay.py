@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,8 @@ class ReplayFrames:
         return range(self.episode.length + 1)
 
     def __iter__(self) -> Generator[Pixels]:
-        with contextlib.closing(replay(partial(self.make_env, render=True), self.episode)) as frames:
+        make_env = partial(_env_of(self.episode, self.make_env), render=True)
+        with contextlib.closing(replay(make_env, self.episode)) as frames:
             for frame in frames:
                 yield self.pixel_range.to_uint8(frame)
 
@@ -63,13 +64,18 @@ def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[RawFrame]
             raise rendering_error(message, error) from error
 
 
-def check_replay(make_env: Callable[[], Env], episode: Episode, *, max_steps: int) -> None:
+def _env_of(episode: Episode, make_env: EnvFactory) -> EnvFactory:
+    """Returns what makes the environment of a vector that played an episode."""
+    return replace(make_env, index=episode.env_index) if episode.env_index else make_env
+
+
+def check_replay(make_env: EnvFactory, episode: Episode, *, max_steps: int) -> None:
     """Repeats up to ``max_steps`` of the recorded actions without pictures.
 
     Raises:
         ReplayDivergedError: At the first step whose observation or reward differs from the recorded one.
     """
-    with env_call(), closing_env(make_env()) as env:
+    with env_call(), closing_env(_env_of(episode, make_env)()) as env:
         for _ in _states(env, episode, max_steps):
             pass
 

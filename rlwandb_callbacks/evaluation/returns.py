@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from rlwandb_callbacks.core.episode import Episode, Floats
+from rlwandb_callbacks.core.key_names import valid_name
 from rlwandb_callbacks.core.values import Table
 from rlwandb_callbacks.evaluation.intervals import interquartile_mean, iqm_interval, wilson_interval
 
 EPISODE_COLUMNS = ("episode", "seed", "return", "discounted_return", "length", "ended", "success")
+
+TASK_NUMBERS = (
+    "return_mean",
+    "return_std",
+    "return_min",
+    "return_max",
+    "return_iqm",
+    "score_mean",
+    "length_mean",
+    "success_rate",
+    "episodes_count",
+)
 
 
 def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
@@ -27,7 +41,7 @@ def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
         interval, which needs at least four episodes, see :func:`iqm_interval`; ``length_mean``, ``episodes_count``;
         ``success_rate`` in [0, 1], the share of episodes whose last step was a success, and ``success_any_rate``, that
         of episodes with any such step, if the environment reports success, with ``_low`` and ``_high``, Wilson's 95 %
-        interval; ``return_mean_<agent>`` for several agents.
+        interval; ``score_mean`` over the episodes whose ``score`` is known; ``return_mean_<agent>`` for several agents.
 
     Example:
         >>> episode = Episode(actions=np.zeros(2), rewards=np.ones(2), terminated=True)
@@ -48,10 +62,28 @@ def summarize(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
         if successes:
             low, high = wilson_interval(sum(map(bool, successes)), len(successes))
             summary |= {name: float(np.mean(successes)), f"{name}_low": low, f"{name}_high": high}
+    scores = [episode.score for episode in episodes if episode.score is not None]
+    if scores:
+        summary["score_mean"] = float(np.mean(scores))
     for agent in dict.fromkeys(agent for episode in episodes for agent in episode.agent_returns):
         known = [episode.agent_returns[agent] for episode in episodes if agent in episode.agent_returns]
         summary[f"return_mean_{agent}"] = float(np.mean(known))
     return summary
+
+
+def summarize_tasks(episodes: Sequence[Episode], *, gamma: float) -> dict[str, float]:
+    """Computes numbers of each task by names ``<task>/<name>``; nothing unless there are episodes of several tasks.
+
+    The names are those of :func:`summarize` in ``TASK_NUMBERS``.
+    """
+    tasks = dict.fromkeys(episode.task for episode in episodes)
+    if len(tasks) < 2:
+        return {}
+    numbers: dict[str, float] = {}
+    for task in (task for task in tasks if task is not None):
+        summary = summarize([episode for episode in episodes if episode.task == task], gamma=gamma)
+        numbers |= {f"{valid_name(task)}/{name}": summary[name] for name in TASK_NUMBERS if name in summary}
+    return numbers
 
 
 def _summarize_returns(returns: Floats) -> dict[str, float]:
@@ -110,9 +142,15 @@ def quantile(samples: Floats, fraction: float) -> float:
 
 
 def episode_table(episodes: Sequence[Episode], *, gamma: float) -> Table:
-    """Returns a table with one row per episode."""
-    rows = [
+    """Returns a table with one row per episode; scores and tasks are further columns if there are any."""
+    rows: list[tuple[Any, ...]] = [
         (index, each.seed, each.total_return, each.discounted_return(gamma), each.length, each.ending, each.success)
         for index, each in enumerate(episodes)
     ]
-    return Table(EPISODE_COLUMNS, rows)
+    columns = list(EPISODE_COLUMNS)
+    for name in ("score", "task"):
+        values = [getattr(each, name) for each in episodes]
+        if any(value is not None for value in values):
+            columns.append(name)
+            rows = [(*row, value) for row, value in zip(rows, values, strict=True)]
+    return Table(tuple(columns), rows)

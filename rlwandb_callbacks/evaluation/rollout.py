@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,12 @@ class EnvBatch(Protocol):
         A row with an ``EnvFailure`` has no episode any more, and can be reset.
         """
 
+    def score(self, row: int, last_step: EnvStep) -> float | None:
+        """Returns the score of the game in a row; None if it is not known, or if it is the return of the episode."""
+
+    def play_on(self, row: int, last_step: EnvStep) -> bool:
+        """Called when the episode in a row has ended: returns whether its game goes on, and prepares for the rest."""
+
     def render(self, row: int) -> RawFrame:
         """Returns a picture of the current state of one environment, or raises a ``RenderError``."""
 
@@ -60,6 +67,7 @@ def play(
     on_begin: Callable[[NDArray[np.bool_]], None] = lambda _: None,
     on_masks: Callable[[NDArray[np.bool_]], None] | None = None,
     on_failure: Callable[[Exception], object] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> list[PlayedEpisode]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
 
@@ -74,6 +82,7 @@ def play(
         on_begin: Called after a reset with the rows in which an episode begins, shape ``[B]``.
         on_masks: Called before each step with the allowed actions, shape ``[B, A]``; None to not query them.
         on_failure: Called with the error of each episode that is left out; by default the error is raised.
+        rows: Row of each episode, if environments differ; by default the first one that is free.
     """
     waiting = deque(enumerate(seeds))
     playing: dict[int, _Playing] = {}
@@ -82,36 +91,89 @@ def play(
     while playing or (waiting and (played or failures.count < envs.num_envs)):
         free = [row for row in range(envs.num_envs) if row not in playing]
         if free and waiting and not (envs.resets_together and playing):
-            begun = {row: waiting.popleft() for row in free[: len(waiting)]}
+            begun = _take(waiting, free, rows)
             playing |= _begin(envs, begun, options, failures)
             on_begin(np.isin(np.arange(envs.num_envs), free if envs.resets_together else list(begun)))
-        rows = sorted(playing)
-        if not rows:
+        active = sorted(playing)
+        if not active:
             continue
         if on_masks is not None:
-            on_masks(envs.masks(rows))
+            on_masks(envs.masks(active))
         output = act(envs.observations())
-        for row, step in envs.step(output.actions, rows):
-            position, recorder = playing[row]
-            try:
-                if isinstance(step, EnvFailure):
-                    raise step.error
-                has_ended = recorder.add_step(output, row, step)
-            except Exception as error:  # noqa: BLE001  # environments may raise and return anything
-                failures.add(error)
-                del playing[row]
+        for row, step in envs.step(output.actions, active):
+            episode = playing[row]
+            if not episode.add_step(output, row, step):
                 continue
-            if has_ended:
-                played[position] = recorder.result()
-                del playing[row]
+            if episode.may_play_on and envs.play_on(row, episode.last_step):
+                on_begin(np.isin(np.arange(envs.num_envs), row))
+                continue
+            del playing[row]
+            if episode.result is not None:
+                played[episode.position] = episode.finished(envs, row)
     return [played[index] for index in sorted(played)]
 
 
-class _Playing(NamedTuple):
-    """Episode in one row."""
+def _take(
+    waiting: deque[tuple[int, int]], free: Sequence[int], rows: Sequence[int] | None
+) -> dict[int, tuple[int, int]]:
+    """Takes episodes that wait, as many as can begin now; returns the index and the seed of each by its row."""
+    if rows is None:
+        return {row: waiting.popleft() for row in free[: len(waiting)]}
+    begun: dict[int, tuple[int, int]] = {}
+    for episode in list(waiting):
+        row = rows[episode[0]]
+        if row in free and row not in begun:
+            waiting.remove(episode)
+            begun[row] = episode
+    return begun
 
-    position: int  # among all episodes
-    recorder: EpisodeRecorder
+
+class _Playing:
+    """Episode in one row, and then the rest of its game, of which only the score is of interest."""
+
+    last_step: EnvStep
+
+    def __init__(self, position: int, recorder: EpisodeRecorder, max_steps: int, failures: _Failures) -> None:
+        self.position = position  # among all episodes
+        self.result: PlayedEpisode | None = None  # once the episode has ended
+        self._recorder, self._steps_left, self._failures = recorder, max_steps, failures
+        self._has_failed = False
+
+    def add_step(self, output: PolicyStep, row: int, step: EnvStep | EnvFailure) -> bool:
+        """Adds a step, and returns whether the episode, or a further part of its game, has ended or failed."""
+        try:
+            if isinstance(step, EnvFailure):
+                raise step.error
+            return self._add(output, row, step)
+        except Exception as error:  # noqa: BLE001  # environments may raise and return anything
+            self._has_failed = True
+            if self.result is None:
+                self._failures.add(error)
+            return True
+
+    def _add(self, output: PolicyStep, row: int, step: EnvStep) -> bool:
+        self._steps_left -= 1
+        is_cut = self._steps_left <= 0 and not step.terminated
+        self.last_step = step._replace(truncated=bool(step.truncated) or is_cut)
+        if self.result is not None:
+            return bool(step.terminated) or bool(self.last_step.truncated)
+        has_ended = self._recorder.add_step(output, row, step)
+        if has_ended:
+            self.result = self._recorder.result()
+        return has_ended
+
+    @property
+    def may_play_on(self) -> bool:
+        """Whether the latest step neither failed nor reached a time limit."""
+        return not self._has_failed and self._steps_left > 0 and not self.last_step.truncated
+
+    def finished(self, envs: EnvBatch, row: int) -> PlayedEpisode:
+        """Returns the episode, which has ended, with the score of its game and its place in a vector."""
+        if self.result is None:
+            raise RuntimeError("The episode has not ended.")
+        score = None if self._has_failed else envs.score(row, self.last_step)
+        env_index = row if envs.resets_together else 0
+        return replace(self.result, episode=replace(self.result.episode, score=score, env_index=env_index))
 
 
 class _Failures:
@@ -138,5 +200,5 @@ def _begin(
             failures.add(observation.error)
         else:
             recorder = EpisodeRecorder(options, seed, observation, partial(envs.render, row))
-            playing[row] = _Playing(begun[row][0], recorder)
+            playing[row] = _Playing(begun[row][0], recorder, options.max_steps, failures)
     return playing

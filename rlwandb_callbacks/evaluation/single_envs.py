@@ -16,6 +16,7 @@ from rlwandb_callbacks.core.values import RawFrame
 from rlwandb_callbacks.environments.action_masks import action_mask, stack_masks
 from rlwandb_callbacks.environments.closing import close
 from rlwandb_callbacks.environments.factory import Env
+from rlwandb_callbacks.environments.game_score import GameScore
 from rlwandb_callbacks.environments.rendering import render
 from rlwandb_callbacks.evaluation.env_failures import EnvFailure, close_env, env_call, failure_of
 from rlwandb_callbacks.evaluation.episode_recorder import EnvStep
@@ -51,20 +52,23 @@ class SingleEnvBatch:
 
     ``gymnasium.vector.SyncVectorEnv`` is not used: it must step an environment that has no further episode to play,
     renders all environments at once, and merges their ``info``. ``fresh_envs`` makes a new environment for each
-    episode, for environments whose reset does not restore everything.
+    episode, for environments whose reset does not restore everything; ``ignores_seeds`` says that seeds have no effect.
     """
 
     resets_together = False
 
-    def __init__(self, make_env: Callable[[], Env], num_envs: int, *, fresh_envs: bool = False) -> None:
+    def __init__(
+        self, make_env: Callable[[], Env], num_envs: int, *, fresh_envs: bool = False, ignores_seeds: bool = False
+    ) -> None:
         self.num_envs = num_envs
-        self._make_env, self._fresh_envs = make_env, fresh_envs
+        self._make_env, self._fresh_envs, self._ignores_seeds = make_env, fresh_envs, ignores_seeds
         self._envs: list[Env] = []
         with contextlib.ExitStack() as stack:
             for row in range(num_envs):
                 self._envs.append(make_env())
                 stack.callback(self._close_row, row)
             self.close = stack.pop_all().close
+        self._games = [GameScore.of(env) for env in self._envs]
         self._action_space = batch_space(self._envs[0].action_space, num_envs)
         self._observations: dict[int, Any] = {}
         self._unfinished: set[int] = set()  # rows whose episode was cut
@@ -75,9 +79,9 @@ class SingleEnvBatch:
         close(self._envs[row])
 
     def reset(self, seeds: Mapping[int, int]) -> Iterator[tuple[int, Any, int | None]]:
-        """See :class:`EnvBatch`; every environment takes its seed."""
+        """See :class:`EnvBatch`; every environment takes its seed, which is not reported if it ignores it."""
         for row, seed in seeds.items():
-            yield row, self._reset_row(row, seed), seed
+            yield row, self._reset_row(row, seed), None if self._ignores_seeds else seed
 
     def _reset_row(self, row: int, seed: int) -> Any:
         try:
@@ -89,20 +93,50 @@ class SingleEnvBatch:
         return self._observations[row]
 
     def _first_observation(self, row: int, seed: int) -> Any:
-        was_cut = row in self._unfinished
+        game = self._games[row]
+        was_cut = row in self._unfinished or (game is not None and row in self._observations and not game.is_over)
         self._unfinished.discard(row)
         if row in self._failed or (self._fresh_envs and row in self._observations):
             self._renew(row)
         elif was_cut:
             with contextlib.suppress(Exception):  # some environments refuse to reset before an episode has ended
-                return self._envs[row].reset(seed=seed)[0]
+                return self._start_game(row, seed)
             self._renew(row)
-        return self._envs[row].reset(seed=seed)[0]
+        return self._start_game(row, seed)
+
+    def _start_game(self, row: int, seed: int) -> Any:
+        game = self._games[row]
+        if game is None:
+            return self._envs[row].reset(seed=seed)[0]
+        game.start()
+        observation = self._envs[row].reset(seed=seed)[0]
+        game.started()
+        return observation
 
     def _renew(self, row: int) -> None:
         close_env(self._envs[row])
         self._envs[row] = self._make_env()
+        self._games[row] = GameScore.of(self._envs[row])
         self._failed.discard(row)
+
+    def score(self, row: int, last_step: EnvStep) -> float | None:
+        """See :class:`EnvBatch`."""
+        game = self._games[row]
+        return None if game is None else game.score_at(is_cut=bool(last_step.truncated))
+
+    def play_on(self, row: int, last_step: EnvStep) -> bool:
+        """See :class:`EnvBatch`."""
+        game = self._games[row]
+        if game is None or not game.can_play_on:
+            return False
+        if game.shaping.goes_on:
+            try:
+                with env_call():
+                    self._observations[row] = self._envs[row].reset()[0]
+            except Exception:  # noqa: BLE001  # environments may raise anything
+                self._failed.add(row)
+                return False
+        return game.can_play_on
 
     def observations(self) -> Any:
         """See :class:`EnvBatch`; a row without an episode keeps its last observation, or has that of another row."""

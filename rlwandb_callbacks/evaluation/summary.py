@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from rlwandb_callbacks.core.episode import Episode, Grouped, groups_of
 from rlwandb_callbacks.core.histograms import count_actions, histogram
 from rlwandb_callbacks.core.infos import summarize_infos
 from rlwandb_callbacks.core.values import Histogram, Image, Value
-from rlwandb_callbacks.evaluation.returns import episode_table, summarize
+from rlwandb_callbacks.evaluation.returns import episode_table, summarize, summarize_tasks
 from rlwandb_callbacks.evaluation.value_error import ValueErrors, first_cut, horizon, num_judged_steps, value_errors
 from rlwandb_callbacks.media.figures import prediction_against_return, return_distribution
 from rlwandb_callbacks.policies.scores import mean_chosen_q, mean_entropy
@@ -36,13 +36,14 @@ class Evaluation:
 
     If the discount factor of the training is unknown (None), discounted returns use 0.99, and predictions are not
     compared with returns. ``step_limit`` is the number of steps after which episodes are cut, None if only those that
-    were cut show it.
+    were cut show it. ``constant_infos`` are keys of ``info`` that are not logged.
     """
 
     episodes: Sequence[Episode]
     gamma: float | None
     actions: ActionSpec
     step_limit: int | None = None
+    constant_infos: Collection[str] = ()
 
     @property
     def has_value_errors(self) -> bool:
@@ -52,7 +53,8 @@ class Evaluation:
     def numbers(self) -> dict[str, float]:
         """Returns numbers by their keys: ``eval/…``, ``q/…`` and ``policy/entropy``."""
         summary = summarize(self.episodes, gamma=self._gamma_or_default)
-        summary |= summarize_infos([episode.infos for episode in self.episodes])
+        summary |= summarize_tasks(self.episodes, gamma=self._gamma_or_default)
+        summary |= summarize_infos([episode.infos for episode in self.episodes], constants=self.constant_infos)
         numbers = {f"eval/{name}": value for name, value in summary.items()}
         optional = {
             "q/mean": mean_chosen_q(self.episodes, first=self._first_actions),

@@ -6,6 +6,7 @@ The autoreset mode of the vector matters only for the last observation of an epi
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,15 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
+from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.core.values import RawFrame
 from rlwandb_callbacks.environments.action_masks import vector_action_masks
+from rlwandb_callbacks.environments.closing import close
+from rlwandb_callbacks.environments.game_score import GameScore
 from rlwandb_callbacks.environments.rendering import render_each
+from rlwandb_callbacks.environments.shaping import Shaping
+from rlwandb_callbacks.environments.vector_metadata import autoreset_mode
+from rlwandb_callbacks.environments.wrappers import sub_envs
 from rlwandb_callbacks.evaluation.env_failures import EnvFailure, close_env, env_call, failure_of
 from rlwandb_callbacks.evaluation.episode_recorder import EnvStep
 
@@ -32,9 +39,16 @@ class VectorEnvBatch:
 
     resets_together = True
 
-    def __init__(self, make_envs: Callable[[], VectorEnv[Any, Any, Any]], *, ignores_seeds: bool = False) -> None:
-        self._make_envs, self._ignores_seeds = make_envs, ignores_seeds
+    def __init__(
+        self,
+        make_envs: Callable[[], VectorEnv[Any, Any, Any]],
+        *,
+        ignores_seeds: bool = False,
+        shaping: Shaping | None = None,
+    ) -> None:
+        self._make_envs, self._ignores_seeds, self._shaping = make_envs, ignores_seeds, shaping
         self._envs = envs = make_envs()
+        self._games = self._games_of(envs)
         self.num_envs = envs.num_envs
         self._has_failed = self._has_stepped = False
         self._mode = autoreset_mode(envs)
@@ -46,30 +60,75 @@ class VectorEnvBatch:
         """See :class:`EnvBatch`; all environments are reset, also those of other rows."""
         try:
             with env_call():
-                self._observations, takes_seeds = self._reset_all(list(seeds.values()))
+                self._observations, takes_seeds = self._reset_all(self._seed_each(seeds))
         except Exception as error:  # noqa: BLE001  # environments may raise anything
             self._has_failed = True
             yield from ((row, EnvFailure(error), seed) for row, seed in seeds.items())
             return
         is_seeded = takes_seeds and not self._ignores_seeds
         self._pictures = None
-        rows = zip(seeds.items(), iterate(self._envs.observation_space, self._observations), strict=False)
-        for (row, seed), observation in rows:
-            yield row, observation, seed if is_seeded else None
+        observations = list(iterate(self._envs.observation_space, self._observations))
+        for row, seed in seeds.items():
+            yield row, observations[row], seed if is_seeded else None
+
+    def _seed_each(self, seeds: Mapping[int, int]) -> list[int]:
+        """Returns a seed for each row; those without an episode have further ones."""
+        spare = itertools.count(max(seeds.values()) + 1)
+        return [seeds[row] if row in seeds else next(spare) for row in range(self.num_envs)]
 
     def _reset_all(self, seeds: Sequence[int]) -> tuple[Any, bool]:
-        if self._has_stepped and not self._has_failed:
+        if self._has_stepped and not self._has_failed and not self._goes_on_unseen:
             with contextlib.suppress(Exception):  # some environments refuse to reset before an episode has ended
-                return reset_each(self._envs, seeds)
+                return self._start_games(seeds)
         if self._has_stepped or self._has_failed:
             close_env(self._envs)
             self._envs = self._make_envs()
+            self._games = self._games_of(self._envs)
             self._has_failed = self._has_stepped = False
-        return reset_each(self._envs, seeds)
+        return self._start_games(seeds)
+
+    def _start_games(self, seeds: Sequence[int]) -> tuple[Any, bool]:
+        games = [game for game in self._games if game is not None]
+        for game in games:
+            game.start()
+        result = reset_each(self._envs, seeds)
+        for game in games:
+            game.started()
+        return result
+
+    def _games_of(self, envs: VectorEnv[Any, Any, Any]) -> list[GameScore | None]:
+        """Follows the games of environments in this process, unless wrappers of the vector change their rewards."""
+        if self._shaping is None or not self._shaping.is_of_single_env:
+            return []
+        return [GameScore.of(single) for single in sub_envs(envs.unwrapped)]
+
+    @property
+    def _goes_on_unseen(self) -> bool:
+        """Whether a reset may go on with a game in another process."""
+        return self._shaping is not None and self._shaping.goes_on and not self._games
+
+    def score(self, row: int, last_step: EnvStep) -> float | None:
+        """See :class:`EnvBatch`."""
+        game = self._games[row] if self._games else None
+        if game is not None:
+            return game.score_at(is_cut=bool(last_step.truncated))
+        if self._shaping is None or not self._shaping.has_recorder:
+            return None
+        return recorded_score(last_step.info)
+
+    def play_on(self, row: int, last_step: EnvStep) -> bool:
+        """See :class:`EnvBatch`; the next step resets the environment, which must go on with its game then."""
+        shaping = self._shaping
+        if shaping is None or not shaping.goes_on:
+            return False
+        game = self._games[row] if self._games else None
+        if game is not None:
+            return game.can_play_on
+        return shaping.has_recorder and recorded_score(last_step.info) is None
 
     def close(self) -> None:
         """See :class:`EnvBatch`."""
-        self._envs.close()
+        close(self._envs)
 
     def observations(self) -> Any:
         return self._observations
@@ -115,13 +174,19 @@ def _final_state(observation: Any, info: Mapping[str, Any]) -> tuple[Any, Mappin
     return last, final_info if isinstance(final_info, Mapping) else info
 
 
-def autoreset_mode(envs: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    """Returns when a vector resets an environment that has ended; if it does not say, at the next step."""
-    mode = envs.metadata.get("autoreset_mode", getattr(envs.unwrapped, "autoreset_mode", None))
+def recorded_score(info: Mapping[str, Any]) -> float | None:
+    """Returns the return that a ``RecordEpisodeStatistics`` or ``Monitor`` reports at the end of a game.
+
+    Example:
+        >>> recorded_score({"episode": {"r": 7.0, "l": 3}}), recorded_score({})
+        (7.0, None)
+    """
+    recorded = info.get("episode")
+    reported = recorded.get("r") if isinstance(recorded, Mapping) else None
     try:
-        return AutoresetMode(mode)
-    except ValueError:
-        return AutoresetMode.NEXT_STEP
+        return None if reported is None else reward_of(reported)
+    except TypeError:
+        return None
 
 
 def reset_each(envs: VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> tuple[Any, bool]:
@@ -130,10 +195,11 @@ def reset_each(envs: VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> tuple[An
     The second value says whether they took these seeds: some vectors take only one for all.
     """
     spare = envs.num_envs - len(seeds)
-    try:
-        return envs.reset(seed=[*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + spare)])[0], True  # type: ignore[arg-type]  # vectors of single environments take a list
-    except Exception:  # noqa: BLE001  # vectors raise different errors for a list of seeds
-        return envs.reset(seed=seeds[0])[0], False
+    all_seeds = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + spare)]
+    for sequence in (all_seeds, np.array(all_seeds)):  # ale-py takes an array only
+        with contextlib.suppress(Exception):  # vectors raise different errors for what they do not take
+            return envs.reset(seed=sequence)[0], True  # type: ignore[arg-type]  # vectors of single environments take a list
+    return envs.reset(seed=seeds[0])[0], False
 
 
 def row_of_infos(infos: Any, row: int) -> dict[str, Any]:

@@ -41,7 +41,10 @@ class ClipStyle:
 
 def caption(label: str, count: int, episode: Episode, env_steps: float | None, stride: int = 1) -> str:
     """Returns the text below the video of an episode, one of ``count``, with a frame for every ``stride``-th step."""
-    parts = [f"{label} of {count}", f"return {format_number(episode.total_return)}", f"length {episode.length:,}"]
+    parts = [f"{label} of {count}", *([] if episode.task is None else [episode.task])]
+    parts += [f"return {format_number(episode.total_return)}"]
+    parts += [] if episode.score is None else [f"score of the game {format_number(episode.score)}"]
+    parts += [f"length {episode.length:,}"]
     parts += [episode.ending, f"seed {'unknown' if episode.seed is None else episode.seed}"]
     parts += [f"one frame in {stride}"] if stride > 1 else []
     parts += [] if env_steps is None else [f"env step {int(env_steps):,}"]

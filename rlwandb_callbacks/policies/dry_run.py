@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,13 @@ from rlwandb_callbacks.policies.adapters.row_by_row import EpisodeState, RowByRo
 from rlwandb_callbacks.policies.dry_run_messages import (
     HIDDEN_STATE,
     NO_RESET,
+    ROWS_ARE_MIXED,
     SAMPLES_BY_ITSELF,
     STATE_PROTOCOL,
+    STATISTICS_MIX_ROWS,
     UNREPEATABLE,
 )
+from rlwandb_callbacks.policies.output_tuples import NO_ROLES, TupleRoles
 from rlwandb_callbacks.policies.probing import NOISE_SCALES
 from rlwandb_callbacks.policies.python_state import (
     Attribute,
@@ -31,6 +35,7 @@ from rlwandb_callbacks.policies.python_state import (
 from rlwandb_callbacks.policies.questions import Questions
 from rlwandb_callbacks.policies.row_mixing import row_mixing
 from rlwandb_callbacks.policies.step_comparison import Comparison, fields_of
+from rlwandb_callbacks.policies.tuple_roles import tuple_roles
 
 OTHER_SEEDS = range(100, 105)  # several, as two samples of a few discrete actions may be equal
 
@@ -44,6 +49,7 @@ class PolicyTraits:
         state: State that it keeps in Python attributes and that affects its output; None if there is none.
         reads_std: The second entry of its tuples is a standard deviation.
         reads_value: Entries of its tuples that have the shape of V(s) are no log-probabilities of samples.
+        roles: Entries of its tuples that begin with a sample of the actions.
         warnings: What users should know: kind and message.
     """
 
@@ -51,6 +57,7 @@ class PolicyTraits:
     state: EpisodeState | None = None
     reads_std: bool = False
     reads_value: bool = True
+    roles: TupleRoles = NO_ROLES
     warnings: tuple[tuple[str, str], ...] = ()
 
 
@@ -63,6 +70,7 @@ class DryRun:
         num_rows: Environments that are played together.
         staggered: Whether episodes will start while others continue.
         deterministic: ``evaluation.deterministic``.
+        last_output: Returns the output of the policy that was read last.
     """
 
     def __init__(
@@ -73,12 +81,14 @@ class DryRun:
         num_rows: int,
         staggered: bool,
         deterministic: bool,
+        last_output: Callable[[], Any] = lambda: None,
     ) -> None:
         self._questions, self._action_space = questions, action_space
         self._num_rows, self._staggered, self._deterministic = num_rows, staggered, deterministic
         self._comparison = Comparison(questions.tolerance)
         self._stable: set[str] = set()  # fields that do not depend on random numbers
-        self._reads_value = True
+        self._changed: set[Attribute] = set()  # attributes that acting changes
+        self._reads_value, self._roles, self._last_output = True, NO_ROLES, last_output
         self._warnings: dict[str, str] = {}
 
     def run(self) -> PolicyTraits:
@@ -96,7 +106,7 @@ class DryRun:
             reads_std = self._reads_std()
         finally:
             before.restore()
-        return PolicyTraits(row_by_row, state, reads_std, self._reads_value, tuple(self._warnings.items()))
+        return PolicyTraits(row_by_row, state, reads_std, self._reads_value, self._roles, tuple(self._warnings.items()))
 
     def _find_state(self) -> EpisodeState | None:
         """Asks whether Python attributes affect the output, and whether the policy samples by itself."""
@@ -122,7 +132,7 @@ class DryRun:
         if not self._comparison.are_equal(first, self._questions.ask()[0]):
             self._report_unrepeatable(first)
             return None
-        changed = changed_attributes(before, after)
+        changed = self._changed = changed_attributes(before, after)
         self._stable = self._fields_without_draws()
         if not changed:  # a random generator in an attribute is not a change
             again = self._questions.ask(continues=True)[0]
@@ -130,7 +140,7 @@ class DryRun:
         self._reads_value = self._is_value(first)
         actions = {name for name in fields_of(first) if name.startswith("action")}
         if not actions <= self._stable:
-            self._report_samples(SAMPLES_BY_ITSELF)
+            self._read_sampled_tuples()
         if not changed:
             return None
         self._questions.ask()
@@ -138,6 +148,14 @@ class DryRun:
         if self._comparison.are_equal(continued, self._questions.ask(self._questions.rotated)[0]):
             return None
         return self._episode_state(changed, before, after)
+
+    def _read_sampled_tuples(self) -> None:
+        """Looks for the most likely action beside the samples of a policy that samples by itself; else warns."""
+        if self._action_space is not None:
+            self._questions.ask()
+            self._roles = tuple_roles(self._questions, self._last_output, self._action_space)
+        if self._roles.mean is None:
+            self._report_samples(SAMPLES_BY_ITSELF)
 
     def _fields_without_draws(self) -> set[str]:
         """Returns the fields of the output that do not depend on random numbers."""
@@ -189,6 +207,8 @@ class DryRun:
 
     def _mixes_rows(self) -> bool:
         warning = row_mixing(self._questions, self._stable, staggered=self._staggered)
+        if warning == ROWS_ARE_MIXED and self._changed:
+            warning = STATISTICS_MIX_ROWS.format(attributes=attribute_names(self._changed))
         if warning is not None:
             self._warnings["policy rows"] = warning
         return warning is not None

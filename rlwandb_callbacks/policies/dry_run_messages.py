@@ -5,7 +5,9 @@ from __future__ import annotations
 SAMPLES_BY_ITSELF = (
     "evaluation.deterministic is true, but the policy gives different actions if it is asked twice with the same "
     "observations: it samples by itself, and the returns are those of its samples. Return the distribution, of which "
-    "the mode is taken, or let the policy return its mode in evaluation mode (when self.training is False)."
+    "the mode is taken, or let the policy return its mode in evaluation mode (when self.training is False). For a "
+    "method such as get_action_and_value, which returns (action, log_prob, entropy, value), set evaluation.policy to "
+    "the network from which it samples, such as 'agent.actor'."
 )
 ROWS_ARE_MIXED = (
     "The policy's output for an observation depends on the other observations in the batch: a batch is read as one "
@@ -13,6 +15,12 @@ ROWS_ARE_MIXED = (
     "axis, or numbers are averaged over it. It is therefore called once per environment and step, with a batch of one. "
     "Give the network the batch in its batch axis, e.g. observations[:, None] with batch_first=True, so that all "
     "environments are played with one call."
+)
+STATISTICS_MIX_ROWS = (
+    "The policy's output for an observation depends on the other observations in the batch, and acting changes "
+    "{attributes}, as in a network that updates running statistics. It is therefore called once per environment and "
+    "step, with a batch of one. Let it change them in training mode only (self.training), so that all environments are "
+    "played with one call."
 )
 STATE_HAS_NO_ROWS = (
     "The policy is called once per environment and step, with a batch of one, as its state cannot be split into "

@@ -10,7 +10,11 @@ import numpy as np
 
 from rlwandb_callbacks.core.episode import Floats, Gaussian, Grouped, PolicyScores, PolicyStep, groups_of
 from rlwandb_callbacks.errors import PolicyError
+from rlwandb_callbacks.policies.adapters.devices import evaluating, map_structure
+from rlwandb_callbacks.policies.adapters.libraries import library_policy
 from rlwandb_callbacks.policies.output_reader import OutputReader
+from rlwandb_callbacks.policies.output_record import OutputRecord
+from rlwandb_callbacks.policies.output_tensors import to_numpy
 from rlwandb_callbacks.policies.scores import entropy
 
 
@@ -29,6 +33,11 @@ class MultiAgentOutputReader:
     def notes(self) -> set[str]:
         """Notes of the readers of all agents."""
         return set().union(*(reader.notes for reader in self.readers.values()))
+
+    @property
+    def records(self) -> list[OutputRecord]:
+        """Records of the outputs of all agents."""
+        return [reader.record for reader in self.readers.values()]
 
     def with_scores(self) -> MultiAgentOutputReader:
         """Returns a reader that also gives scores which are not to be shown."""
@@ -67,10 +76,20 @@ def _flat(arrays: Sequence[Floats]) -> Floats:
     return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
 
 
-def for_each_agent(policy: Callable[..., Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Converts a policy that all agents share to one that takes a dict with the observations of each."""
+def for_each_agent(policy: Any, *, deterministic: bool = True) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Converts a policy that all agents share to one that takes a dict with the observations of each.
+
+    Args:
+        policy: A callable, or a policy object of a library.
+        deterministic: Whether the object of a library plays its most likely actions.
+    """
+    adapted = library_policy(policy, deterministic=deterministic)
+    if adapted is None:
+        return lambda observations: {agent: policy(batch) for agent, batch in observations.items()}
 
     def act(observations: Mapping[str, Any]) -> dict[str, Any]:
-        return {agent: policy(batch) for agent, batch in observations.items()}
+        with evaluating(adapted.networks):
+            inputs = map_structure(to_numpy, observations) if adapted.takes_arrays else observations
+            return {agent: adapted(batch) for agent, batch in inputs.items()}
 
     return act

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from gymnasium import Space, spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
+from numpy.typing import NDArray
 
 from rlwandb_callbacks.policies.output_discrete import CategoricalSpace
-from rlwandb_callbacks.policies.output_tensors import to_numpy
+from rlwandb_callbacks.policies.output_tensors import is_array, to_numpy
 
 _Compound: TypeAlias = "spaces.Dict | spaces.Tuple[Any]"
 
 
-def action_batch(space: Space[Any], output: Any, batch_size: int) -> Any:
+def action_batch(
+    space: Space[Any], output: Any, batch_size: int, observe: Callable[[spaces.Box, NDArray[Any]], object] | None = None
+) -> Any:
     """Converts B actions to an array of the space's dtype; returns None if the output has another form.
 
     Finite spaces take integers or one-hot vectors, ``Box`` takes values, which are clipped to its bounds. ``Dict`` and
     ``Tuple`` spaces take a batch per part, in the same structure, or a list of B actions, and give a dict or tuple of
     arrays.
+
+    ``observe`` is called with each ``Box`` and its actions before they are clipped; those of a list of B actions are in
+    the bounds already.
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        actions = _from_parts(space, output, batch_size)
+        actions = _from_parts(space, output, batch_size, observe)
         return _from_rows(space, output, batch_size) if actions is None else actions
+    if isinstance(output, list) and output and all(map(is_array, output)):  # the actions of B environments
+        shapes = {tuple(action.shape) for action in output}
+        if shapes == {(batch_size,)} == {space.shape} and isinstance(output[0], torch.Tensor):
+            return None  # may as well be a tensor [B] for each dimension
+        output = np.stack(list(map(to_numpy, output))) if shapes == {space.shape} else output
     try:
         array = to_numpy(output)
     except (TypeError, ValueError, RuntimeError):
@@ -34,6 +46,8 @@ def action_batch(space: Space[Any], output: Any, batch_size: int) -> Any:
         return _finite_actions(categorical, array, batch_size)
     if not isinstance(space, spaces.Box) or array.shape != (batch_size, *space.shape) or array.dtype.kind not in "biuf":
         return None
+    if observe is not None:
+        observe(space, array)
     return np.clip(array, space.low, space.high).astype(space.dtype)
 
 
@@ -75,9 +89,11 @@ def _pairs(space: _Compound, output: Any) -> list[tuple[Space[Any], Any]] | None
     return list(zip(space.spaces, output, strict=True)) if is_complete else None
 
 
-def _from_parts(space: _Compound, output: Any, batch_size: int) -> Any:
+def _from_parts(
+    space: _Compound, output: Any, batch_size: int, observe: Callable[[spaces.Box, NDArray[Any]], object] | None
+) -> Any:
     pairs = _pairs(space, output)
-    parts = [action_batch(part, values, batch_size) for part, values in pairs or ()]
+    parts = [action_batch(part, values, batch_size, observe) for part, values in pairs or ()]
     if pairs is None or any(part is None for part in parts):
         return None
     return dict(zip(space.spaces, parts, strict=True)) if isinstance(space, spaces.Dict) else tuple(parts)

@@ -22,8 +22,10 @@ from rlwandb_callbacks.policies.output_distributions import (
     probabilities_of,
     probabilities_of_integers,
 )
-from rlwandb_callbacks.policies.output_tensors import is_array, to_numpy
+from rlwandb_callbacks.policies.output_tensors import is_array, softmax, to_numpy
 from rlwandb_callbacks.policies.scores import q_of_indices
+
+LOG_PROB_TOLERANCE = 1e-2  # of half precision
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,30 @@ class CategoricalSpace:
         The q-values of a dimension have the shape ``[B, options]``.
         """
         return q_of_indices(q_values, self._to_options(np.asarray(actions, dtype=np.int64)))
+
+    def meaning_by_log_prob(
+        self, scores: Sequence[Floats], actions: NDArray[Any], log_prob: NDArray[Any]
+    ) -> str | None:
+        """Returns whether scores are ``logits`` or ``probs`` by the log-probabilities of B actions.
+
+        The scores of a dimension have the shape ``[B, options]``. ``log_prob`` has one number for each action, or for
+        each of its dimensions. Returns None if it fits both, or neither.
+        """
+        if not self.contains(actions).all() or log_prob.size not in (len(actions), len(actions) * len(self.sizes)):
+            return None
+        options = self._to_options(actions).astype(np.int64)
+        log_prob = log_prob.astype(np.float64).reshape(len(actions), -1).sum(axis=1)
+        probs = {"logits": [softmax(part) for part in scores]}
+        if all(np.all(part >= 0) and np.all(part.sum(axis=1) > 0) for part in scores):
+            probs["probs"] = [part / part.sum(axis=1, keepdims=True) for part in scores]
+        errors = {}
+        for meaning, parts in probs.items():
+            taken = [np.take_along_axis(part, options[:, [i]], axis=1)[:, 0] for i, part in enumerate(parts)]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                errors[meaning] = float(np.max(np.abs(np.log(taken).sum(axis=0) - log_prob)))
+        best, *others = sorted(errors, key=errors.__getitem__)
+        is_certain = errors[best] < LOG_PROB_TOLERANCE and all(errors[best] < errors[each] / 4 for each in others)
+        return best if is_certain else None
 
     def _to_options(self, actions: NDArray[Any]) -> NDArray[Any]:
         options: NDArray[Any] = np.asarray(actions).reshape(-1, len(self.sizes)) - np.asarray(self.starts)

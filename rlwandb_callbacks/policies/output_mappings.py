@@ -10,16 +10,21 @@ import numpy as np
 from gymnasium import spaces
 
 from rlwandb_callbacks.core.episode import Floats, Gaussian, PolicyStep
+from rlwandb_callbacks.policies.action_extremes import ActionExtremes
 from rlwandb_callbacks.policies.output_actions import action_batch
 from rlwandb_callbacks.policies.output_steps import StepBuilder
-from rlwandb_callbacks.policies.output_tensors import is_array, to_numpy
+from rlwandb_callbacks.policies.output_tensors import as_arrays, is_array, to_numpy
 from rlwandb_callbacks.policies.output_tuples import (
     ACTION_KEYS,
     CHOSEN_Q_KEYS,
     DISTRIBUTION_KEYS,
     LOG_STD_KEYS,
+    MEAN_ACTION_KEYS,
     MEAN_KEYS,
+    MODE_KEYS,
+    NET_OUTPUT_KEY,
     Q_KEYS,
+    SCORE_KEYS,
     STD_KEYS,
     VALUE_KEYS,
 )
@@ -32,29 +37,58 @@ class MappingReader:
     Args:
         builder: Makes the steps.
         read_distribution: Reads the output below a key for distributions, given the number of states.
+        read_scores: Reads scores of an assumed meaning, given the number of states and that meaning.
     """
 
     builder: StepBuilder
     read_distribution: Callable[[Any, int], PolicyStep | None]
+    read_scores: Callable[[Any, int, str], PolicyStep | None]
+
+    def read_sample(self, output: Sequence[Any], batch_size: int) -> PolicyStep | None:
+        """Reads a sample of the actions that is followed by a mapping with the mode or the scores of its distribution.
+
+        The models of skrl return ``(sample, {"mean_actions": …})`` or ``(sample, {"net_output": …})``, those of skrl 1
+        with the log-probability between them. A deterministic builder takes the mode. Returns None for other outputs.
+        """
+        if len(output) < 2 or not is_array(output[0]) or not isinstance(output[-1], Mapping):
+            return None
+        sample, extras = to_numpy(output[0]), output[-1]
+        has_scores = _first(extras, (*MODE_KEYS, *SCORE_KEYS)) is not None
+        if not has_scores or action_batch(self.builder.action_space, sample, batch_size) is None:
+            return None
+        log_prob = {"log_prob": output[1]} if is_array(output[1]) else {}
+        return self._read({**log_prob, **extras, "action": sample}, batch_size, is_sample=True)
 
     def read(self, output: Mapping[Any, Any], batch_size: int) -> PolicyStep | None:
         """Converts a mapping for ``batch_size`` states; returns None if it cannot be read."""
         whole = self.builder.from_compound_actions(output, batch_size)
-        if whole is not None:
-            return whole
+        return self._read(output, batch_size) if whole is None else whole
+
+    def _read(self, output: Mapping[Any, Any], batch_size: int, *, is_sample: bool = False) -> PolicyStep | None:
+        """Converts a mapping whose action may be a sample, which a deterministic builder replaces by the mode."""
         scored = self._from_named_scores(output, batch_size)
         action = _first(output, ACTION_KEYS)
-        actions = None if action is None else action_batch(self.builder.action_space, action, batch_size)
+        mode = _first(output, MODE_KEYS) if self.builder.deterministic or (action is None and scored is None) else None
+        if mode is None and is_sample and scored is not None and self._takes_mode_of_scores(output):
+            mode = scored.actions
+        is_replaced = action is not None and mode is not None
+        action = action if mode is None else mode
+        actions = None if action is None else self.builder.actions_of(action, batch_size)
         is_sampled_here = actions is None and not self.builder.deterministic
         if actions is None:
             if scored is None:
                 return None
             actions = scored.actions
         chosen_q = self._q_of(actions, output, batch_size)
-        if chosen_q is None and not is_sampled_here:  # a sample made here is not the action that the critic rated
+        if chosen_q is None and not (is_sampled_here or is_replaced):  # the critic rated another action
             chosen_q = numbers_per_state(output, CHOSEN_Q_KEYS, batch_size)
         values = numbers_per_state(output, VALUE_KEYS, batch_size)
         return PolicyStep(actions, None if scored is None else scored.scores, values, chosen_q)
+
+    def _takes_mode_of_scores(self, output: Mapping[Any, Any]) -> bool:
+        """Returns whether the actions of the scores are modes, and not means of actions before a tanh."""
+        has_mode = self.builder.categorical is not None or _first(output, DISTRIBUTION_KEYS) is not None
+        return self.builder.deterministic and has_mode
 
     def _q_of(self, actions: Any, output: Mapping[Any, Any], batch_size: int) -> Floats | None:
         q_values = _first(output, Q_KEYS)
@@ -68,12 +102,27 @@ class MappingReader:
             step = None if scores is None else self.builder.from_scores(_as_arrays(scores), batch_size, meaning)
             if step is not None:
                 return step
+        if output.get(NET_OUTPUT_KEY) is not None and (step := self._from_net_output(output, batch_size)) is not None:
+            return step
         distribution = _first(output, DISTRIBUTION_KEYS)
         if distribution is not None:
             return self.read_distribution(distribution, batch_size)
         return (
             self._from_loc_and_scale(output, batch_size) if isinstance(self.builder.action_space, spaces.Box) else None
         )
+
+    def _from_net_output(self, output: Mapping[Any, Any], batch_size: int) -> PolicyStep | None:
+        """Reads logits or probabilities, whichever have the log-probability of the action that is beside them."""
+        space, net_output = self.builder.categorical, as_arrays(output[NET_OUTPUT_KEY])
+        columns = None if space is None else space.split_scores(net_output, batch_size, "logits")
+        actions, log_prob = _first(output, ACTION_KEYS), output.get("log_prob")
+        if space is None or columns is None or actions is None or log_prob is None:
+            return self.read_scores(net_output, batch_size, "logits")
+        actions = self.builder.actions_of(actions, batch_size)
+        meaning = None if actions is None else space.meaning_by_log_prob(columns, actions, to_numpy(log_prob))
+        if meaning is None:
+            return self.read_scores(net_output, batch_size, "logits")
+        return self.builder.from_scores(net_output, batch_size, meaning)
 
     def _named_scores(self, output: Mapping[Any, Any]) -> dict[str, Any]:
         named = {"q_values": _first(output, Q_KEYS), "probs": output.get("probs"), "logits": output.get("logits")}
@@ -87,11 +136,13 @@ class MappingReader:
         if mean is None or (std is None and log_std is None):
             return None
         has_action = _first(output, ACTION_KEYS) is not None  # may be a function of that Gaussian, such as its tanh
-        if output.get("loc") is None and has_action:
+        is_of_actions = _first(output, MEAN_ACTION_KEYS) is not None
+        if output.get("loc") is None and has_action and not is_of_actions:
             return None
         std = np.exp(to_numpy(log_std).astype(np.float64)) if std is None else std
-        step = self.builder.from_moments(mean, std, batch_size)
-        if step is None or not has_action or not isinstance(step.scores, Gaussian):
+        builder = replace(self.builder, extremes=ActionExtremes()) if has_action and not is_of_actions else self.builder
+        step = builder.from_moments(mean, std, batch_size)
+        if step is None or not has_action or is_of_actions or not isinstance(step.scores, Gaussian):
             return step
         return replace(step, scores=replace(step.scores, entropy=np.full(batch_size, np.nan)))
 

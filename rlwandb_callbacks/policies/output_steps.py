@@ -11,6 +11,7 @@ import torch
 from gymnasium import Space, spaces
 
 from rlwandb_callbacks.core.episode import Gaussian, PolicyScores, PolicyStep, Probabilities, QValues
+from rlwandb_callbacks.policies.action_extremes import ActionExtremes
 from rlwandb_callbacks.policies.output_actions import action_batch
 from rlwandb_callbacks.policies.output_discrete import CategoricalSpace
 from rlwandb_callbacks.policies.output_tensors import softmax, to_numpy
@@ -31,21 +32,27 @@ class StepBuilder:
         action_logger: Scores to show, as for ``OutputReader``.
         deterministic: Whether to take the most likely action instead of a sample.
         notes: Sentences about outputs that are read in a way that users should know of; added while reading.
+        extremes: Extremes of the actions; added while reading.
     """
 
     action_space: Space[Any]
     action_logger: bool | str
     deterministic: bool
     notes: set[str]
+    extremes: ActionExtremes
 
     @cached_property
     def categorical(self) -> CategoricalSpace | None:
         """The space as categorical dimensions; None if it is not finite."""
         return CategoricalSpace.from_space(self.action_space)
 
+    def actions_of(self, output: Any, batch_size: int) -> Any:
+        """Converts actions to a batch that environments take; returns None if they have another form."""
+        return action_batch(self.action_space, output, batch_size, self.extremes.add)
+
     def from_actions(self, output: Any, batch_size: int, scores: PolicyScores | None = None) -> PolicyStep | None:
         """Reads actions; returns None if they have another form."""
-        actions = action_batch(self.action_space, output, batch_size)
+        actions = self.actions_of(output, batch_size)
         return None if actions is None else PolicyStep(actions, scores)
 
     def from_compound_actions(self, output: Any, batch_size: int) -> PolicyStep | None:

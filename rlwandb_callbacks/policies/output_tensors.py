@@ -31,6 +31,13 @@ def to_numpy(value: Any) -> NDArray[Any]:
     return np.array(value)
 
 
+def as_arrays(value: Any) -> Any:
+    """Copies a tensor to numpy, or each tensor of a list or tuple of tensors; other values stay as they are."""
+    if isinstance(value, list | tuple):
+        return [to_numpy(part) for part in value] if all(map(is_array, value)) else value
+    return to_numpy(value) if is_array(value) else value
+
+
 def as_integers(value: Any) -> NDArray[Any]:
     """Converts floats that are all whole numbers to int64; other values keep their dtype."""
     array = to_numpy(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,36 @@ Q_KEYS = ("q_values", "action_value", "action_values", "q_value")
 CHOSEN_Q_KEYS = ("state_action_value", "chosen_action_value", "q_value", "action_value")
 VALUE_KEYS = ("value", "state_value", "values")
 DISTRIBUTION_KEYS = ("distribution", "dist", "pi")
-MEAN_KEYS = ("loc", "mean", "mu")
+MEAN_ACTION_KEYS = ("mean_actions", "mean_action")
+MEAN_KEYS = ("loc", "mean", "mu", *MEAN_ACTION_KEYS)
 STD_KEYS = ("scale", "std", "stddev", "sigma")
 LOG_STD_KEYS = ("log_std", "log_scale", "log_sigma")
 ACTION_KEYS = ("action", "actions")
-_READ_KEYS = {*Q_KEYS, *DISTRIBUTION_KEYS, *ACTION_KEYS, "probs", "logits"}
+MODE_KEYS = (*MEAN_ACTION_KEYS, "mode", "squashed_mu")  # deterministic actions, also beside samples
+NET_OUTPUT_KEY = "net_output"  # of skrl: logits or probabilities
+SCORE_KEYS = (*Q_KEYS, "probs", "logits", NET_OUTPUT_KEY, *DISTRIBUTION_KEYS)
+_READ_KEYS = {*SCORE_KEYS, *ACTION_KEYS, *MODE_KEYS}
+
+
+@dataclass(frozen=True)
+class TupleRoles:
+    """Positions of entries in a tuple that begins with a sample of the actions; None if not certain.
+
+    Args:
+        mean: Position of the most likely action, such as in ``(action, log_prob, mean)``.
+        value: Position of V(s), as in ``(action, log_prob, entropy, value)``.
+    """
+
+    mean: int | None = None
+    value: int | None = None
+
+    def fit(self, output: Sequence[Any]) -> bool:
+        """Returns whether the tuple has the entries."""
+        positions = [each for each in (self.mean, self.value) if each is not None]
+        return bool(positions) and len(output) > max(positions)
+
+
+NO_ROLES = TupleRoles()
 
 
 def named_entries(output: Any) -> Mapping[str, Any] | None:

@@ -122,7 +122,10 @@ def reset_method(policy: Any) -> Callable[[], Any] | None:
     One that needs arguments, or that deals with environments, is not meant for that.
     """
     owner = getattr(policy, "__self__", policy)
-    reset = getattr(owner, "reset", None)
+    try:
+        reset = getattr(owner, "reset", None)
+    except Exception:  # noqa: BLE001  # a property, or __getattr__, of the user's may raise anything
+        return None
     code = getattr(inspect.unwrap(reset) if callable(reset) else None, "__code__", None)
     if not callable(reset) or code is None or any("env" in name.lower() for name in code.co_names):
         return None

@@ -10,6 +10,8 @@ from torch import nn
 
 from rlwandb_callbacks.core.import_string import find_object
 from rlwandb_callbacks.errors import PolicyError, nearest
+from rlwandb_callbacks.policies.acting_methods import acting_advice
+from rlwandb_callbacks.policies.adapters.libraries import library_policy
 from rlwandb_callbacks.policies.adapters.stable_baselines import StableBaselinesPolicy
 
 DEFAULT_NAMES = ("policy_step", "policy", "actor", "q_network", "q_net")
@@ -19,15 +21,16 @@ _POLICY_NAME = re.compile(r"(^|[._])(policy|actor|pi|logits)", re.IGNORECASE)
 
 
 def is_policy(candidate: Any) -> bool:
-    """Returns whether an object is callable or predicts actions as the models of Stable-Baselines3 do."""
-    return callable(candidate) or StableBaselinesPolicy.fits(candidate)
+    """Returns whether an object can be called, or is a policy object of a library that has an adapter."""
+    is_known = StableBaselinesPolicy.fits(candidate) or library_policy(candidate, deterministic=True) is not None
+    return is_known or callable(candidate)
 
 
 def resolve_policy(module: nn.Module, policy: str | Callable[..., Any] | None) -> Callable[..., Any]:
     """Returns the policy that ``evaluation.policy`` names, or raises a PolicyError that lists what the module has.
 
-    A policy is a dotted attribute of the module, an import path, a callable, a model of Stable-Baselines3, or None for
-    the first policy among the attributes ``DEFAULT_NAMES``.
+    A policy is a dotted attribute of the module, an import path, a callable, a policy object of a library that
+    has an adapter, or None for the first policy among the attributes ``DEFAULT_NAMES``.
     """
     if policy is None:
         policy = policy_name(module, None)
@@ -46,8 +49,9 @@ def resolve_policy(module: nn.Module, policy: str | Callable[..., Any] | None) -
         name = f" '{policy}'" if isinstance(policy, str) else ""
         raise PolicyError(
             f"evaluation.policy{name} is {found!r} of type {type(found).__name__}, which can neither be called with "
-            "observations nor predicts actions as the models of Stable-Baselines3 do. Set it to a function, a network "
-            f"or the name of an attribute. {_describe_members(module)}"
+            "observations nor acts as the objects of Stable-Baselines3, TorchRL, Tianshou, skrl, rsl-rl and d3rlpy do. "
+            f"{acting_advice(found) or 'Set it to a function, a network or the name of an attribute.'} "
+            f"{_describe_members(module)}"
         )
     return found
 
@@ -80,7 +84,7 @@ def _meaning_of_name(name: str) -> str:
 
 def _find(module: nn.Module, path: str) -> Any:
     found: Any = module
-    for part in path.split("."):
+    for part in (path if hasattr(module, "self") else path.removeprefix("self.")).split("."):
         found = getattr(found, part, None)
     return find_object(path) if found is None else found
 

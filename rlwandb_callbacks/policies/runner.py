@@ -16,12 +16,16 @@ from torch import nn
 from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.policies.adapters.callables import CallablePolicy
 from rlwandb_callbacks.policies.adapters.devices import batch_size_of, first_float_parameter, network_of
+from rlwandb_callbacks.policies.adapters.libraries import LibraryAdapter, library_policy
 from rlwandb_callbacks.policies.adapters.row_by_row import Adapter, RowByRowPolicy
 from rlwandb_callbacks.policies.adapters.stable_baselines import StableBaselinesPolicy
 from rlwandb_callbacks.policies.adapters.torchrl import TorchRLPolicy
 from rlwandb_callbacks.policies.dry_run import DryRun, PolicyTraits
 from rlwandb_callbacks.policies.output_reader import OutputReader
+from rlwandb_callbacks.policies.output_tuples import NO_ROLES
 from rlwandb_callbacks.policies.questions import Questions
+
+ACTION_SCALE = "action scale"  # kind of warning
 
 
 def adapter_for(policy: Any, module: nn.Module, reader: OutputReader, observation_space: Any = None) -> Adapter:
@@ -30,6 +34,9 @@ def adapter_for(policy: Any, module: nn.Module, reader: OutputReader, observatio
         return StableBaselinesPolicy(policy, reader)
     if TorchRLPolicy.fits(policy):
         return TorchRLPolicy(policy, module, reader)
+    adapted = library_policy(policy, deterministic=reader.deterministic)
+    if adapted is not None:
+        return LibraryAdapter(adapted, reader, observation_space)
     return CallablePolicy(policy, module, reader, observation_space)
 
 
@@ -37,8 +44,8 @@ class PolicyRunner:
     """Runs a policy on batches, on its own device and in its floating-point dtype.
 
     Args:
-        policy: A callable that takes a batch of observations (a tensor, or a dict or tuple of tensors), an actor of
-            TorchRL, or a model of Stable-Baselines3.
+        policy: A callable that takes a batch of observations (a tensor, or a dict or tuple of tensors), or a policy
+            object of Stable-Baselines3, sbx, TorchRL, Tianshou, skrl, rsl-rl or d3rlpy.
         module: The LightningModule; its device and dtype are used for policies without parameters.
         reader: Reader of the outputs.
         observation_space: Observation space of one environment.
@@ -56,8 +63,8 @@ class PolicyRunner:
         observation_space: Any = None,
         traits: PolicyTraits = PolicyTraits(),  # noqa: B008  # immutable
     ) -> None:
-        if traits.reads_std or not traits.reads_value:
-            reader = replace(reader, reads_std=traits.reads_std, reads_value=traits.reads_value)
+        if traits.reads_std or not traits.reads_value or traits.roles != NO_ROLES:
+            reader = replace(reader, reads_std=traits.reads_std, reads_value=traits.reads_value, roles=traits.roles)
         self._policy, self._module, self._reader = policy, module, reader
         self._observation_space = observation_space
         self._adapter: Adapter | RowByRowPolicy
@@ -120,7 +127,16 @@ class PolicyRunner:
             num_rows=num_rows,
             staggered=staggered,
             deterministic=self._reader.deterministic,
+            last_output=lambda: self._reader.records[0].trial_output,
         )
+        for record in self._reader.records:
+            record.begin_trial()
         traits = run.run()
-        notes = tuple((note, note) for note in sorted(self._reader.notes))
-        return replace(traits, warnings=(*traits.warnings, *notes))
+        for record in self._reader.records:
+            record.end_trial()
+        return replace(traits, warnings=(*traits.warnings, *self.warnings()))
+
+    def warnings(self) -> list[tuple[str, str]]:
+        """Returns what users should know about the outputs so far: kind and message."""
+        unscaled = [warning for record in self._reader.records if (warning := record.extremes.warning()) is not None]
+        return [*((ACTION_SCALE, warning) for warning in unscaled[:1]), *((n, n) for n in sorted(self._reader.notes))]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias, TypeGuard
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from rlwandb_callbacks.policies.iterators import SETTABLE, saved_position
+from rlwandb_callbacks.policies.namespaces import namespaces
 from rlwandb_callbacks.policies.reachable import MAX_ENTRIES, MODULE_INTERNALS, Part, is_foreign, own_attributes
+from rlwandb_callbacks.policies.saved_data import OBSERVATION_MARK, copy_data, is_data, outline, restore_data
 
 MAX_ARRAY_BYTES = 2**20
 MAX_COPIED_BYTES = 128 * 2**20
-Data: TypeAlias = torch.Tensor | NDArray[Any]
 Container: TypeAlias = dict[Any, Any] | list[Any] | deque[Any] | set[Any]
 Restore: TypeAlias = Callable[[], object]
 _CONTAINERS = (dict, list, deque, set)
@@ -27,13 +30,20 @@ _MISSING = object()
 class Snapshot:
     """State of the parts of a module or a policy at the time when this is made.
 
-    At most ``MAX_COPIED_BYTES`` of tensors and arrays are copied, the smallest first, and of those that are not buffers
-    only those of up to ``MAX_ARRAY_BYTES``. Larger tensors and long containers are only watched for changes.
+    At most ``MAX_COPIED_BYTES`` of tensors and arrays are copied, the smallest first. Larger data and long containers
+    are only watched for changes.
 
     Args:
         parts: Parts as :func:`rlwandb_callbacks.policies.reachable.reachable` finds them.
         max_buffer_bytes: Size of the largest buffer that is copied.
+        max_array_bytes: Size of the largest other tensor or array that is copied.
         attributes: Single attributes of further objects, and their values.
+        variables: Whether variables of functions, attributes of classes and slots are saved too.
+        watched: Further parts that are only watched for changes.
+
+    Attributes:
+        failures: Parts that could not be copied or put back, such as objects whose attributes cannot be read, and the
+            errors. The other parts are not affected.
     """
 
     def __init__(
@@ -41,36 +51,63 @@ class Snapshot:
         parts: Iterable[Part],
         *,
         max_buffer_bytes: int = MAX_ARRAY_BYTES,
+        max_array_bytes: int = MAX_ARRAY_BYTES,
         attributes: Iterable[tuple[dict[str, Any], dict[str, Any]]] = (),
+        variables: bool = False,
+        watched: Iterable[Part] = (),
     ) -> None:
         found = list(parts)
-        copied = _small_data(found, max_buffer_bytes)
-        self._restores: list[tuple[bool, Restore]] = [  # whether it is of a buffer, and how it is put back
-            (False, functools.partial(_put_back, owner, before)) for owner, before in attributes
+        self.failures: list[tuple[Part, Exception]] = []
+        copied = _small_data(found, max_buffer_bytes, max_array_bytes)
+        self._restores: list[tuple[Part, Restore]] = [
+            (Part(owner, ("",)), functools.partial(_put_back, owner, before)) for owner, before in attributes
         ]
-        self._watched: list[tuple[Part, Any]] = []
+        self._watched = [(part, outline(part.value)) for part in watched]
         for part in found:
-            restore = _saved(part.value, copies_data=id(part.value) in copied)
-            if restore is not None:
-                self._restores.append((part.is_buffer, restore))
-            elif (outline := _outline(part.value)) is not None:
-                self._watched.append((part, outline))
+            with self._noting_failures(part):
+                self._save(part, copies_data=id(part.value) in copied, variables=variables)
+
+    @contextlib.contextmanager
+    def _noting_failures(self, part: Part) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # objects of users and of libraries may raise anything
+            self.failures.append((part, error))
+
+    def _save(self, part: Part, *, copies_data: bool, variables: bool) -> None:
+        restore = _saved(part.value, copies_data=copies_data)
+        if restore is not None:
+            self._restores.append((part, restore))
+        elif (seen := outline(part.value)) is not None:
+            self._watched.append((part, seen))
+        for owner in namespaces(part.value) if variables else ():
+            self._restores.append((part, functools.partial(_restore_attributes, owner, dict(owner))))
 
     def restore(self, *, only_buffers: bool = False, keeps_logs: bool = False) -> None:
         """Puts all values back in place.
 
         Args:
             only_buffers: Put back only the buffers of networks.
-            keeps_logs: Leave lists that have only grown.
+            keeps_logs: Leave lists to which only records were added: observations, numbers, text and other values, but
+                no tensors that a policy has computed.
         """
-        for is_buffer, restore in self._restores:
-            is_log = keeps_logs and isinstance(restore, _List) and restore.has_grown()
-            if not is_log and (is_buffer or not only_buffers):
-                restore()
+        for part, restore in self._restores:
+            if only_buffers and not part.is_buffer:
+                continue
+            with self._noting_failures(part):
+                if not (keeps_logs and isinstance(restore, _List) and restore.is_log()):
+                    restore()
 
     def changed_for_good(self) -> list[Part]:
-        """Returns the parts that have changed and were too large to be copied."""
-        return [part for part, outline in self._watched if _outline(part.value) != outline]
+        """Returns the parts that have changed and were not copied."""
+        return [part for part, before in self._watched if _has_changed(part.value, before)]
+
+
+def _has_changed(value: Any, before: Any) -> bool:
+    try:
+        return bool(outline(value) != before)
+    except Exception:  # noqa: BLE001  # another thread may change a container while its entries are read
+        return False
 
 
 class _List:
@@ -83,17 +120,37 @@ class _List:
         if not _are_same(self._value, self._entries):
             self._value[:] = self._entries
 
-    def has_grown(self) -> bool:
-        return _are_same(self._value[: len(self._entries)], self._entries)
+    def is_log(self) -> bool:
+        """Returns whether it has only grown, by entries without tensors that a policy has computed."""
+        size = len(self._entries)
+        return _are_same(self._value[:size], self._entries) and not any(map(_has_output, self._value[size:]))
+
+
+def _has_output(entry: Any) -> bool:
+    """Returns whether an entry of a list is, or contains, a tensor that a policy has computed."""
+    values: Iterable[Any] = (entry,)
+    if isinstance(entry, tuple | list):
+        values = entry
+    elif not isinstance(entry, torch.Tensor):
+        values = (entry if isinstance(entry, dict) else own_attributes(entry) or {}).values()
+    return any(isinstance(value, torch.Tensor) and not hasattr(value, OBSERVATION_MARK) for value in values)
 
 
 def is_generator(value: Any) -> bool:
     """Returns whether a value is a random generator."""
-    return isinstance(value, np.random.Generator | np.random.RandomState | random.Random | torch.Generator)
+    numpy_generators = np.random.Generator | np.random.RandomState | np.random.BitGenerator
+    return isinstance(value, numpy_generators | random.Random | torch.Generator)
 
 
 def fingerprint(value: Any, seen: frozenset[int] = frozenset()) -> Any:
     """Returns a description that is equal for equal values; ``seen`` has the ids of containers on the way to it."""
+    try:
+        return _fingerprint(value, seen)
+    except Exception:  # noqa: BLE001  # objects of users and of libraries may raise anything when they are read
+        return id(value)
+
+
+def _fingerprint(value: Any, seen: frozenset[int]) -> Any:
     if isinstance(value, torch.Tensor | np.ndarray):
         if value.nbytes > MAX_ARRAY_BYTES:
             return id(value)
@@ -109,10 +166,10 @@ def fingerprint(value: Any, seen: frozenset[int] = frozenset()) -> Any:
     return type(value).__name__, [fingerprint(entry, seen | {id(value)}) for entry in entries]
 
 
-def _small_data(parts: Sequence[Part], max_buffer_bytes: int) -> set[int]:
+def _small_data(parts: Sequence[Part], max_buffer_bytes: int, max_array_bytes: int) -> set[int]:
     """Returns the ids of the tensors and arrays that are copied."""
-    limits = {True: max_buffer_bytes, False: MAX_ARRAY_BYTES}
-    data = [part.value for part in parts if _is_data(part.value) and part.value.nbytes <= limits[part.is_buffer]]
+    limits = {True: max_buffer_bytes, False: max_array_bytes}
+    data = [part.value for part in parts if is_data(part.value) and part.value.nbytes <= limits[part.is_buffer]]
     copied, left = set[int](), MAX_COPIED_BYTES
     for value in sorted(data, key=lambda value: value.nbytes):
         left -= value.nbytes
@@ -124,9 +181,13 @@ def _small_data(parts: Sequence[Part], max_buffer_bytes: int) -> set[int]:
 def _saved(value: Any, *, copies_data: bool) -> Restore | None:
     """Returns a function that puts the present content of a value back into it; None if there is none to put back."""
     if isinstance(value, torch.Tensor | np.ndarray):
-        return functools.partial(_restore_data, value, _copy(value)) if copies_data else None
+        return functools.partial(restore_data, value, copy_data(value)) if copies_data else None
     if isinstance(value, _CONTAINERS):
         return _saved_container(value) if len(value) <= MAX_ENTRIES else None
+    if isinstance(value, bytearray | array):
+        return functools.partial(value.__setitem__, slice(None), value[:]) if len(value) <= MAX_ARRAY_BYTES else None
+    if type(value) in SETTABLE:
+        return saved_position(value)
     if is_generator(value):
         return _saved_generator(value)
     attributes = own_attributes(value)
@@ -136,9 +197,13 @@ def _saved(value: Any, *, copies_data: bool) -> Restore | None:
 
 
 def _restore_object(owner: Any, before: dict[str, Any]) -> None:
-    attributes = vars(owner)
+    _restore_attributes(vars(owner), before, MODULE_INTERNALS if isinstance(owner, nn.Module) else ())
+
+
+def _restore_attributes(
+    attributes: MutableMapping[str, Any], before: dict[str, Any], internals: Collection[str] = ()
+) -> None:
     if len(attributes) > len(before):
-        internals = MODULE_INTERNALS if isinstance(owner, nn.Module) else ()
         added = [name for name in attributes if name not in before and name not in internals]
         for name in added:
             if not is_foreign(attributes[name]):
@@ -146,7 +211,7 @@ def _restore_object(owner: Any, before: dict[str, Any]) -> None:
     _put_back(attributes, before)
 
 
-def _put_back(attributes: dict[str, Any], before: dict[str, Any]) -> None:
+def _put_back(attributes: MutableMapping[str, Any], before: dict[str, Any]) -> None:
     for name, value in before.items():
         present = attributes.get(name, _MISSING)
         if present is not value and not is_foreign(present):
@@ -162,7 +227,11 @@ def _saved_container(value: Container) -> Restore:
 
 
 def _restore_dict(value: dict[Any, Any], before: dict[Any, Any]) -> None:
-    if not _are_same([*value, *value.values()], [*before, *before.values()]):
+    if _are_same([*value, *value.values()], [*before, *before.values()]):
+        return
+    if any(map(is_foreign, value.values())):  # such as files that the policy has opened
+        _restore_attributes(value, before)
+    else:
         value.clear()
         value.update(before)
 
@@ -180,49 +249,10 @@ def _are_same(present: Iterable[Any], before: Iterable[Any]) -> bool:
 def _saved_generator(value: Any) -> Restore:
     if isinstance(value, np.random.Generator):
         return functools.partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    if isinstance(value, np.random.BitGenerator):
+        return functools.partial(setattr, value, "state", value.state)
     if isinstance(value, random.SystemRandom):
         return lambda: None
     if isinstance(value, random.Random):
         return functools.partial(value.setstate, value.getstate())
     return functools.partial(value.set_state, value.get_state())
-
-
-def _outline(value: Any) -> Any:
-    """Returns what shows most changes of a large tensor or container; None for other values."""
-    if isinstance(value, torch.Tensor):
-        return None if value.is_inference() else value._version  # noqa: SLF001  # public in PyTorch's documentation of autograd
-    if isinstance(value, list | deque) and value:
-        return len(value), id(value[0]), id(value[-1])
-    return len(value) if isinstance(value, dict | set) else None
-
-
-def _is_data(value: Any) -> TypeGuard[Data]:
-    """Returns whether a value is an array of numbers, or a tensor that has a memory of its own."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind in "biufc" and value.flags.writeable
-    if not isinstance(value, torch.Tensor) or nn.parameter.is_lazy(value):
-        return False
-    return value.layout is torch.strided and value.device.type != "meta"
-
-
-def _copy(data: Data) -> Data:
-    return data.detach().clone() if isinstance(data, torch.Tensor) else data.copy()
-
-
-def _restore_data(data: Data, copied: Data) -> None:
-    if isinstance(data, torch.Tensor) and isinstance(copied, torch.Tensor):
-        if not _are_equal_tensors(data, copied):
-            with torch.inference_mode(data.is_inference()), torch.no_grad():
-                if data.shape == copied.shape:
-                    data.copy_(copied)
-                else:
-                    data.data = copied
-    elif isinstance(data, np.ndarray) and not np.array_equal(data, copied, equal_nan=data.dtype.kind in "fc"):
-        data[...] = np.asarray(copied)
-
-
-def _are_equal_tensors(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Returns whether two tensors have the same values, NaN being equal to NaN."""
-    if first.shape != second.shape:
-        return False
-    return torch.equal(first, second) or bool(((first == second) | (first.isnan() & second.isnan())).all())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from rlwandb_callbacks.core.key_names import Naming
 from rlwandb_callbacks.core.values import Scalar, Value
+
+NAMED_KEY = re.compile(r"(eval|q|policy|video|dataset)(_rl)?(/[^/]+){2,3}")  # of an evaluation or of its task
 
 
 class MemoryTracker:
@@ -22,7 +25,7 @@ class MemoryTracker:
     """
 
     def __init__(self, naming: str | None = None) -> None:
-        self._preset_names = frozenset(Naming(naming).table.values())
+        self._preset_names = Naming(naming).names
         self.alerts: list[tuple[str, str, str]] = []
         self.rows: list[dict[str, Any]] = []
         self.flushes = 0
@@ -31,21 +34,26 @@ class MemoryTracker:
         """Stores a row.
 
         Raises:
-            ValueError: If the axis ``trainer/global_step`` is missing, or a key is an axis or lacks its one slash.
+            ValueError: If the axis ``trainer/global_step`` is missing, or a key is an axis or has the wrong number of
+                slashes: all keys have one, and those of a named evaluation have two.
             TypeError: If a value is not a :data:`rlwandb_callbacks.core.values.Value`.
         """
         if "trainer/global_step" not in axes:
             raise ValueError(f"A row needs the axis 'trainer/global_step'; its axes are {sorted(axes)}.")
         for key, value in values.items():
             if key in axes or not self._is_valid(key):
-                raise ValueError(f"{key!r} is not a valid key: it must contain exactly one slash and not be an axis.")
+                raise ValueError(
+                    f"{key!r} is not a valid key: it must contain exactly one slash, or a further one with the name of "
+                    "an evaluation, and not be an axis."
+                )
             if not isinstance(value, Value):
                 raise TypeError(f"{key!r} is {value!r}, which is not a Value.")
         plain = {key: value.value if isinstance(value, Scalar) else value for key, value in values.items()}
         self.rows.append({**axes, **plain})
 
     def _is_valid(self, key: str) -> bool:
-        return key.count("/") == 1 or key.startswith("parameters/") or key in self._preset_names
+        has_parts = key.count("/") == 1 or NAMED_KEY.fullmatch(key) is not None
+        return has_parts or key.startswith("parameters/") or key in self._preset_names
 
     def alert(self, title: str, text: str, level: str) -> None:
         """Stores an alert."""

@@ -24,12 +24,14 @@ class DroppedRows:
 
     Attributes:
         message: What happened to the first dropped row, and what to do; None if there was none.
+        keys: Keys of all rows of the user.
     """
 
     def __init__(self, run: Any) -> None:
         self._run = run
         self._step_without_ours = self._step
         self.message: str | None = None
+        self.keys: set[str] = set()
         self._original: Any = getattr(run, HOOK, None)
         if self._original is not None:
             setattr(run, HOOK, self._observe)
@@ -49,6 +51,7 @@ class DroppedRows:
 
     def _observe(self, row: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> Any:
         if not getattr(_local, "is_ours", False):
+            self.keys.update(row)
             if step is not None:
                 if self.message is None and self._step_without_ours <= step < self._step:
                     self.message = _describe(row, step, self._step)

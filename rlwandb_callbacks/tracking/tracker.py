@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol, runtime_checkable
 
 from rlwandb_callbacks.core.values import Value
@@ -43,3 +43,11 @@ class SharedTracker(Protocol):
 
     def dropped_row(self) -> str | None:
         """Describes the first row of the user that was dropped because of ours; None if there was none."""
+
+
+@runtime_checkable
+class ObservingTracker(Protocol):
+    """A tracker that knows what the user's code logs to the same place."""
+
+    def keys_of_others(self) -> Collection[str]:
+        """Returns the keys, as they are written, of all rows that the user's code has logged."""

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import wandb
 
 from rlwandb_callbacks.config import RunConfig, WandbRLConfig
+from rlwandb_callbacks.core.plain_values import entries, interpolation, is_mapping, is_of_omegaconf, items
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 MAX_TEXT = 300
@@ -66,13 +68,17 @@ def open_run(cfg: RunConfig, *, again: str | None = None) -> Any:
 
 
 def _init(cfg: RunConfig, mode: str | None, again: str | None) -> Any:
+    if cfg.dir is not None:
+        Path(cfg.dir).mkdir(parents=True, exist_ok=True)  # whatever W&B does without it
     return wandb.init(
         project=cfg.project,
         name=cfg.name,
         entity=cfg.entity,
         group=cfg.group,
+        job_type=cfg.job_type,
         tags=cfg.tags or None,
         notes=cfg.notes,
+        dir=cfg.dir,
         config=without_secrets(cfg.config),
         id=cfg.id or again,
         resume=cfg.resume or ("allow" if again else None),  # type: ignore[arg-type]  # RunConfig allows exactly these
@@ -125,14 +131,20 @@ def is_run(candidate: Any) -> bool:
     return isinstance(candidate, wandb.Run) and not is_disabled(candidate)
 
 
-def update_config(run: Any, cfg: WandbRLConfig, hyper_parameters: Mapping[str, Any]) -> None:
+def update_config(
+    run: Any, cfg: WandbRLConfig, hyper_parameters: Mapping[str, Any], further_evaluations: Mapping[str, Any]
+) -> None:
     """Adds our settings and the module's hyper-parameters to the config of a run, without secrets."""
-    config = {**without_secrets(dict(hyper_parameters)), "rlwandb": without_secrets(cfg)}
+    settings = {item.name: getattr(cfg, item.name) for item in fields(cfg)}
+    settings |= {"further_evaluations": further_evaluations} if further_evaluations else {}
+    config = {**without_secrets(dict(hyper_parameters)), "rlwandb": without_secrets(settings)}
     run.config.update(config, allow_val_change=True)
 
 
 def without_secrets(value: Any) -> Any:
     """Converts a value for a run's config: plain containers, functions by name, no secrets.
+
+    Values of OmegaConf that cannot be resolved, or whose interpolation names a secret, are texts: ``${oc.env:TOKEN}``.
 
     Example:
         >>> without_secrets({"lr": 0.1, "wandb_api_key": "k", "nested": {"password": "p", "seed": 1}})
@@ -140,13 +152,22 @@ def without_secrets(value: Any) -> Any:
     """
     if is_dataclass(value) and not isinstance(value, type):
         value = {item.name: getattr(value, item.name) for item in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): without_secrets(item) for key, item in value.items() if not _is_secret(str(key))}
-    if isinstance(value, list | tuple):
-        return [without_secrets(item) for item in value]
+    if is_mapping(value):
+        named = {str(key): _without_secret(value, key, item) for key, item in entries(value)}
+        return {key: item for key, item in named.items() if not _is_secret(key)}
+    if isinstance(value, list | tuple) or is_of_omegaconf(value):
+        return [_without_secret(value, index, item) for index, item in enumerate(items(value))]
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return (getattr(value, "__qualname__", None) or str(value))[:MAX_TEXT]
+
+
+def _without_secret(container: Any, key: Any, item: Any) -> Any:
+    """Converts a value in a container; an interpolation that names a secret is not resolved."""
+    text = interpolation(container, key)
+    return text if text is not None and _is_secret(text) else without_secrets(item)
 
 
 def _is_secret(key: str) -> bool:

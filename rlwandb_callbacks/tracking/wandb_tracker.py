@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,22 +22,23 @@ class WandbTracker:
         run: An open run.
         step_metric: Key of the default x axis of our charts. It is defined for each exact key when that key first
             appears, as W&B resolves overlapping patterns in no fixed order.
+        step_of_group: Key of another x axis by group, for the keys of groups that have one.
     """
 
-    def __init__(self, run: Any, *, step_metric: str) -> None:
+    def __init__(self, run: Any, *, step_metric: str, step_of_group: Mapping[str, str] | None = None) -> None:
         self.run = run
-        self._step_metric = step_metric
+        self._step_metric, self._step_of_group = step_metric, dict(step_of_group or {})
         self._defined: set[str] = set()
         self._latest_axes: dict[str, float] = {}
         self._dropped_rows = DroppedRows(run)
 
     def write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         """Writes one row; see :class:`rlwandb_callbacks.tracking.tracker.Tracker`."""
-        step_metric = self._step_metric if self._step_metric in axes else "trainer/global_step"
         for key in axes.keys() - self._defined:
             self.run.define_metric(key)
         for key in values.keys() - self._defined:
-            self.run.define_metric(key, step_metric=step_metric)
+            axis = self._step_of_group.get(key.split("/")[0], self._step_metric)
+            self.run.define_metric(key, step_metric=axis if axis in axes else "trainer/global_step")
         self._defined |= axes.keys() | values.keys()
         converted, error = converted_values(values)
         with self._dropped_rows.ours():
@@ -52,6 +53,10 @@ class WandbTracker:
     def dropped_row(self) -> str | None:
         """Describes the first row of the user that W&B dropped because of ours; None if there was none."""
         return self._dropped_rows.message
+
+    def keys_of_others(self) -> Collection[str]:
+        """Returns the keys of all rows that the user's code has logged to the run since it was opened here."""
+        return self._dropped_rows.keys
 
     def alert(self, title: str, text: str, level: str) -> None:
         """Sends an alert by e-mail or message, by the settings of the W&B account; an offline run stores it."""

@@ -109,6 +109,16 @@ def test_monitored_return_is_known_on_all_ranks_at_the_end_of_each_epoch() -> No
     assert output.count(f"ends with {run.column('eval/return_mean')[-1]}") == 2
 
 
+def test_named_evaluations_and_moved_keys_are_the_same_on_all_ranks() -> None:
+    output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "named"))
+    run = read_single_run()
+    ours = run.column("eval_rl/near/return_mean")
+    assert (len(ours), run.column("eval/near/return_mean")) == (2, [])  # the module has no logger
+    assert [len(run.column(key)) for key in ("eval/far/return_mean", "q/near/mean", "q/far/mean")] == [2, 2, 2]
+    assert run.column("eval/far/episodes_count") == [5, 5]
+    assert output.count(f"ends with -7.0 and {ours[-1]}") == 2
+
+
 def test_environments_that_fail_on_all_ranks_do_not_stop_training() -> None:
     output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "all"), status=None)
     assert len(read_single_run().column("train/loss")) == 4

@@ -271,7 +271,7 @@ def test_running_statistics_in_subprocesses_warn(fit: Any) -> None:
 
     tracker = MemoryTracker()
     cfg = {"video_logger": False, "evaluation": {"env": make, "policy": gaussian_policy, "episodes": 2, "max_steps": 3}}
-    with pytest.warns(UserWarning, match="normalize observations with running statistics in subprocesses"):
+    with pytest.warns(UserWarning, match="normalize observations and rewards with running statistics"):
         fit(Walker(), EvaluationCallback(cfg, tracker=tracker), num_sanity_val_steps=0)
     assert [row["eval/length_mean"] for row in tracker.by_update()] == [3.0]
 

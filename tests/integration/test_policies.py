@@ -118,12 +118,12 @@ class MultiActionEnv(gym.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        self.steps = 0
-        return np.zeros(2, np.float32), {}
+        self.steps, self.start = 0, self.np_random.random()
+        return np.array([0, self.start], np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.steps += 1
-        return np.array([self.steps, 0], np.float32), float(np.sum(action)), self.steps >= 4, False, {}
+        return np.array([self.steps, self.start], np.float32), float(np.sum(action)), self.steps >= 4, False, {}
 
     def render(self) -> Any:
         return np.full((80, 80, 3), 30 * self.steps, np.uint8)
@@ -145,7 +145,7 @@ class LogitsModule(TinyQ):
 def test_multi_dimensional_actions_are_logged(fit: Any, space: Any, outputs: int, decode: Any) -> None:
     callback = WandbRLCallback(
         env=MultiActionEnv,
-        evaluation={"env_kwargs": {"space": space}, "episodes": 3},
+        evaluation={"env_kwargs": {"space": space}, "episodes": 1},
         policy="policy",
         action_logger=True,
     )

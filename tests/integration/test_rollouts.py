@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from gymnasium.wrappers import RecordEpisodeStatistics
 
@@ -167,3 +168,33 @@ def test_outputs_of_batches_without_an_ended_episode_are_released(fit: Any, name
     module = ReturnsImages()
     assert rows_of(fit, module, every=50) == []
     assert (len(module.images), module.alive) == (4, [])
+
+
+class HoldsEnv(pl.LightningDataModule):
+    """Has the environment in which the module plays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.env = RecordEpisodeStatistics(CorridorEnv())
+        self.env.reset(seed=0)
+
+    def train_dataloader(self) -> Any:
+        return TinyQ(batches=4).train_dataloader()
+
+
+def test_the_environment_of_a_datamodule_is_read() -> None:
+    class PlaysThere(TinyQ):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            for _ in range(10):
+                if any(self.trainer.datamodule.env.step(1)[2:4]):
+                    self.trainer.datamodule.env.reset()
+            return super().training_step(batch, batch_idx)
+
+    tracker = MemoryTracker()
+    callback = RolloutsCallback({"on_error": "raise", "metrics": {"every_n_steps": 2}}, tracker=tracker)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    pl.Trainer(callbacks=[callback], max_epochs=1, logger=False, accelerator="cpu", **quiet).fit(
+        PlaysThere(), datamodule=HoldsEnv()
+    )
+    rows = [tuple(row.get(key) for key in ("time/updates", *KEYS)) for row in tracker.rows]
+    assert rows == [(2, 2.0, 2.0, None, 10), (4, 2.0, 2.0, None, 10)]

@@ -74,6 +74,13 @@ class EpisodesOnRankZero(RankedQ):
         return {"episodes": [episode]} if rank() == 0 else None
 
 
+class LogsReturn(RankedQ):
+    """Module that logs the mean return of one of the evaluations itself."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("eval/near/return_mean", -7.0, sync_dist=True)
+
+
 class ChoiceError(Exception):
     """Error that cannot be pickled."""
 
@@ -103,19 +110,26 @@ ENVS = {
     "uneven": CorridorEnv,
     "choosy": CorridorEnv,
     "monitored": BreaksOnRankOne,
+    "named": CorridorEnv,
 }
 
-
-MODULES: dict[str, type[TinyQ]] = {"uneven": EpisodesOnRankZero, "monitored": WithoutValidation}
+MODULES: dict[str, type[TinyQ]] = {
+    "uneven": EpisodesOnRankZero,
+    "monitored": WithoutValidation,
+    "named": LogsReturn,
+}
+MONITORS = {"monitored": "eval/return_mean", "named": "eval/far/return_mean"}
 
 
 def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
+    names = {"near": {"seed": 0}, "far": {"seed": 3}} if scenario == "named" else {}
+    monitor = MONITORS.get(scenario)
     callback = WandbRLCallback(
         executor="inline",
         action_logger="q_value",
         metrics={"every_n_steps": 2, "reduce_over_ranks": scenario == "reduced"},
         videos={"select": choose_nothing} if scenario == "choosy" else {},
-        evaluation={"env": ENVS[scenario], "policy": "q_network", "episodes": 5},
+        evaluation={"env": ENVS[scenario], "policy": "q_network", "episodes": 5, **names},
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -127,13 +141,13 @@ def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[EarlyStopping("eval/return_mean", mode="max"), callback] if scenario == "monitored" else [callback],
+        callbacks=[EarlyStopping(monitor, mode="max"), callback] if monitor is not None else [callback],
     )
     trainer.fit(MODULES.get(scenario, RankedQ)(), ckpt_path=None)
     if strategy == "ddp":
-        sys.stdout.write(
-            f"rank {trainer.global_rank} ends with {float(trainer.callback_metrics['eval/return_mean'])}\n"
-        )
+        keys = ["eval/near/return_mean", "eval_rl/near/return_mean"] if names else ["eval/return_mean"]
+        values = [float(trainer.callback_metrics[key]) for key in keys]
+        sys.stdout.write(f"rank {trainer.global_rank} ends with {' and '.join(map(str, values))}\n")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ from rlwandb_callbacks.callbacks.alerts.return_history import ReturnHistory, rea
 from rlwandb_callbacks.callbacks.skipped_steps import MAX_SKIPPED_STEPS
 from rlwandb_callbacks.config import AlertsConfig
 
-Q_VALUE_KEY = re.compile(r"(train|q)/(target_)?(q_?\d*(_values?)?|mean|min|max)(_(mean|min|max))?")
+NAME = r"([\w.-]+/)*"  # of an evaluation, and of its task
+Q_VALUE_KEY = re.compile(rf"(train/|q(_rl)?/{NAME})(target_)?(q_?\d*(_values?)?|mean|min|max)(_(mean|min|max))?")
 LOSS_OR_GRADIENT_KEY = re.compile(r"train/(\w*loss\w*|grad_norm\w*)")
-ENTROPY_KEYS = ("train/entropy", "policy/entropy")
-RETURN_KEYS = {  # of the mean, the standard deviation and the number of episodes
-    "eval/return_mean": ("eval/return_std", "eval/episodes_count"),
-    "rollout/return_mean": ("rollout/return_std", "rollout/episodes"),
-}
+ENTROPY_KEY = re.compile(rf"(train/|policy(_rl)?/{NAME})entropy")
+RETURN_KEY = re.compile(rf"(eval(_rl)?/{NAME}|rollout/)return_mean")
+ROLLOUT = "rollout/"
 SKIPPED_STEPS_KEY, SCALE_KEY = "train/amp_skipped_steps", "train/amp_scale"
 ROUNDING = 1e-6
 
@@ -57,9 +56,8 @@ def collapsed_entropy(numbers: Mapping[str, float], *, limit: float) -> str | No
         'policy/entropy is 0.002 nats; the limit is 0.01'
         >>> collapsed_entropy({"train/entropy": -4.0}, limit=0.01)
     """
-    for key in ENTROPY_KEYS:
-        value = numbers.get(key, math.nan)
-        if value < limit and (limit <= 0 or value > -ROUNDING):
+    for key, value in numbers.items():
+        if ENTROPY_KEY.fullmatch(key) and value < limit and (limit <= 0 or value > -ROUNDING):
             return f"{key} is {value:.6g} nats; the limit is {limit:.6g}"
     return None
 
@@ -148,15 +146,17 @@ class AlertRules:
             yield Alert("returns", "Returns have fallen from their best", text)
 
     def _collapsed_entropy(self, numbers: Mapping[str, float], limit: float) -> str | None:
-        entropies = {key: numbers[key] for key in ENTROPY_KEYS if key in numbers}
+        entropies = {key: value for key, value in numbers.items() if ENTROPY_KEY.fullmatch(key)}
         fallen = {key: value for key, value in entropies.items() if key in self._once_above}
         self._once_above |= {key for key, value in entropies.items() if value >= limit}
         return collapsed_entropy(fallen, limit=limit)
 
     def _fallen_returns(self, numbers: Mapping[str, float], limit: float | None) -> str | None:
-        completed = [key for key in RETURN_KEYS if self._add_returns(key, numbers)]
-        key = next((key for key in RETURN_KEYS if key in self._histories), "")  # evaluations take precedence
-        fall = self._histories[key].fall(limit=limit) if key in completed and limit is not None else None
+        completed = [key for key in numbers if RETURN_KEY.fullmatch(key) and self._add_returns(key, numbers)]
+        if not all(key.startswith(ROLLOUT) for key in self._histories):  # evaluations take precedence
+            completed = [key for key in completed if not key.startswith(ROLLOUT)]
+        falls = {} if limit is None else {key: self._histories[key].fall(limit=limit) for key in completed}
+        key, fall = next(((key, fall) for key, fall in falls.items() if fall is not None), ("", None))
         if fall is None:
             return None
         distance = f"{fall.standard_errors:.3g} standard errors" if fall.standard_errors < math.inf else "without noise"
@@ -167,6 +167,8 @@ class AlertRules:
 
     def _add_returns(self, key: str, numbers: Mapping[str, float]) -> bool:
         """Adds the mean return of a row, and returns whether it completes an evaluation."""
-        mean, std, count = (numbers.get(name, math.nan) for name in (key, *RETURN_KEYS[key]))
+        prefix = key.removesuffix("return_mean")
+        count_key = f"{prefix}{'episodes' if prefix == ROLLOUT else 'episodes_count'}"
+        mean, std, count = (numbers.get(name, math.nan) for name in (key, f"{prefix}return_std", count_key))
         returns = read_returns(mean, std, count)
         return returns is not None and self._histories.setdefault(key, ReturnHistory()).add(returns)

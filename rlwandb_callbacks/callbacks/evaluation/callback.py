@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +11,21 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.evaluation.averaged_weights import AveragedWeights, PlayedWeights
 from rlwandb_callbacks.callbacks.evaluation.distributed import (
-    SHARDED,
     DistributedEvaluation,
     EvaluationResult,
     Problem,
     given_result,
 )
-from rlwandb_callbacks.callbacks.evaluation.earlier_numbers import EarlierNumbers
+from rlwandb_callbacks.callbacks.evaluation.errors import EvaluationErrors
 from rlwandb_callbacks.callbacks.evaluation.final_weights import FinalWeights
-from rlwandb_callbacks.callbacks.evaluation.given_episodes import POLICY_WITHOUT_ENV, GivenEpisodes
-from rlwandb_callbacks.callbacks.evaluation.judged_steps import JudgedSteps, discount_factor
+from rlwandb_callbacks.callbacks.evaluation.given_episodes import (
+    POLICY_WITHOUT_ENV,
+    GivenEpisodes,
+    takes_given_episodes,
+)
+from rlwandb_callbacks.callbacks.evaluation.identical_episodes import IdenticalEpisodes
+from rlwandb_callbacks.callbacks.evaluation.judged_steps import JudgedSteps
+from rlwandb_callbacks.callbacks.evaluation.keys import EvaluationKeys
 from rlwandb_callbacks.callbacks.evaluation.monitors import (
     NEVER_SAVES,
     Monitor,
@@ -30,20 +34,20 @@ from rlwandb_callbacks.callbacks.evaluation.monitors import (
     find_monitors,
     never_saving_checkpoints,
 )
+from rlwandb_callbacks.callbacks.evaluation.owned_keys import OwnedKeys, check_names
+from rlwandb_callbacks.callbacks.evaluation.preparation import Preparation
 from rlwandb_callbacks.callbacks.evaluation.schedule import EvaluationSchedule, is_last_epoch
 from rlwandb_callbacks.callbacks.evaluation.validated_weights import ValidatedWeights
-from rlwandb_callbacks.callbacks.evaluation.videos import VideoMode, drawing_jobs
-from rlwandb_callbacks.callbacks.evaluation.weight_tensors import on_device, with_weights
-from rlwandb_callbacks.callbacks.lightning_namespaces import shards_parameters
+from rlwandb_callbacks.callbacks.evaluation.videos import VideoMode
+from rlwandb_callbacks.callbacks.evaluation.weight_tensors import on_device
+from rlwandb_callbacks.callbacks.evaluation.writer import EvaluationWriter
+from rlwandb_callbacks.callbacks.lightning_namespaces import may_share_key
 from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
+from rlwandb_callbacks.callbacks.session import Session, parts_in
+from rlwandb_callbacks.config import EvaluationConfig
+from rlwandb_callbacks.config.root import OneEvaluationConfig, with_one_evaluation
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.files import check_writable
-from rlwandb_callbacks.core.values import DEFAULT_FPS, Scalar, Value
-from rlwandb_callbacks.evaluation.evaluator import Evaluator
-from rlwandb_callbacks.evaluation.preserved_state import preserved_state
-from rlwandb_callbacks.evaluation.summary import Evaluation, infer_action_spec, left_out_histograms
-from rlwandb_callbacks.evaluation.video_mode import Mode
-from rlwandb_callbacks.tracking.result import Job
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -60,47 +64,86 @@ class EvaluationCallback(RLCallback):
     of the weights that ``fit`` leaves in the module. A module without an environment may return
     ``{"episodes": [Episode, …]}`` from ``validation_step`` instead.
 
+    Where the module, another callback or ``wandb.log`` logs a number under one of these keys too, the numbers of the
+    evaluation are named ``eval_rl/…`` instead (``q_rl/…``, ``policy_rl/…``), with one warning.
+
+    Args:
+        cfg: A config, or a mapping with its keys.
+        name: Which evaluation to play if the config has several. Its name is a part of all keys.
+        keywords: As for every callback.
+
     Example:
         >>> EvaluationCallback(env="CartPole-v1", policy="q_network").cfg.evaluation.env
         'CartPole-v1'
     """
 
-    def __init__(self, cfg: Any = None, **keywords: Any) -> None:
+    cfg: OneEvaluationConfig
+
+    def __init__(self, cfg: Any = None, *, name: str | None = None, **keywords: Any) -> None:
         super().__init__(cfg, **keywords)
-        self._evaluator: Evaluator | None = None
-        self._videos = VideoMode(self.session)
+        self.cfg = with_one_evaluation(self.session.cfg, name)
+        self._takes_given_episodes = True
         self._judged_steps = JudgedSteps(self.cfg.evaluation.max_steps)
+        self.use_session(self.session)
+
+    @property
+    def state_key(self) -> str:
+        """The same key for all settings but the name of the evaluation."""
+        name = self.cfg.evaluation.name
+        return super().state_key if name is None else f"{super().state_key}.{name}"
+
+    def use_session(self, session: Session) -> None:
+        """Writes to the tracker of another session from now on."""
+        super().use_session(session)
+        self._errors = EvaluationErrors(session, self.cfg.evaluation.name)
+        self._videos = VideoMode(self._errors)
+        self._owned_keys = OwnedKeys(session, self._errors, self.cfg.evaluation.name)
+        self._preparation = Preparation(self.cfg, self._errors, self._videos)
         self._start()
 
     def _start(self, updates: int = 0, monitors: Sequence[Monitor] = ()) -> None:
         self._schedule = EvaluationSchedule(self.cfg.evaluation.every_n_steps, updates=updates, monitors=monitors)
-        warn_once = self.session.errors.warn_once
+        warn_once = self._errors.warn_once
         self._placeholders = Placeholders(monitors, warn_once)
-        self._earlier_numbers = EarlierNumbers()
+        self._identical_episodes = IdenticalEpisodes(self.cfg.evaluation, self._errors)
+        self._writer = EvaluationWriter(
+            self.session, self.cfg, self._errors, self._owned_keys, self._videos, self._judged_steps
+        )
         self._given_episodes = GivenEpisodes(warn_once)
         self._averaged_weights = AveragedWeights(self.cfg.evaluation.policy, warn_once)
         self._validated_weights = ValidatedWeights(warn_once)
         self._final_weights = FinalWeights(self.cfg.evaluation.policy)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves out the evaluator, which holds the module's policy."""
-        return {**super().__getstate__(), "_evaluator": None}
-
+    @may_share_key
     def state_dict(self) -> dict[str, Any]:
         """Returns the counters, and the lengths of the longest episodes, which show a step limit."""
-        return super().state_dict() | self._judged_steps.state()
+        return super().state_dict() | self._judged_steps.state() | self._owned_keys.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what a checkpoint has."""
         super().load_state_dict(state_dict)
         self._judged_steps.restore(state_dict)
+        self._owned_keys.restore(state_dict)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Drops the environment of an earlier training."""
-        self._evaluator = None
+        """Drops the environment of an earlier training, and looks at the other evaluations of the Trainer."""
+        before, after = self._other_evaluations(trainer)
+        check_names(self.cfg.evaluation, [*before, *after])
+        self._takes_given_episodes = takes_given_episodes(self.cfg.evaluation, before, after)
+        self._owned_keys.start(other.name for other in (*before, *after))
+        self._preparation.start()
         self._judged_steps = JudgedSteps(self.cfg.evaluation.max_steps)
+        self._start()
         self._averaged_weights.note_checkpoint(trainer, {})
         super().setup(trainer, pl_module, stage)
+
+    def _other_evaluations(self, trainer: Trainer) -> tuple[list[EvaluationConfig], list[EvaluationConfig]]:
+        """Returns the evaluations of callbacks before and after this one that write to the same run."""
+        parts = [part for part in parts_in(trainer) if isinstance(part, EvaluationCallback)]
+        parts = [part for part in parts if part.session.writes_where(self.session)]
+        place = parts.index(self) if self in parts else len(parts)
+        evaluations = [part.cfg.evaluation for part in parts]
+        return evaluations[:place], evaluations[place + 1 :]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Notes whether a checkpoint for ``trainer.validate`` holds averaged weights."""
@@ -118,43 +161,39 @@ class EvaluationCallback(RLCallback):
         """Makes the environment and calls the policy once, so that errors are raised before the first step."""
         super().on_fit_start(trainer, pl_module)
         self._start()
-        self._prepare(trainer, pl_module)
+        self._preparation.prepare_early(trainer, pl_module)
         if self.cfg.evaluation.env is None and self.cfg.evaluation.policy is not None:
-            self.session.errors.warn_once(POLICY_WITHOUT_ENV, kind="policy without env")
+            self._errors.warn_once(POLICY_WITHOUT_ENV, kind="policy without env")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prepares for ``trainer.validate``, where no fit has started."""
+        """Drops what an earlier validation has left."""
         self._given_episodes.clear()
         self._validated_weights.clear()
         self.session.count_from_checkpoint(trainer)
-        if not trainer.sanity_checking:
-            self._prepare(trainer, pl_module)
 
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._evaluator is not None or self.cfg.evaluation.env is None:
-            return
-        if shards_parameters(trainer):
-            self.session.errors.warn_once(SHARDED.format(strategy=type(trainer.strategy).__name__), kind="sharded")
-            return
-        error: Exception | None = None
-        try:
-            with self._preserved_state(pl_module, PlayedWeights()):
-                self._evaluator = Evaluator(self.cfg, pl_module, self.session.errors.warn_once)
-                if self._videos.state.mode is not Mode.NUMBERS and not self._evaluator.can_render():
-                    self._videos.start(makes_videos=False)
-        except Exception as caught:  # noqa: BLE001  # raised below, on all ranks
-            error = caught
-        Ranks(trainer).raise_together(error)
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepares for ``trainer.validate``, where no training batch starts, after ``on_validation_start``."""
+        if not trainer.sanity_checking:
+            self._preparation.prepare(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Prepares before the first batch for what the module has finished in its hooks."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._preparation.prepare(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the schedule, and says when what monitors our numbers finds the first one."""
         super().on_train_start(trainer, pl_module)
-        monitors = find_monitors(trainer, pl_module) if self.cfg.evaluation.env is not None else []
+        owns = self._owned_keys.owns
+        monitors = find_monitors(trainer, pl_module, owns) if self.cfg.evaluation.env is not None else []
+        self._owned_keys.note_unnamed(find_monitors(trainer, pl_module))
+        self._owned_keys.move_monitored(monitor.key for monitor in monitors)
+        monitors = [monitor for monitor in monitors if owns(monitor.key)]
         self._start(self.session.counters.updates, monitors)
         if monitors:
             rank_zero_info(f"rlwandb: {describe_first_value(monitors, trainer, self.cfg.evaluation.every_n_steps)}")
-            for key in never_saving_checkpoints(trainer):
-                self.session.errors.warn_once(NEVER_SAVES.format(key=key), kind=f"checkpoint {key}")
+            for key in never_saving_checkpoints(trainer, owns):
+                self._errors.warn_once(NEVER_SAVES.format(key=key), kind=f"checkpoint {key}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -164,23 +203,32 @@ class EvaluationCallback(RLCallback):
         if self._schedule.due_after_batch(trainer, self.session.counters.updates, batch_idx):
             self._evaluate(trainer, pl_module)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks for numbers that the module has logged under our keys when its epoch ended, after our own hook."""
+        self._look_for_taken_keys(trainer)
+
+    def _look_for_taken_keys(self, trainer: Trainer) -> None:
+        with self._errors.guard("Looking for keys that other code logs"):
+            self._owned_keys.look_again(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates where a monitor needs a number, and after the last epoch, while checkpoints can still see it."""
         if self._schedule.due_after_epoch(trainer, self.session.counters.updates):
             self._evaluate(trainer, pl_module)
-        if self._evaluator is not None and is_last_epoch(trainer):
+        if self._preparation.evaluator is not None and is_last_epoch(trainer):
             self._final_weights.note_last_epoch(pl_module, self.session.counters.updates)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates a training that was stopped, of which no earlier evaluation has seen the end."""
         if self._schedule.due_after_training(trainer, self.session.counters.updates):
             self._evaluate(trainer, pl_module, after_training=True)
-        if self._evaluator is not None:
+        if self._preparation.evaluator is not None:
             self._final_weights.note_trained(pl_module, self.session.counters.updates)
+        self._look_for_taken_keys(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates the weights that the module was given when its training was over, if they are others."""
-        if self._evaluator is not None and self._final_weights.have_changed(trainer, pl_module):
+        if self._preparation.evaluator is not None and self._final_weights.have_changed(trainer, pl_module):
             with on_device(pl_module, self._final_weights.device):
                 self._evaluate(trainer, pl_module, after_training=True)
 
@@ -195,14 +243,16 @@ class EvaluationCallback(RLCallback):
     ) -> None:
         """Collects the episodes that ``validation_step`` may return, and notes the weights that it has seen."""
         if not trainer.sanity_checking:
-            self._given_episodes.add(outputs)
-            if self._evaluator is not None:
-                with self.session.errors.guard("Copying the weights of validation"):
+            if self._takes_given_episodes:
+                self._given_episodes.add(outputs)
+            if self._preparation.evaluator is not None:
+                with self._errors.guard("Copying the weights of validation"):
                     self._validated_weights.note(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates the weights that validation has seen."""
         if not trainer.sanity_checking:
+            self._preparation.prepare(trainer, pl_module)
             self._evaluate(trainer, pl_module)
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, *, after_training: bool = False) -> None:
@@ -213,18 +263,19 @@ class EvaluationCallback(RLCallback):
         ranks = Ranks(trainer)
         given = self._given_episodes.take(ranks)
         self._schedule.mark(self.session.counters.updates)
-        if self._evaluator is None and not given:
+        if self._preparation.evaluator is None and not given:
             self._placeholders.publish(trainer, {})
             return
         with self.session.timer.running():
             numbers: dict[str, float] = {}
             problems: list[Problem] = []
             raises = self.cfg.on_error == "raise"
+            keys = self._owned_keys.keys
             weights = PlayedWeights()
-            with self.session.errors.guard("Finding averaged weights"):
+            with self._errors.guard("Finding averaged weights"):
                 seen = self._validated_weights.take(trainer, pl_module)
                 weights = self._averaged_weights.choose(trainer, pl_module, seen=seen, after_training=after_training)
-                if self._evaluator is not None:
+                if self._preparation.evaluator is not None:
                     self._final_weights.note_played(pl_module, weights.values, self.session.counters.updates)
             try:
                 played = self._play(pl_module, ranks, given, weights)
@@ -235,69 +286,54 @@ class EvaluationCallback(RLCallback):
                 if ranks.is_zero:
                     self._videos.update(played)
                 if ranks.is_zero and played.episodes:
-                    numbers = self._log(trainer, pl_module, played, weights)
+                    numbers, keys = self._write(trainer, pl_module, played, weights)
             except Exception as error:  # noqa: BLE001  # all ranks must come to the next exchange
                 problems.append(("The evaluation", sendable(error, ranks)))
-            numbers, problems = ranks.broadcast((numbers, problems))
+            numbers, problems, keys = ranks.broadcast((numbers, problems, keys))
+            self._adopt_keys(trainer, keys)
             self._placeholders.publish(trainer, numbers)
             if ranks.is_zero or raises:
                 self._report(problems)
 
+    def _adopt_keys(self, trainer: Trainer, keys: EvaluationKeys) -> None:
+        """Takes the keys that rank zero has chosen, and lets monitors read what other code logs under the former."""
+        before = self._owned_keys.adopt(keys)
+        if before != keys:
+
+            def is_released(key: str) -> bool:
+                return before.owns(key) and not keys.owns(key)
+
+            self._placeholders.release(trainer, is_released)
+            self._schedule.release(is_released)
+
     def _report(self, problems: Iterable[Problem]) -> None:
         for what, error in problems:
-            self.session.errors.report_error(what, error)
+            self._errors.report_error(what, error)
 
     def _play(
         self, pl_module: LightningModule, ranks: Ranks, given: list[Episode], weights: PlayedWeights
     ) -> EvaluationResult:
-        if given or self._evaluator is None:
+        if given or self._preparation.evaluator is None:
             return given_result(given, self.cfg, self._videos.state, ranks)
-        preserve = partial(self._preserved_state, pl_module, weights)
-        distributed = DistributedEvaluation(self.cfg, self._evaluator, preserve, ranks, self.session.wants_observations)
-        return distributed.play(self._videos.state)
+        preserve = partial(self._preparation.preserved_state, pl_module, weights)
+        distributed = DistributedEvaluation(
+            self.cfg, self._preparation.evaluator, preserve, ranks, self.session.wants_observations
+        )
+        result = distributed.play(self._videos.state)
+        self._preparation.announce_statistics()
+        return result
 
-    @contextmanager
-    def _preserved_state(self, pl_module: LightningModule, weights: PlayedWeights) -> Iterator[None]:
-        warn = partial(self.session.errors.warn_once, kind="buffer")
-        cfg = self.cfg.evaluation
-        with (
-            with_weights(pl_module, weights.values),
-            preserved_state(pl_module, seed=cfg.seed, policy=cfg.policy, warn=warn),
-        ):
-            yield
-
-    def _log(
+    def _write(
         self, trainer: Trainer, pl_module: LightningModule, played: EvaluationResult, weights: PlayedWeights
-    ) -> dict[str, float]:
-        """Writes the row of numbers and queues the pictures; returns the numbers."""
-        evaluator = None if played.make_env is None else self._evaluator
-        actions = infer_action_spec(played.episodes) if evaluator is None else evaluator.env.actions
-        gamma = discount_factor(self.cfg.evaluation.gamma, pl_module)
-        step_limit = self._judged_steps.limit(played.episodes, evaluator)
-        evaluation = Evaluation(played.episodes, gamma, actions, step_limit)
-        self._judged_steps.explain(evaluation)
-        numbers = evaluation.numbers() | weights.numbers()
-        row = self._earlier_numbers.lacking(numbers) | numbers
-        values: dict[str, Value] = {key: Scalar(number) for key, number in row.items()}
-        jobs: list[Job] = []
-        if self.session.tracker is not None:  # before the row, so that the row counts their errors
-            with self.session.errors.guard("Drawing the evaluation"):
-                values |= evaluation.distributions(with_returns=self.cfg.return_logger)
-            if (warning := left_out_histograms(actions)) is not None:
-                self.session.errors.warn_once(warning, kind="left out histograms")
-            with self.session.errors.guard("Drawing the evaluation"):
-                fps = DEFAULT_FPS if evaluator is None else evaluator.env.fps
-                axes = self.session.counters.axes(trainer, pl_module)
-                jobs = drawing_jobs(self.session, axes, evaluation, played, fps)
-        with self.session.errors.guard("Logging the evaluation"):
-            self.session.write(trainer, pl_module, values)
-        if jobs:
-            reuses_envs = evaluator is not None and evaluator.reuses_envs
-            on_result = self._videos.result_handler(played, reuses_envs=reuses_envs)
-            self.session.submit(trainer, pl_module, "Drawing the evaluation", jobs, on_result=on_result)
-        return numbers
+    ) -> tuple[dict[str, float], EvaluationKeys]:
+        """Writes what was played; returns the numbers, and their keys for later ones."""
+        evaluator = None if played.make_env is None else self._preparation.evaluator
+        if evaluator is not None:
+            preserve = partial(self._preparation.preserved_state, pl_module, PlayedWeights())
+            self._identical_episodes.check(played, evaluator, preserve)
+        return self._writer.write(trainer, pl_module, played, evaluator, weights)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the references to the module."""
-        self._evaluator = None
+        self._preparation.start()
         self._given_episodes.clear()

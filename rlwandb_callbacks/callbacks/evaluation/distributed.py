@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
-from rlwandb_callbacks.config import WandbRLConfig
+from rlwandb_callbacks.config.root import OneEvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.episode_choice import choose
 from rlwandb_callbacks.environments.factory import EnvFactory
@@ -80,7 +80,7 @@ class DistributedEvaluation:
 
     def __init__(
         self,
-        cfg: WandbRLConfig,
+        cfg: OneEvaluationConfig,
         evaluator: Evaluator,
         preserved_state: Callable[[], AbstractContextManager[None]],
         ranks: Ranks,
@@ -94,6 +94,7 @@ class DistributedEvaluation:
 
         There are no episodes if no rank could play.
         """
+        self._evaluator.follow()
         state = next_mode(state, Event.STARTED)
         if not self._evaluator.env.can_replay:
             state = next_mode(state, Event.REPLAY_IMPOSSIBLE)
@@ -200,7 +201,7 @@ def frame_budget(cfg: WandbRLConfig) -> int:
 
 
 def choose_episodes(
-    episodes: Sequence[Episode], cfg: WandbRLConfig, ranks: Ranks
+    episodes: Sequence[Episode], cfg: OneEvaluationConfig, ranks: Ranks
 ) -> tuple[dict[str, int], Problem | None]:
     """Returns the index of each episode to show, by label; no episode but an error if a user's function fails."""
     videos = cfg.videos
@@ -210,7 +211,9 @@ def choose_episodes(
         return {}, ("Choosing episodes for videos", sendable(error, ranks))
 
 
-def given_result(episodes: Sequence[Episode], cfg: WandbRLConfig, state: VideoState, ranks: Ranks) -> EvaluationResult:
+def given_result(
+    episodes: Sequence[Episode], cfg: OneEvaluationConfig, state: VideoState, ranks: Ranks
+) -> EvaluationResult:
     """Returns the result of an evaluation whose episodes ``validation_step`` has returned."""
     makes_videos = state.mode is not Mode.NUMBERS
     chosen, problem = choose_episodes(episodes, cfg, ranks) if makes_videos else ({}, None)

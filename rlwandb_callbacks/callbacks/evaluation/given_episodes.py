@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlwandb_callbacks.callbacks.ranks import Ranks
+from rlwandb_callbacks.config.evaluation import EvaluationConfig
 from rlwandb_callbacks.core.episode import Episode
 
 POLICY_WITHOUT_ENV = (
     "evaluation.policy is set and evaluation.env is not, so no episodes are played. Set evaluation.env too."
 )
+
+
+def takes_given_episodes(
+    own: EvaluationConfig, before: Sequence[EvaluationConfig], after: Sequence[EvaluationConfig]
+) -> bool:
+    """Returns whether an evaluation shows the episodes of ``validation_step``, rather than another one of the Trainer.
+
+    That is the first one without an environment, or else the first one of all.
+    """
+    if own.env is None:
+        return all(other.env is not None for other in before)
+    return not before and all(other.env is not None for other in after)
 
 
 class GivenEpisodes:

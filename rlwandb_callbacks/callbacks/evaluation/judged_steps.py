@@ -1,10 +1,9 @@
-"""Which steps of the evaluation episodes can be compared with the predictions of a critic, and at which discount."""
+"""Which steps of the evaluation episodes can be compared with the predictions of a critic."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from rlwandb_callbacks.core.episode import Episode
@@ -48,12 +47,3 @@ class JudgedSteps:
     def restore(self, state: Mapping[str, int]) -> None:
         """Continues from what :meth:`state` returned."""
         self._limit.restore(state)
-
-
-def discount_factor(configured: float | None, module: torch.nn.Module) -> float | None:
-    """Returns gamma of the config, else of the module's hyper-parameters or attribute ``gamma``, else None."""
-    hyper_parameters = getattr(module, "hparams", {})
-    given = (configured, hyper_parameters.get("gamma"), getattr(module, "gamma", None))
-    candidates = (value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value for value in given)
-    known = (value for value in candidates if isinstance(value, int | float) and not isinstance(value, bool))
-    return next((float(value) for value in known if 0 <= value <= 1), None)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import torch
 
+from rlwandb_callbacks.callbacks.evaluation.keys import GROUPS
+from rlwandb_callbacks.callbacks.evaluation.published import publish, withdraw
 from rlwandb_callbacks.callbacks.lightning_namespaces import is_a
 from rlwandb_callbacks.callbacks.lightning_results import computed_metrics
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-OUR_GROUPS = ("eval/", "q/", "policy/")
+OUR_GROUPS = tuple(f"{group}/" for group in GROUPS)
+Owns: TypeAlias = Callable[[Any], TypeGuard[str]]
+"""Returns whether a key is the name of a number of an evaluation."""
 LARGEST = float(torch.finfo(torch.float32).max)
 WORST = -LARGEST
 PLACEHOLDER_FACTOR = 0.99  # a larger step than the relative threshold of ReduceLROnPlateau, 1e-4
@@ -28,7 +32,7 @@ NO_NUMBER = (
     "{key} is monitored, and an evaluation has no finite number for it. Its monitors read a number that is worse than "
     "any return instead."
 )
-INTERVAL_KEYS = ("eval/return_iqm_low", "eval/return_iqm_high")
+INTERVAL_NAMES = ("return_iqm_low", "return_iqm_high")
 FEW_EPISODES = " It needs at least 4 episodes, or 12 if their returns are equal: set evaluation.episodes."
 
 
@@ -72,18 +76,24 @@ class Monitor:
         return self.every_n_steps > 0 and count % self.every_n_steps == 0
 
 
-def find_monitors(trainer: Any, module: LightningModule) -> list[Monitor]:
-    """Returns what reads our numbers in a training that has started."""
-    callbacks = [(callback, getattr(callback, "monitor", None)) for callback in trainer.callbacks]
-    found = [_callback_monitor(trainer, callback, key) for callback, key in callbacks if is_ours(key)]
-    configs = trainer.lr_scheduler_configs if module.automatic_optimization else []
-    found += [_scheduler_monitor(c, c.monitor) for c in configs if c.reduce_on_plateau and is_ours(c.monitor)]
-    return found
-
-
 def is_ours(key: Any) -> TypeGuard[str]:
-    """Returns whether a key is the name of one of our numbers."""
+    """Returns whether a key is in one of our groups of numbers."""
     return isinstance(key, str) and key.startswith(OUR_GROUPS)
+
+
+def monitored_names(trainer: Trainer) -> list[str]:
+    """Returns the names of all numbers that callbacks and schedulers of a Trainer monitor."""
+    monitors = [getattr(each, "monitor", None) for each in (*trainer.callbacks, *trainer.lr_scheduler_configs)]  # type: ignore[attr-defined]  # set in its __init__
+    return [name for name in monitors if isinstance(name, str)]
+
+
+def find_monitors(trainer: Any, module: LightningModule, owns: Owns = is_ours) -> list[Monitor]:
+    """Returns what reads numbers that an evaluation owns in a training that has started."""
+    callbacks = [(callback, getattr(callback, "monitor", None)) for callback in trainer.callbacks]
+    found = [_callback_monitor(trainer, callback, key) for callback, key in callbacks if owns(key)]
+    configs = trainer.lr_scheduler_configs if module.automatic_optimization else []
+    found += [_scheduler_monitor(c, c.monitor) for c in configs if c.reduce_on_plateau and owns(c.monitor)]
+    return found
 
 
 def _callback_monitor(trainer: Trainer, callback: Any, key: str) -> Monitor:
@@ -113,13 +123,13 @@ def saves_after_training_epoch(trainer: Trainer, checkpoint: Any) -> bool:
     return decide is None or bool(decide(trainer))
 
 
-def never_saving_checkpoints(trainer: Any) -> list[str]:
-    """Returns our keys that a ``ModelCheckpoint`` monitors which waits for a validation that never comes."""
+def never_saving_checkpoints(trainer: Any, owns: Owns = is_ours) -> list[str]:
+    """Returns owned keys that a ``ModelCheckpoint`` monitors which waits for a validation that never comes."""
     return [
         checkpoint.monitor
         for checkpoint in trainer.callbacks
         if is_a(checkpoint, "ModelCheckpoint")
-        and is_ours(checkpoint.monitor)
+        and owns(checkpoint.monitor)
         and (checkpoint.every_n_epochs or 0) > 0
         and not trainer.enable_validation
         and not saves_after_training_epoch(trainer, checkpoint)
@@ -138,7 +148,7 @@ def finite_numbers(numbers: Mapping[str, float]) -> dict[str, float]:
 
 def describe_missing(key: str) -> str:
     """Returns a warning that a number that is monitored has no value."""
-    return NO_NUMBER.format(key=key) + (FEW_EPISODES if key in INTERVAL_KEYS else "")
+    return NO_NUMBER.format(key=key) + (FEW_EPISODES if key.rpartition("/")[2] in INTERVAL_NAMES else "")
 
 
 class Placeholders:
@@ -169,9 +179,14 @@ class Placeholders:
         finite = finite_numbers(numbers)
         for key in self._drop_outdated(trainer, finite) if numbers else ():
             self._warn_once(describe_missing(key), kind=f"no number {key}")
-        published = self._next(trainer) | finite
-        tensors = {key: torch.tensor(number, dtype=torch.float32) for key, number in published.items()}
-        computed_metrics(trainer).update(tensors)
+        publish(trainer, self._next(trainer) | finite)
+
+    def release(self, trainer: Trainer, is_released: Callable[[str], bool]) -> None:
+        """Removes our numbers of keys that others log too, and publishes no placeholders for them any more."""
+        withdraw(trainer, filter(is_released, list(computed_metrics(trainer))))
+        for key in filter(is_released, list(self._worst)):
+            del self._worst[key]
+            self._published.pop(key, None)
 
     def _drop_outdated(self, trainer: Trainer, numbers: Mapping[str, float]) -> list[str]:
         """Removes numbers of earlier evaluations that are monitored and that the present one, ``numbers``, lacks.

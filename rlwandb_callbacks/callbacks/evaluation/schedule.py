@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlwandb_callbacks.callbacks.evaluation.monitors import Monitor, Need
@@ -29,6 +29,10 @@ class EvaluationSchedule:
         self._monitors = monitors
         self._evaluated_at: int | None = None
         self._read_at = -1  # updates when a checkpoint last read a number
+
+    def release(self, is_released: Callable[[str], bool]) -> None:
+        """Leaves out the readers of numbers that are no longer ours."""
+        self._monitors = [monitor for monitor in self._monitors if not is_released(monitor.key)]
 
     def mark(self, updates: int) -> None:
         """Notes an evaluation."""

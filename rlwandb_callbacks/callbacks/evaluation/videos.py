@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from rlwandb_callbacks.callbacks.evaluation.distributed import EvaluationResult, frame_budget
+from rlwandb_callbacks.callbacks.evaluation.errors import EvaluationErrors
 from rlwandb_callbacks.callbacks.session import Session
+from rlwandb_callbacks.config.root import OneEvaluationConfig
 from rlwandb_callbacks.core.values import Video
 from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.evaluation.jobs import (
@@ -29,14 +31,14 @@ class VideoMode:
     """How the clips of the next evaluation are made, as earlier ones have shown; warns of changes.
 
     Args:
-        session: Session whose error policy gets errors and warnings.
+        errors: Gets errors and warnings.
 
     Attributes:
         state: Mode of the next evaluation.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, errors: EvaluationErrors) -> None:
+        self._errors = errors
         self.state = VideoState(Mode.NUMBERS)
 
     def start(self, *, makes_videos: bool) -> None:
@@ -47,7 +49,7 @@ class VideoMode:
         """Takes the mode for the next evaluation, and warns of its changes."""
         self.state = played.state
         for warning in played.warnings:
-            self._session.errors.warn_once(warning, kind=warning)
+            self._errors.warn_once(warning, kind=warning)
 
     def result_handler(self, played: EvaluationResult, *, reuses_envs: bool) -> Callable[[Result], None]:
         """Returns what takes the results of the drawing jobs of an evaluation; it does not keep the episodes."""
@@ -60,14 +62,14 @@ class VideoMode:
         if isinstance(error, WorkerDiedError) and env_name:
             error = rendering_death(error, env_name)
         if (warning := flat_video_warning(result.values, env_name)) is not None:
-            self._session.errors.warn_once(warning, kind="flat video")
+            self._errors.warn_once(warning, kind="flat video")
         if isinstance(error, ReplayDivergedError):
             if next_mode(self.state, diverged) == self.state:  # an earlier evaluation has changed it
-                self._session.errors.warn_once(f"{error} Videos that came out differently are left out.", kind="lost")
+                self._errors.warn_once(f"{error} Videos that came out differently are left out.", kind="lost")
             self._update_mode(diverged, str(error))
         elif error is not None:
             is_of_env = isinstance(error, RenderError | EnvError)
-            self._session.errors.report_error("Making videos" if is_of_env else "Drawing the evaluation", error)
+            self._errors.report_error("Making videos" if is_of_env else "Drawing the evaluation", error)
         if any(isinstance(value, Video) for value in result.values.values()):
             self._update_mode(Event.CLIPS_MADE)
         elif isinstance(error, RenderError | EnvError):
@@ -77,14 +79,19 @@ class VideoMode:
         before, self.state = self.state, next_mode(self.state, event)
         warning = mode_warning(before, self.state, reason, lost_videos=True)
         if warning is not None:
-            self._session.errors.warn_once(warning, kind=warning)
+            self._errors.warn_once(warning, kind=warning)
 
 
 def drawing_jobs(
-    session: Session, axes: Mapping[str, float], evaluation: Evaluation, played: EvaluationResult, fps: float
+    session: Session,
+    cfg: OneEvaluationConfig,
+    axes: Mapping[str, float],
+    evaluation: Evaluation,
+    played: EvaluationResult,
+    fps: float,
 ) -> list[Job]:
-    """Makes the jobs that draw an evaluation, and those that other callbacks add to it."""
-    cfg, videos = session.cfg, session.cfg.videos
+    """Makes the jobs that draw an evaluation by its settings, and those that other callbacks add to it."""
+    videos = cfg.videos
     style = ClipStyle(evaluation.actions, cfg.action_logger is not False, videos.fps or fps, videos.crf)
     frames: Mapping[str, tuple[int, FrameSource]]
     if played.make_env is None:
@@ -102,6 +109,7 @@ def drawing_jobs(
         folder=Path(cfg.record_path) / getattr(session.run, "id", ""),
         step=int(axes["trainer/global_step"]),
         env_steps=axes.get("time/env_steps"),
+        name=cfg.evaluation.name,
     )
     for make_job in session.evaluation_jobs.values():
         with session.errors.guard("Preparing the map of the policy"):

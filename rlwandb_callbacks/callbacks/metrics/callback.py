@@ -127,7 +127,7 @@ class MetricsCallback(RLCallback):
             self._logged.of_batches(trainer)  # so that no later row has them
             return
         if outputs:
-            self._keep(trainer, outputs)
+            self._keep(trainer, pl_module, outputs)
         self._gradient_norms.drop_skipped(trainer.optimizers)
         self._skipped_rows.add_batch()
         if not self._every.due(counters.updates):
@@ -157,7 +157,7 @@ class MetricsCallback(RLCallback):
         self._has_ended_epoch = True  # on all ranks, even if what follows fails on this one
         with self.session.errors.guard("Logging metrics of an epoch"):
             self._logged.epoch_ends(trainer)
-            self._latest_logged |= self._pick_logged(trainer)
+            self._latest_logged |= self._pick_logged(trainer, pl_module)
             self._epoch_axes = self.session.counters.axes(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -189,18 +189,20 @@ class MetricsCallback(RLCallback):
         if missing:
             errors.warn_once(describe_missing_metrics(missing), kind="missing metrics")
 
-    def _keep(self, trainer: Trainer, outputs: Mapping[str, Any]) -> None:
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, outputs: Mapping[str, Any]) -> None:
         self._loss_divisor, self._batch_divisor = self._batch_divisor or trainer.accumulate_grad_batches, 0
         latest = self._latest
-        for name, metric in self._plan(outputs):
+        for name, metric in self._plan(outputs, pl_module):
             latest[metric] = detached(outputs[name])
 
-    def _plan(self, values: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    def _plan(self, values: Iterable[str], pl_module: LightningModule) -> tuple[tuple[str, str], ...]:
         """Returns (name, metric) of those values of a batch that are logged, by the names of all."""
         names = tuple(values)
         plan = self._plans.get(names)
         if plan is None:
-            plan = self._plans[names] = tuple(self._selection.pick(names).items())
+            picked = self._selection.pick(names)
+            plan = self._plans[names] = tuple(picked.items())
+            self.session.notice_metrics(pl_module, picked)
         return plan
 
     def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -218,7 +220,7 @@ class MetricsCallback(RLCallback):
 
         The losses are those of this rank, as others may be finite. Norms that the module logged overflowed too.
         """
-        self._latest_logged |= self._pick_logged(trainer)
+        self._latest_logged |= self._pick_logged(trainer, pl_module)
         self._latest, self._latest_logged = without_norms(self._latest), without_norms(self._latest_logged)
         if self._skipped_rows.is_due():
             self._write_row(trainer, pl_module)
@@ -236,7 +238,7 @@ class MetricsCallback(RLCallback):
         axes, self._epoch_axes = self._epoch_axes, None
         if not has_ended:
             return
-        numbers = self._reduced(trainer, lambda: self._epoch_numbers(trainer))
+        numbers = self._reduced(trainer, lambda: self._epoch_numbers(trainer, pl_module))
         if numbers:
             logged = epoch_keys_of_loggers(trainer) if self.session.has_wandb_logger else set()
             self._write(trainer, pl_module, numbers, logged, axes)
@@ -274,7 +276,7 @@ class MetricsCallback(RLCallback):
 
     def _numbers(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         latest, self._latest, norm = self._latest, {}, self._gradient_norms.take()
-        logged, self._latest_logged = self._latest_logged | self._pick_logged(trainer), {}
+        logged, self._latest_logged = self._latest_logged | self._pick_logged(trainer, pl_module), {}
         values = {} if norm is None else {"grad_norm": norm}
         numbers = self._amp_numbers() | to_numbers({**values, **logged, **latest})
         if "loss" in latest and "loss" in numbers and pl_module.automatic_optimization:
@@ -283,13 +285,14 @@ class MetricsCallback(RLCallback):
             numbers |= self._learning_rates.read(trainer.optimizers, pl_module, self.session.counters.steps)
         return numbers
 
-    def _pick_logged(self, trainer: Trainer) -> dict[str, Any]:
+    def _pick_logged(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Returns the values, by metric, that were logged for batches since the previous reading."""
         logged = self._logged.of_batches(trainer)
-        return {metric: logged[name] for name, metric in self._plan(logged)}
+        return {metric: logged[name] for name, metric in self._plan(logged, pl_module)}
 
-    def _epoch_numbers(self, trainer: Trainer) -> dict[str, float]:
+    def _epoch_numbers(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         logged = self._logged.of_epoch(trainer)
-        metrics = self._selection.pick(logged).items()
+        picked = self._selection.pick(logged)
+        self.session.notice_metrics(pl_module, picked)
         of_batches = {metric for plan in self._plans.values() for _, metric in plan}
-        return to_numbers({metric + OF_EPOCH * (metric in of_batches): logged[name] for name, metric in metrics})
+        return to_numbers({metric + OF_EPOCH * (metric in of_batches): logged[name] for name, metric in picked.items()})

@@ -69,6 +69,7 @@ class PlasticityCallback(RLCallback):
     def __init__(self, cfg: Any = None, **keywords: Any) -> None:
         super().__init__(cfg, **keywords)
         self._every = Every(self.cfg.plasticity.every_n_steps)
+        self._has_checked_names = False
         self._recorder: ActivationRecorder | None = None
         self._weights: dict[str, WeightUpdate] = {}
 
@@ -76,14 +77,10 @@ class PlasticityCallback(RLCallback):
         """Leaves out references to the networks."""
         return {**super().__getstate__(), "_recorder": None, "_weights": {}}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the networks, so that a wrong name is an error before the first step."""
-        super().on_fit_start(trainer, pl_module)
-        self._networks(trainer, pl_module)
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the schedule."""
         super().on_train_start(trainer, pl_module)
+        self._has_checked_names = False
         self._every = Every(self.cfg.plasticity.every_n_steps, last=self.session.counters.updates)
 
     def _networks(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, nn.Module]:
@@ -93,8 +90,15 @@ class PlasticityCallback(RLCallback):
         return trained_networks(trained_parameters(trainer.optimizers, pl_module), pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Starts recording if a row is due after this batch."""
+        """Starts recording if a row is due after this batch.
+
+        Before the first batch the networks are found, so that a wrong name is an error before the first step: by then
+        the module has made also those of its ``on_fit_start`` and ``on_train_start``.
+        """
         self.session.begin_batch(trainer, pl_module)
+        if not self._has_checked_names:
+            self._has_checked_names = True
+            self._networks(trainer, pl_module)
         if self.session.tracker is not None and self._every.would_fire(self.session.counters.updates + 1):
             self._stop_recording()
             with self.session.errors.guard("Measuring plasticity"):

@@ -18,12 +18,13 @@ from rlwandb_callbacks.callbacks.rollouts.ended_episodes import (
     STATISTICS,
     SUCCESS_NAMES,
     EndedEpisodes,
-    RecordedEpisodes,
     ended_episodes,
     ended_in_info,
     relevant,
 )
+from rlwandb_callbacks.callbacks.rollouts.recorded_episodes import RecordedEpisodes, env_holders
 from rlwandb_callbacks.callbacks.schedule import Every
+from rlwandb_callbacks.core.presets import WINDOW
 from rlwandb_callbacks.core.values import Scalar
 
 if TYPE_CHECKING:
@@ -53,8 +54,10 @@ class RolloutsCallback(RLCallback):
     ``rollout/episodes`` episodes that ended since the previous row. They are read from the mapping that
     ``training_step`` returns: ``episode_return`` (or ``episodic_return``, …), ``episode_length`` and ``is_success`` in
     the batch in which an episode ends, and None, NaN or nothing in others; or Gymnasium's ``info`` with an ``episode``
-    entry. If the mapping has no such key, the environments that the module holds as ``env``, ``envs``, ``train_env`` or
-    the like are read, if Gymnasium's ``RecordEpisodeStatistics`` wraps them.
+    entry. If the mapping has no such key, the environments that the module, its datamodule or the training data set
+    hold as ``env``, ``envs``, ``train_env`` or the like are read, if ``RecordEpisodeStatistics`` wraps them.
+
+    With ``naming: sb3``, rows also have means over the last 100 episodes, as those of Stable-Baselines3.
 
     Example:
         >>> RolloutsCallback({"metrics": {"every_n_steps": 10}}).cfg.metrics.every_n_steps
@@ -71,6 +74,7 @@ class RolloutsCallback(RLCallback):
         self._is_training = False
         self._reads_outputs = False
         self._recorded = RecordedEpisodes()
+        self._latest = EndedEpisodes()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out live tensors."""
@@ -84,7 +88,7 @@ class RolloutsCallback(RLCallback):
         interval = self.cfg.metrics.every_n_steps or log_every_n_steps(trainer)
         self._every = Every(interval, last=self.session.counters.updates)
         with self.session.errors.guard("Looking for the training environment"):
-            self._recorded.read(pl_module)
+            self._recorded.read(env_holders(trainer, pl_module))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ends training before an epoch that only estimates the statistics of batch norms."""
@@ -131,10 +135,17 @@ class RolloutsCallback(RLCallback):
             for values in kept:
                 ended.add(read(values))
             if not self._reads_outputs:
-                ended.add(self._recorded.read(pl_module))
-            row = {key: Scalar(number) for key, number in ended.numbers().items()}
+                ended.add(self._recorded.read(env_holders(trainer, pl_module)))
+            row = {key: Scalar(number) for key, number in (ended.numbers() | self._window_means(ended)).items()}
             if row:
                 self.session.write(trainer, pl_module, row)
+
+    def _window_means(self, ended: EndedEpisodes) -> dict[str, float]:
+        """Returns means over the last episodes, in a row in which one has ended, if the naming has a name for them."""
+        self._latest.add(ended)
+        self._latest.keep_latest(WINDOW)
+        means = {f"{key}_{WINDOW}": mean for key, mean in self._latest.means().items()} if ended.returns else {}
+        return {key: mean for key, mean in means.items() if self.session.renames(key)}
 
 
 @functools.lru_cache

@@ -1,23 +1,22 @@
-"""Training episodes that ended, read from values of a module, Gymnasium's infos and ``RecordEpisodeStatistics``."""
+"""Training episodes that ended, read from values of a module and Gymnasium's infos."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 Floats = NDArray[np.float64]
 
 SUCCESS_NAMES = ("is_success", "success", "episode_success")
 STATISTICS = "episode"  # key of gymnasium.wrappers.RecordEpisodeStatistics
 FINAL_INFO = "final_info"
-OTHER_STAGES = ("eval", "valid", "val_", "test")
-MAX_WRAPPERS = 64
+
+
+MEANS = {"return_mean": "returns", "length_mean": "lengths", "success_rate": "successes"}
 
 
 @dataclass
@@ -49,9 +48,17 @@ class EndedEpisodes:
         """
         if not self.returns:
             return {}
-        known = {"return_mean": self.returns, "length_mean": self.lengths, "success_rate": self.successes}
-        means = {f"rollout/{name}": float(np.mean(values)) for name, values in known.items() if values}
-        return {**means, "rollout/episodes": float(len(self.returns))}
+        return {**self.means(), "rollout/episodes": float(len(self.returns))}
+
+    def means(self) -> dict[str, float]:
+        """Returns the means of what is known, by key."""
+        known = {name: values for name, field_name in MEANS.items() if (values := getattr(self, field_name))}
+        return {f"rollout/{name}": float(np.mean(values)) for name, values in known.items()}
+
+    def keep_latest(self, count: int) -> None:
+        """Drops all but the latest ``count`` episodes."""
+        for field_name in MEANS.values():
+            del getattr(self, field_name)[:-count]
 
 
 def relevant(info: Any) -> Any:
@@ -156,53 +163,3 @@ def numbers_in(value: Any) -> Floats:
     except (TypeError, ValueError):
         parts = value if isinstance(value, list | tuple) else ()
         return np.concatenate([np.zeros(0), *(numbers_in(part) for part in parts)])
-
-
-class RecordedEpisodes:
-    """Episodes that the ``RecordEpisodeStatistics`` wrappers of a module add from one reading to the next."""
-
-    def __init__(self) -> None:
-        self._counts: dict[int, int] = {}  # episodes that had ended at the previous reading, by recorder
-
-    def read(self, module: nn.Module) -> EndedEpisodes:
-        """Returns the episodes that ended since the previous reading, as far as the recorders still hold them."""
-        ended = EndedEpisodes()
-        for recorder in recorders_on(module):
-            count = int(getattr(recorder, "episode_count", len(recorder.return_queue)))
-            added = count - self._counts.get(id(recorder), 0)
-            self._counts[id(recorder)] = count
-            ended.add(EndedEpisodes(latest(recorder.return_queue, added), latest(recorder.length_queue, added)))
-        return ended
-
-
-def recorders_on(module: nn.Module) -> list[Any]:
-    """Returns the ``RecordEpisodeStatistics`` wrappers in attributes of a module with ``env`` in their name.
-
-    Attributes whose name also contains ``eval``, ``valid``, ``val_`` or ``test`` are left out.
-    """
-    names = [name for name in vars(module) if "env" in name and not any(stage in name for stage in OTHER_STAGES)]
-    return list({id(recorder): recorder for name in names for recorder in recorders_in(vars(module)[name])}.values())
-
-
-def recorders_in(env: Any, depth: int = 0) -> Iterator[Any]:
-    """Yields the outermost recorder of an environment, or of each environment of a vector in this process."""
-    if env is None or depth > MAX_WRAPPERS:
-        return
-    if hasattr(env, "return_queue") and hasattr(env, "length_queue"):
-        yield env
-    elif isinstance(env, list | tuple):
-        for each in env:
-            yield from recorders_in(each, depth + 1)
-    else:
-        inner = next((getattr(env, name) for name in ("envs", "env") if hasattr(env, name)), None)
-        yield from recorders_in(inner, depth + 1)
-
-
-def latest(queue: Any, count: int) -> list[float]:
-    """Returns the last ``count`` entries of a queue, or all if it holds fewer.
-
-    Example:
-        >>> latest([1, 2, 3], 2), latest([1], 5), latest([1], 0)
-        ([2.0, 3.0], [1.0], [])
-    """
-    return [float(value) for value in islice(reversed(queue), max(count, 0))][::-1]

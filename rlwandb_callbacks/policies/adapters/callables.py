@@ -55,7 +55,7 @@ class CallablePolicy:
             starts: Shape ``[B]``: rows in which an episode starts.
             masks: Shape ``[B, A]``: valid actions, for a policy that takes masks; None if all are valid.
         """
-        batch = to_tensors(observations, first_float_parameter(self._network, self._module))
+        batch = self._inputs(observations)
         with evaluating(self._network):
             carried = None if starts.all() else self._state
             step, self._state = self._step(batch, starts.size, carried)
@@ -64,6 +64,9 @@ class CallablePolicy:
                 fresh_step, fresh = self._step(take_rows(batch, rows, self._observation_space), len(rows), None)
                 step, self._state = insert_step(starts, fresh_step, step), insert_state(starts, fresh, self._state)
             return step
+
+    def _inputs(self, observations: Any) -> Any:
+        return to_tensors(observations, first_float_parameter(self._network, self._module))
 
     def _step(self, batch: Any, batch_size: int, state: Any) -> tuple[PolicyStep, Any]:
         parameter = self._parameter

@@ -11,6 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from rlwandb_callbacks.policies.saved_data import OBSERVATION_MARK
+
 
 def network_of(policy: Any) -> nn.Module | None:
     """Returns the network that a policy is, or is a method of."""
@@ -71,7 +73,9 @@ def to_tensors(observations: Any, like: torch.Tensor) -> Any:
         array = np.asarray(leaf)
         if array.dtype.kind not in "biuf":
             return leaf
-        return torch.as_tensor(array, device=like.device, dtype=like.dtype if array.dtype.kind == "f" else None)
+        tensor = torch.as_tensor(array, device=like.device, dtype=like.dtype if array.dtype.kind == "f" else None)
+        setattr(tensor, OBSERVATION_MARK, True)  # a list of observations is a log, one of outputs may be trained with
+        return tensor
 
     return map_structure(to_tensor, observations)
 

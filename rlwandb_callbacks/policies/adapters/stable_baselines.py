@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from torch.distributions import AffineTransform, Normal, TanhTransform, TransformedDistribution
+from torch.distributions import Normal
 
 from rlwandb_callbacks.core.episode import PolicyStep
+from rlwandb_callbacks.policies.adapters import jax_networks
 from rlwandb_callbacks.policies.adapters.devices import evaluating
+from rlwandb_callbacks.policies.adapters.library_policy import scaled_normal
 from rlwandb_callbacks.policies.output_reader import OutputReader
 
 
@@ -20,10 +23,10 @@ class StableBaselinesPolicy:
     """Adapter that takes actions from ``predict`` and scores from the networks of the policy.
 
     Scores are the q-values of DQN and QR-DQN, the distribution and V(s) of actor-critic policies (A2C, PPO, TRPO), the
-    squashed Gaussian of SAC, or the distribution of RecurrentPPO, whose V(s) is omitted because ``predict`` does not
-    carry the state of the critic. If the model's environment is a ``VecNormalize``, observations are normalized by its
-    statistics, which are not updated. If ``predict`` has the parameter ``action_masks`` (MaskablePPO), it and the
-    distribution receive the masks of the environments.
+    squashed Gaussian of SAC, those of the models of sbx, or the distribution of RecurrentPPO, whose V(s) is omitted
+    because ``predict`` does not carry the state of the critic. If the model's environment is a ``VecNormalize``,
+    observations are normalized by its statistics, which are not updated. If ``predict`` has the parameter
+    ``action_masks`` (MaskablePPO), it and the distribution receive the masks of the environments.
 
     Args:
         policy: A model, its policy, or the method ``predict`` of either.
@@ -51,7 +54,7 @@ class StableBaselinesPolicy:
 
     def act(self, observations: Any, starts: NDArray[np.bool_], masks: NDArray[np.bool_] | None = None) -> PolicyStep:
         """Acts in B states; see :meth:`rlwandb_callbacks.policies.adapters.callables.CallablePolicy.act`."""
-        normalizer = getattr(self._model, "get_vec_normalize_env", lambda: None)()
+        normalizer = own_normalizer(self._model)
         if normalizer is not None:
             observations = normalizer.normalize_obs(observations)
         carried = self._state
@@ -60,7 +63,8 @@ class StableBaselinesPolicy:
             options["action_masks"] = masks
         with evaluating(self._policy):
             deterministic = self._reader.deterministic
-            actions, self._state = self._model.predict(observations, deterministic=deterministic, **options)
+            with contextlib.nullcontext() if deterministic else jax_networks.own_random_key(self._policy):
+                actions, self._state = self._model.predict(observations, deterministic=deterministic, **options)
             if self._state is None:
                 scores = self._scores(observations, masks)
             else:
@@ -71,6 +75,10 @@ class StableBaselinesPolicy:
         policy = self._policy
         if not hasattr(policy, "obs_to_tensor"):
             return {}
+        if jax_networks.fits(policy):
+            scores = jax_networks.jax_scores(policy, observations)
+            found = scores.get("distribution")
+            return scores if found is None else {**scores, "distribution": self._scaled(found)}
         tensors, _ = policy.obs_to_tensor(observations)
         if hasattr(policy, "q_net"):
             return {"q_values": policy.q_net(tensors)}
@@ -105,17 +113,25 @@ class StableBaselinesPolicy:
         A Gaussian that ``predict`` squashes and scales to the bounds of the action space is transformed likewise.
         """
         # The masked distributions of sb3-contrib have the attribute ``distributions``.
-        found = wrapper.distribution if hasattr(wrapper, "distribution") else wrapper.distributions
+        return self._scaled(wrapper.distribution if hasattr(wrapper, "distribution") else wrapper.distributions)
+
+    def _scaled(self, found: Any) -> Any:
         space = self._policy.action_space
         is_squashed = isinstance(found, Normal) and getattr(self._policy, "squash_output", False)
         if not is_squashed or not isinstance(space, spaces.Box):
             return found
-        low, high = (
-            torch.as_tensor(bound.reshape(1, -1), device=found.mean.device, dtype=found.mean.dtype)
-            for bound in (space.low, space.high)
-        )
-        scale = AffineTransform((low + high) / 2, (high - low) / 2)
-        return TransformedDistribution(found, [TanhTransform(), scale])
+        return scaled_normal(found, space.low, space.high, squashes=True)
+
+
+def own_normalizer(policy: Any) -> Any:
+    """Returns the ``VecNormalize`` by which the adapter of a policy normalizes observations.
+
+    None for a policy of another kind, also a network or a function of the user that belongs to a model.
+    """
+    if not StableBaselinesPolicy.fits(policy):
+        return None
+    found = getattr(_predictor(policy), "get_vec_normalize_env", lambda: None)()
+    return found if getattr(found, "norm_obs", False) else None
 
 
 def _has_parameter(method: Any, name: str) -> bool:

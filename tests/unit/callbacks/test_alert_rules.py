@@ -94,6 +94,17 @@ def test_the_alert_names_both_returns_and_their_distance() -> None:
     )
 
 
+@pytest.mark.parametrize("group", ["eval/far", "eval_rl", "eval_rl/far", "eval/far/task"])
+def test_each_named_evaluation_has_a_history_of_its_own(group: str) -> None:
+    rules = AlertRules(AlertsConfig())
+    other = evaluated(50.0)  # does not fall
+    for mean in (50.0, 50.0, 20.0):
+        row = other | {key.replace("eval", group): number for key, number in evaluated(mean).items()}
+        assert rules.check(row) == []
+    (alert,) = rules.check(row)
+    assert alert.text.startswith(f"{group}/return_mean is 20 over the latest two evaluations, and was 50 over")
+
+
 def test_evaluations_take_precedence_over_episodes_of_the_training() -> None:
     key = "rollout/return_mean"
     falling = [*([500.0, 490.0, 510.0, 500.0] * 2), *([1.0, 2.0, 1.0, 2.0] * 2)]

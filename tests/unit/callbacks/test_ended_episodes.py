@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -16,13 +17,16 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics as RecordVector
 from rlwandb_callbacks.callbacks.rollouts.callback import off_graph, plan_for, read
 from rlwandb_callbacks.callbacks.rollouts.ended_episodes import (
     EndedEpisodes,
-    RecordedEpisodes,
     ended_episodes,
     ended_in_info,
     numbers_in,
+    relevant,
+)
+from rlwandb_callbacks.callbacks.rollouts.recorded_episodes import (
+    RecordedEpisodes,
+    env_holders,
     recorders_in,
     recorders_on,
-    relevant,
 )
 from rlwandb_callbacks.testing import CorridorEnv
 
@@ -175,8 +179,39 @@ def test_each_recorded_episode_is_read_once_as_far_as_the_queue_holds_it() -> No
     module.env = RecordEpisodeStatistics(CorridorEnv(), buffer_length=3)
     recorded = RecordedEpisodes()
     play(module.env, 4, count=1)
-    assert as_lists(recorded.read(module)) == ([2.0] * 2, [2.0] * 2, [])
+    assert as_lists(recorded.read([module])) == ([2.0] * 2, [2.0] * 2, [])
     play(module.env, 20, count=1)
     assert module.env.episode_count == 12
-    assert as_lists(recorded.read(module)) == ([2.0] * 3, [2.0] * 3, [])
-    assert as_lists(recorded.read(module)) == ([], [], [])
+    assert as_lists(recorded.read([module])) == ([2.0] * 3, [2.0] * 3, [])
+    assert as_lists(recorded.read([module])) == ([], [], [])
+
+
+def test_recorders_of_objects_that_a_datamodule_or_a_data_set_holds_are_found_once() -> None:
+    env = RecordEpisodeStatistics(CorridorEnv())
+    agent = SimpleNamespace(env=env, eval_env=RecordEpisodeStatistics(CorridorEnv()))
+    dataset = SimpleNamespace(train_env=env, agent=agent)
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(source=agent), train_dataloader={"a": [dataset]})
+    holders = env_holders(trainer, torch.nn.Module())
+    assert [recorders_on(holder) for holder in holders] == [[], [env], [env]]
+    play(env, 4, count=1)
+    assert RecordedEpisodes().read(holders).returns == [2.0, 2.0]
+
+
+class ClosedClient:
+    """Stand-in for a remote environment whose connection is closed."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"the connection is closed: {name}")
+
+
+def test_objects_that_refuse_to_be_read_hold_no_recorder() -> None:
+    module = SimpleNamespace(
+        env=ClosedClient(), agent=ClosedClient(), envs=[recorded := RecordEpisodeStatistics(CorridorEnv())]
+    )
+    assert recorders_on(module) == [recorded]
+    assert recorders_on(ClosedClient()) == []
+
+
+def test_only_the_first_batches_of_a_list_are_looked_at() -> None:
+    trainer = SimpleNamespace(train_dataloader=[torch.zeros(1)] * 1_000)
+    assert len(env_holders(trainer, torch.nn.Module())) < 20

@@ -22,6 +22,12 @@ from rlwandb_callbacks.callbacks.metric_names import ALIASES, MetricSelection, c
         ("losses/policy_loss", "actor_loss"),
         ("losses/value_loss", "critic_loss"),
         ("charts/learning_rate", "lr"),
+        ("loss_value", "critic_loss"),  # TorchRL's DDPGLoss
+        ("train/vf_loss", "critic_loss"),  # RLlib
+        ("train/policy_gradient_loss", "actor_loss"),  # Stable-Baselines3's PPO
+        ("policy_entropy", "entropy"),
+        ("losses/entropy", "entropy"),  # CleanRL's entropy
+        ("approx_kl", "approx_kl"),
         ("val/loss", None),
         ("Eval/entropy", None),
         ("test/q_value", None),
@@ -169,3 +175,29 @@ def test_unknown_names_of_a_list_keep_their_groups() -> None:
         "critic/margin": "critic_margin",
     }
     assert selection.missing(["actor_scale"]) == ["critic/margin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("train/entropy_loss", "entropy_loss"),  # minus the entropy: Stable-Baselines3
+        ("Loss / Entropy loss", "entropy_loss"),  # minus a coefficient times the entropy: skrl
+        ("loss_entropy", "loss_entropy"),  # the same: TorchRL
+        ("ent_loss", "ent_loss"),  # the entropy: tianshou
+        ("update/ent_loss/mean", "ent_loss_mean"),
+        ("Loss/entropy", "entropy_loss"),  # the entropy: rsl-rl
+        ("policy/entropy_loss", "entropy_loss"),
+        ("entropy/loss", "entropy_loss"),
+        ("agent_0/entropy_loss", "agent_0_entropy_loss"),
+        ("kl_approx", "kl_approx"),  # may be negative: TorchRL
+        ("losses/kl_approx", "kl_approx"),
+    ],
+)
+def test_terms_with_several_conventions_keep_their_own_names(name: str, expected: str) -> None:
+    assert MetricSelection(None).pick([name]) == {name: expected}
+    assert MetricSelection(["entropy", "approx_kl"]).pick([name]) == {}
+
+
+def test_terms_of_the_loss_stand_beside_the_metric() -> None:
+    names = ["entropy", "loss_entropy", "kl_approx", "approx_kl"]
+    assert MetricSelection(None).pick(names) == {name: name for name in names}

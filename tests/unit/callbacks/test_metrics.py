@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlwandb_callbacks.callbacks.evaluation.judged_steps import discount_factor
+from rlwandb_callbacks.callbacks.evaluation.discount import find_discount
 from rlwandb_callbacks.callbacks.metrics.gradient_norms import gradient_norm
 from rlwandb_callbacks.callbacks.metrics.learning_rates import LearningRates
 from rlwandb_callbacks.callbacks.metrics.numbers import as_tensor, reduce_over_ranks, to_numbers
@@ -302,11 +302,11 @@ def test_gamma_comes_from_the_config_else_from_the_module(
     module.hparams = hyper_parameters
     if attribute is not None:
         module.gamma = attribute
-    assert discount_factor(configured, module) == expected
+    assert find_discount(configured, module).gamma == expected
 
 
 def test_gamma_of_a_plain_module_is_unknown() -> None:
-    assert discount_factor(None, nn.Linear(1, 1)) is None
+    assert find_discount(None, nn.Linear(1, 1)) == (None, None)
 
 
 def test_ranks_have_equal_weight_and_ranges_are_kept() -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections import OrderedDict
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +12,7 @@ import gymnasium as gym
 import pytest
 from easydict import EasyDict
 from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ValidationError
 
 from rlwandb_callbacks.config import (
     EvaluationConfig,
@@ -314,3 +316,56 @@ def test_an_unknown_dataset_format_is_an_error() -> None:
         ConfigError, match=r"dataset_format is 'd4lr'; it must be 'd4rl', .* or null\. Did you mean 'd4rl'"
     ):
         WandbRLConfig(dataset_format="d4lr")
+
+
+def test_a_value_of_omegaconf_that_cannot_be_resolved_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.episodes is '\?\?\?', and '\?\?\?' cannot be resolved"):
+        as_config(OmegaConf.create({"evaluation": {"episodes": "???"}}))
+    with pytest.raises(ConfigError, match=r"record_path is '\$\{hydra:runtime.cwd\}'"):
+        as_config(OmegaConf.create({"record_path": "${hydra:runtime.cwd}"}))
+    with pytest.raises(ConfigError, match=r"evaluation\.env_kwargs is \{'size': '\$\{oc.env:RLWANDB_UNSET\}'\}"):
+        as_config({"evaluation": OmegaConf.create({"env_kwargs": {"size": "${oc.env:RLWANDB_UNSET}"}})})
+    config = as_config(OmegaConf.create({"n": 3, "cfg": {"evaluation": {"episodes": "${n}"}}}).cfg)
+    assert config.evaluation.episodes == 3
+    free = OmegaConf.create({"run": {"config": {"seed": "???", "layers": [8, "${size}"]}}})
+    assert as_config(free).run.config == {"seed": "???", "layers": [8, "${size}"]}
+
+
+def test_namespaces_are_accepted() -> None:
+    assert as_config(Namespace(plot_logger=False, evaluation=Namespace(episodes=3))) == WandbRLConfig(
+        plot_logger=False, evaluation=EvaluationConfig(episodes=3)
+    )
+
+
+def test_the_config_is_a_structured_config_of_omegaconf_and_hydra() -> None:
+    @dataclass
+    class Program:
+        lr: float = 0.1
+        rl: WandbRLConfig = field(default_factory=WandbRLConfig)
+
+    cfg: Any = OmegaConf.structured(Program)
+    assert as_config(cfg.rl) == OmegaConf.to_object(cfg).rl == WandbRLConfig()
+    for key, value in {"evaluation.env": "CartPole-v1", "evaluation.episodes": 3, "videos.select": "failures"}.items():
+        OmegaConf.update(cfg, f"rl.{key}", value)  # as Hydra does with its overrides
+    cfg.rl.executor = "thread"
+    expected = WandbRLConfig(
+        executor="thread",
+        evaluation=EvaluationConfig(env="CartPole-v1", episodes=3),
+        videos=VideosConfig(select="failures"),
+    )
+    assert as_config(cfg.rl) == OmegaConf.to_object(cfg.rl) == expected
+    with pytest.raises(ConfigAttributeError, match="epsiodes"):
+        cfg.rl.epsiodes = 3
+    with pytest.raises(ValidationError, match="crf"):
+        cfg.rl.videos.crf = "sharp"
+    named = OmegaConf.create({"evaluation": {"near": {"env": "CartPole-v1"}, "far": {"env": "Acrobot-v1"}}})
+    assert list(as_config(named).evaluations) == ["near", "far"]
+
+
+def test_settings_stay_frozen_and_keep_the_types_of_their_fields() -> None:
+    with pytest.raises(FrozenInstanceError):
+        WandbRLConfig().naming = "sb3"  # type: ignore[misc]  # on purpose
+    with pytest.raises(FrozenInstanceError):
+        del WandbRLConfig().evaluation.env  # type: ignore[union-attr]  # on purpose
+    with pytest.raises(ConfigError, match=r"evaluation\.env is 3"):
+        as_config(env=3)

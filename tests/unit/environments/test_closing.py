@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -56,3 +57,24 @@ def test_environment_that_another_process_has_not_registered_is_explained() -> N
 
     with pytest.raises(EnvError, match=r"has not imported the package that registers it.*executor='thread'"):
         env_factory(make, {})(render=True)
+
+
+class Exits(CorridorEnv):
+    """Environment that ends its process."""
+
+    def step(self, action: Any) -> Any:
+        sys.exit(3)
+
+
+@pytest.mark.filterwarnings("ignore:.*(multi-threaded, use of fork|pending call to `step`)")
+def test_all_processes_of_a_vector_end_if_one_has_ended_by_itself() -> None:
+    envs = AsyncVectorEnv([Exits, CorridorEnv])
+    envs.reset(seed=0)
+    with pytest.raises(EOFError):
+        envs.step(np.array([1, 1]))
+    with pytest.raises(EOFError):
+        close(envs)
+    for process in envs.processes:
+        process.join(timeout=10)
+    assert [process.is_alive() for process in envs.processes] == [False, False]
+    assert envs.closed

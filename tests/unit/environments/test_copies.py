@@ -277,23 +277,25 @@ def test_attributes_set_in_the_innermost_environment_are_copied(make: Any) -> No
 
 
 class Counting(CorridorEnv):
-    """Environment with settings, and with counters that are the state of its training."""
+    """Environment with settings, with counters over all episodes, and with one of the present episode."""
 
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(render_mode)
         self.config, self.goals = {"lanes": 2, "speeds": [1, 2]}, np.zeros(3)
-        self.total_steps, self.resets = 0, 0
+        self.total_steps, self.resets, self.episode_steps = 0, 0, 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         self.resets += 1
+        self.episode_steps = 0
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> Any:
         self.total_steps += 1
+        self.episode_steps += 1
         return super().step(action)
 
 
-def test_state_of_the_innermost_environment_is_not_copied() -> None:
+def test_settings_and_counters_over_all_episodes_are_copied_and_the_state_of_an_episode_is_not() -> None:
     gym.register("Counting-v0", Counting, max_episode_steps=3)
     try:
         original = gym.make("Counting-v0")
@@ -301,6 +303,7 @@ def test_state_of_the_innermost_environment_is_not_copied() -> None:
         trajectory(original)
         inner = original.unwrapped
         inner.config["lanes"], inner.goals[1], inner.note = 4, 0.5, "mine"
+        assert inner.episode_steps > 0
         copied = env_factory(original, {})().unwrapped
     finally:
         del gym.registry["Counting-v0"]
@@ -309,7 +312,8 @@ def test_state_of_the_innermost_environment_is_not_copied() -> None:
         [0.0, 0.5, 0.0],
         "mine",
     )
-    assert (copied.total_steps, copied.resets) == (0, 0)
+    assert (copied.total_steps, copied.resets) == (inner.total_steps, inner.resets)
+    assert copied.episode_steps == 0
     assert copied.config is not inner.config
 
 

@@ -8,9 +8,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import VectorWrapper
 from PIL import Image
 
-from rlwandb_callbacks.environments.rendering import render
+from rlwandb_callbacks.environments.rendering import render, render_each
+from rlwandb_callbacks.errors import RenderError
 from rlwandb_callbacks.media.pixel_range import PixelRange
 
 RED = np.broadcast_to(np.array([255, 0, 51], np.uint8), (4, 6, 3))
@@ -65,3 +67,52 @@ def test_the_space_of_other_observations_does_not_count() -> None:
     for space in (gym.spaces.Box(0, 255, (4, 6, 3), np.uint8), gym.spaces.Box(0.0, 255.0, (9,), np.float32)):
         frame = render(Shows(np.full((4, 6, 3), 0.5, np.float32), space))
         assert PixelRange().to_uint8(frame).max() == 128
+
+
+def test_a_picture_that_the_environment_draws_over_is_copied() -> None:
+    env = Shows(RED.copy())
+    first = render(env)
+    env.frame[:] = 7
+    assert np.array_equal(first, RED)
+    assert np.array_equal(render(env), np.full_like(RED, 7))
+
+
+class ShowsMany(gym.vector.VectorEnv[Any, Any, Any]):
+    """Pool of three environments that draws into one buffer, by default the first environment as EnvPool does."""
+
+    render_mode = "rgb_array"
+    num_envs = 3
+    single_observation_space = gym.spaces.Discrete(2)
+
+    def __init__(self, *, draws_one_by_one: bool) -> None:
+        self.buffer = np.zeros((3, 4, 6, 3), np.uint8)
+        self.shade = 0
+        if draws_one_by_one:
+            self.render = self.render_some  # type: ignore[method-assign]  # as if defined so
+
+    def render(self) -> Any:
+        self.buffer[:] = np.arange(3)[:, None, None, None] + self.shade
+        return self.buffer
+
+    def render_some(self, env_ids: Any = None, camera_id: int | None = None) -> Any:
+        indices = [0] if env_ids is None else env_ids
+        return ShowsMany.render(self)[indices]
+
+
+@pytest.mark.parametrize("draws_one_by_one", [False, True])
+def test_each_environment_of_a_vector_has_its_picture_even_if_buffers_are_used_again(draws_one_by_one: bool) -> None:
+    envs = ShowsMany(draws_one_by_one=draws_one_by_one)
+    first = render_each(envs)
+    envs.shade = 50
+    later = render_each(VectorWrapper(envs))
+    assert [int(frame[0, 0, 0]) for frame in first] == [0, 1, 2]
+    assert [int(frame[0, 0, 0]) for frame in later] == [50, 51, 52]
+
+
+def test_a_pool_without_a_render_mode_is_named() -> None:
+    class Blind(ShowsMany):
+        def render_some(self, env_ids: Any = None, camera_id: int | None = None) -> Any:
+            raise RuntimeError("render_mode must be set")
+
+    with pytest.raises(RenderError, match=r"Blind cannot render: RuntimeError: render_mode must be set"):
+        render_each(Blind(draws_one_by_one=True))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from evaluations import KeptErrors
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
@@ -149,6 +149,55 @@ def test_error_of_a_random_action_warns() -> None:
 
     _, warnings = evaluator_of(Strict)
     assert [text for text in warnings if "Strict failed at a first step, with the random action" in text]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*(error from Worker|Raising the last exception|pending call):UserWarning")
+@pytest.mark.parametrize("vectorize", [SyncVectorEnv, AsyncVectorEnv])
+def test_error_of_the_first_step_of_a_vector_warns(vectorize: Any) -> None:
+    class Broken(CorridorEnv):
+        def step(self, action: Any) -> Any:
+            raise TypeError("an array is assigned to a number")
+
+    _, warnings = evaluator_of(lambda: vectorize([Broken] * 2))
+    (warning,) = (text for text in warnings if "failed at a first step, with the random action" in text)
+    assert "TypeError: an array is assigned to a number" in warning
+
+
+class Emulator(CorridorEnv):
+    """Environment of which a process can have one, as stable-retro."""
+
+    is_open = False
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        if Emulator.is_open:
+            raise RuntimeError("Cannot create multiple emulator instances per process")
+        super().__init__(render_mode)
+        Emulator.is_open = True
+
+    def close(self) -> None:
+        Emulator.is_open = False
+
+
+@pytest.mark.parametrize(("settings", "num_warnings"), [({"episodes": 5}, 1), ({"episodes": 5, "num_envs": 1}, 0)])
+def test_an_environment_that_a_process_can_have_once_plays_all_episodes(
+    settings: dict[str, int], num_warnings: int
+) -> None:
+    evaluator, warnings = evaluator_of(Emulator, policy=lambda obs: torch.ones(len(obs), dtype=torch.int64), **settings)
+    assert [text[:67] for text in warnings] == [
+        "evaluation.env Emulator cannot be made a second time while one is open: RuntimeError"[:67]
+    ] * num_warnings
+    assert [(each.episode.seed, each.episode.length) for each in evaluator.play()] == [(i, 2 + i) for i in range(5)]
+    assert not Emulator.is_open
+
+
+def test_an_environment_that_the_training_occupies_is_named() -> None:
+    held = Emulator()
+    message = message_for(Emulator)
+    held.close()
+    assert "Cannot create multiple emulator instances per process" in message
+    assert "Another environment of this process is still open, such as that of the training" in message
+    assert "Allowed are the id" not in message
 
 
 class Pool(VectorEnv[Any, Any, Any]):

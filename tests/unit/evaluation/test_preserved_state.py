@@ -139,3 +139,24 @@ def test_small_networks_on_the_cpu_run_on_one_thread(two_threads: None, module: 
     with preserved_state(module, seed=0):
         assert torch.get_num_threads() == threads
     assert torch.get_num_threads() == 2
+
+
+class FlaggedAgent:
+    """Agent that is no network and explores in training, as the agents of pfrl."""
+
+    training = True
+
+
+class NormalizingAgent:
+    def __init__(self) -> None:
+        self.training, self.is_training = True, True
+
+
+def test_agents_that_are_no_networks_are_in_evaluation_mode_in_the_block() -> None:
+    module: Any = nn.Module()
+    module.by_class, module.by_instance = FlaggedAgent(), NormalizingAgent()
+    with preserved_state(module, seed=0):
+        assert (module.by_class.training, module.by_instance.training) == (False, False)
+        assert module.by_instance.is_training
+    assert (module.by_class.training, module.by_instance.training) == (True, True)
+    assert vars(module.by_class) == {}

@@ -11,17 +11,18 @@ import torch
 from episodes import play_in_single_envs
 from evaluations import Evaluations, KeptErrors
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from torch import nn
 
 from rlwandb_callbacks.config import WandbRLConfig, as_config
 from rlwandb_callbacks.core.episode import Episode, PolicyStep
 from rlwandb_callbacks.core.infos import InfoSummary
+from rlwandb_callbacks.environments.vector_metadata import autoreset_mode
 from rlwandb_callbacks.evaluation.episode_recorder import RecordingOptions
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
 from rlwandb_callbacks.evaluation.rollout import play
-from rlwandb_callbacks.evaluation.vector_env import VectorEnvBatch, autoreset_mode, reset_each
+from rlwandb_callbacks.evaluation.vector_env import VectorEnvBatch, reset_each
 from rlwandb_callbacks.testing import CorridorEnv
 
 MODES = list(AutoresetMode)
@@ -142,6 +143,28 @@ def test_a_vector_without_a_valid_autoreset_mode_resets_at_the_next_step() -> No
     envs.metadata = {"autoreset_mode": "something"}
     assert autoreset_mode(envs) is AutoresetMode.NEXT_STEP
     assert [autoreset_mode(SyncVectorEnv([CorridorEnv], autoreset_mode=mode)) for mode in MODES] == MODES
+
+
+def test_the_mode_of_a_vector_is_that_of_its_attribute_and_not_that_of_the_last_vector_made() -> None:
+    class WritesSharedMetadata(VectorEnv[Any, Any, Any]):
+        """Writes its mode as the vectors of ale-py do."""
+
+        def __init__(self, mode: AutoresetMode) -> None:
+            self.autoreset_mode = mode
+            self.metadata["autoreset_mode"] = mode
+
+    class Silent(VectorEnv[Any, Any, Any]):
+        """Says nothing about its mode."""
+
+    shared = dict(VectorEnv.metadata)
+    try:
+        vectors = [*map(WritesSharedMetadata, MODES), Silent()]
+        wrapped = VectorWrapper(vectors[0])
+        assert [autoreset_mode(envs) for envs in vectors] == [*MODES, AutoresetMode.NEXT_STEP]
+        assert autoreset_mode(wrapped) is MODES[0]
+    finally:
+        VectorEnv.metadata.clear()
+        VectorEnv.metadata.update(shared)
 
 
 class Blind(gym.vector.VectorEnv[Any, Any, Any]):

@@ -292,6 +292,26 @@ def test_mixing_is_found_in_outputs_that_magnify_rounding(output: str) -> None:
     assert "depends on the other observations in the batch" in message
 
 
+class OnlineNormalizer(nn.Module):
+    """Network that updates running statistics of its observations whenever it acts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.count, self.total = nn.Linear(3, 2), 0, np.zeros(3)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        self.count += len(observations)
+        self.total = self.total + observations.numpy().sum(axis=0)
+        return self.head(observations - torch.as_tensor(self.total / self.count, dtype=observations.dtype))
+
+
+def test_running_statistics_that_acting_changes_are_named_as_the_cause() -> None:
+    _, messages = played(OnlineNormalizer(), num_envs=None)
+    (message,) = (each for each in messages if "depends on the other observations in the batch" in each)
+    assert "acting changes `count`, `total`" in message
+    assert "batch_first" not in message
+
+
 @pytest.mark.parametrize("is_wrapped", [True, False])
 def test_moments_that_are_estimated_from_samples_are_not_compared(is_wrapped: bool) -> None:
     torch.manual_seed(4)

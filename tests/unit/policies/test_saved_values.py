@@ -252,11 +252,12 @@ def test_parameters_are_not_copied() -> None:
     ("generator", "draw"),
     [
         (np.random.default_rng(3), lambda rng: rng.random()),
+        (np.random.PCG64(3), lambda bits: bits.random_raw()),
         (np.random.RandomState(3), lambda rng: rng.random_sample()),
         (random.Random(3), lambda rng: rng.random()),
         (torch.Generator().manual_seed(3), lambda rng: float(torch.rand((), generator=rng))),
     ],
-    ids=["numpy", "old numpy", "python", "torch"],
+    ids=["numpy", "bits of numpy", "old numpy", "python", "torch"],
 )
 def test_generators_of_the_policy_continue_where_they_were(generator: Any, draw: Callable[[Any], float]) -> None:
     agent = SimpleNamespace(rng=generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -286,5 +287,84 @@ def test_object_with_another_predict_is_not_a_model() -> None:
     assert not StableBaselinesPolicy.fits(Other())
     assert not StableBaselinesPolicy.fits(nn.Linear(1, 1))
     assert not is_policy(Other())
-    with pytest.raises(PolicyError, match=r"of type Other, which can neither be called .* nor predicts"):
+    with pytest.raises(PolicyError, match=r"of type Other, which can neither be called .* nor acts"):
         played(nn.Module(), Other(), episodes=1)
+
+
+class TensorFlowNormal:
+    """Distribution with the methods of TensorFlow Probability, here N(0.5, 0.2)."""
+
+    def __init__(self, inputs: np.ndarray) -> None:
+        self.size = len(inputs)
+
+    def mean(self) -> np.ndarray:
+        return np.full((self.size, 1), 0.5)
+
+    def stddev(self) -> np.ndarray:
+        return np.full((1, 1), 0.2)
+
+
+class SbxModel:
+    """Model and policy with the interface of sbx, whose networks are functions of JAX."""
+
+    observation_space = FLAT
+    squash_output = False
+    key, noise_key = "key of the training", "noise of the training"
+
+    def __init__(self, actions: spaces.Space[Any], **networks: Any) -> None:
+        self.action_space = actions
+        for name, network in networks.items():
+            setattr(self, name, SimpleNamespace(apply=lambda params, inputs, network=network: network(inputs)))
+            setattr(self, f"{name}_state", SimpleNamespace(params={}))
+
+    def prepare_obs(self, observations: Any) -> tuple[Any, bool]:
+        return observations, True
+
+    def obs_to_tensor(self, observations: Any) -> Any:
+        raise AssertionError("not for JAX")
+
+    def predict(
+        self, observations: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> Any:
+        self.key_of_prediction, self.key = self.key, "next key"
+        shape = (len(observations), *(self.action_space.shape or ()))
+        return np.zeros(shape, dtype=self.action_space.dtype), None
+
+
+def test_q_values_of_sbx_are_those_of_its_network() -> None:
+    step = act(
+        SbxModel(CARTPOLE, qf=lambda x: np.stack([x[:, 0], -x[:, 0]], axis=1)), CARTPOLE, observations := batch()
+    )
+    assert isinstance(step.scores, QValues)
+    assert step.scores.values[:, 1] == pytest.approx(-observations[:, 0])
+
+
+def test_distribution_and_value_of_sbx_are_those_of_its_networks() -> None:
+    logits = np.log([0.75, 0.25])
+    networks = {"actor": lambda x: SimpleNamespace(logits=np.stack([logits] * len(x))), "vf": lambda x: x.sum(axis=1)}
+    step = act(SbxModel(CARTPOLE, **networks), CARTPOLE, observations := batch())
+    assert isinstance(step.scores, Probabilities)
+    assert step.scores.values == pytest.approx(np.array([[0.75, 0.25]] * 5))
+    assert step.values == pytest.approx(observations.sum(axis=1))
+
+
+def test_squashed_distribution_of_sbx_is_scaled_to_the_bounds() -> None:
+    model = SbxModel(
+        space := spaces.Box(0.0, 10.0, (1,)), actor=lambda x: SimpleNamespace(distribution=TensorFlowNormal(x))
+    )
+    model.squash_output = True
+    samples = 5 + 5 * np.tanh(np.random.default_rng(0).normal(0.5, 0.2, 100_000))
+    step = act(model, space, batch())
+    assert isinstance(step.scores, Gaussian)
+    assert step.scores.mean == pytest.approx(np.full((5, 1), samples.mean()), rel=1e-2)
+    assert step.scores.std == pytest.approx(np.full((5, 1), samples.std()), rel=0.05)
+
+
+def test_samples_of_sbx_do_not_use_the_random_key_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(random=SimpleNamespace(PRNGKey=lambda seed: f"key {seed}")))
+    model = SbxModel(CARTPOLE, qf=lambda x: np.zeros((len(x), 2)))
+    torch.manual_seed(0)
+    expected = f"key {int(torch.randint(2**31, ()))}"
+    torch.manual_seed(0)
+    act(model, CARTPOLE, batch(), deterministic=False)
+    assert (model.key_of_prediction, model.key, model.noise_key) == (expected, SbxModel.key, SbxModel.noise_key)
