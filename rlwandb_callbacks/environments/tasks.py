@@ -39,9 +39,9 @@ def task_names(env: Any) -> tuple[str, ...]:
 
     Example:
         >>> import gymnasium as gym
-        >>> ids = ["CartPole-v1", "CartPole-v0", "CartPole-v1"]
-        >>> task_names(gym.vector.SyncVectorEnv([lambda i=i: gym.make(i) for i in ids]))
-        ('CartPole-v1', 'CartPole-v0', 'CartPole-v1')
+        >>> makers = [lambda flag=flag: gym.make("CartPole-v1", sutton_barto_reward=flag) for flag in (True, False)]
+        >>> task_names(gym.vector.SyncVectorEnv(makers))
+        ('sutton_barto_reward_True', 'sutton_barto_reward_False')
     """
     if not isinstance(env, VectorEnv):
         return ()

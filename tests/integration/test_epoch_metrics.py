@@ -183,10 +183,10 @@ def test_an_error_at_the_end_of_an_epoch_does_not_lose_its_row(fit: Any) -> None
             super().on_train_epoch_end(trainer, pl_module)
             self.fails = False
 
-        def _pick_logged(self, trainer: Any) -> dict[str, Any]:
+        def _pick_logged(self, trainer: Any, module: Any) -> dict[str, Any]:
             if self.fails:
                 raise RuntimeError("unreadable")
-            return super()._pick_logged(trainer)
+            return super()._pick_logged(trainer, module)
 
     tracker = MemoryTracker()
     fit(LogsPerEpoch(), FailsAtTheEnd(metrics={"every_n_steps": 100}, tracker=tracker), max_epochs=2)

@@ -43,7 +43,7 @@ class Careless(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         change("reset")
         super().reset(seed=seed)
-        return numpy.zeros(2, numpy.float32), {}
+        return self.np_random.random(2, numpy.float32), {}
 
     def step(self, action):
         change("step")

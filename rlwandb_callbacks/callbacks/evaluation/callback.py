@@ -16,6 +16,7 @@ from rlwandb_callbacks.callbacks.evaluation.distributed import (
     Problem,
     given_result,
 )
+from rlwandb_callbacks.callbacks.evaluation.earlier_numbers import EarlierNumbers
 from rlwandb_callbacks.callbacks.evaluation.errors import EvaluationErrors
 from rlwandb_callbacks.callbacks.evaluation.final_weights import FinalWeights
 from rlwandb_callbacks.callbacks.evaluation.given_episodes import (
@@ -99,6 +100,7 @@ class EvaluationCallback(RLCallback):
         self._videos = VideoMode(self._errors)
         self._owned_keys = OwnedKeys(session, self._errors, self.cfg.evaluation.name)
         self._preparation = Preparation(self.cfg, self._errors, self._videos)
+        self._earlier_numbers = EarlierNumbers()
         self._start()
 
     def _start(self, updates: int = 0, monitors: Sequence[Monitor] = ()) -> None:
@@ -107,7 +109,13 @@ class EvaluationCallback(RLCallback):
         self._placeholders = Placeholders(monitors, warn_once)
         self._identical_episodes = IdenticalEpisodes(self.cfg.evaluation, self._errors)
         self._writer = EvaluationWriter(
-            self.session, self.cfg, self._errors, self._owned_keys, self._videos, self._judged_steps
+            self.session,
+            self.cfg,
+            self._errors,
+            self._owned_keys,
+            self._videos,
+            self._judged_steps,
+            self._earlier_numbers,
         )
         self._given_episodes = GivenEpisodes(warn_once)
         self._averaged_weights = AveragedWeights(self.cfg.evaluation.policy, warn_once)
@@ -160,6 +168,7 @@ class EvaluationCallback(RLCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the environment and calls the policy once, so that errors are raised before the first step."""
         super().on_fit_start(trainer, pl_module)
+        self._earlier_numbers = EarlierNumbers()  # kept in trainer.validate, which writes to the run of the fit
         self._start()
         self._preparation.prepare_early(trainer, pl_module)
         if self.cfg.evaluation.env is None and self.cfg.evaluation.policy is not None:

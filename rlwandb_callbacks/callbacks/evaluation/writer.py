@@ -38,6 +38,7 @@ class EvaluationWriter:
         owned_keys: Names the numbers.
         videos: Gets the results of the drawing jobs.
         judged_steps: Step limit, which a checkpoint may have restored.
+        earlier_numbers: Keys of the evaluations in this run.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class EvaluationWriter:
         owned_keys: OwnedKeys,
         videos: VideoMode,
         judged_steps: JudgedSteps,
+        earlier_numbers: EarlierNumbers,
     ) -> None:
         self._session, self._cfg, self._errors = session, cfg, errors
         self._owned_keys, self._videos, self._judged_steps = owned_keys, videos, judged_steps
         self._game_scores = GameScores(errors.warn_once)
-        self._earlier_numbers = EarlierNumbers()
+        self._earlier_numbers = earlier_numbers
         self._constant_infos = ConstantInfos(cfg.evaluation.info_keys)
 
     def write(

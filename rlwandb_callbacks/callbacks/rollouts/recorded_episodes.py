@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import ModuleType
@@ -10,6 +11,7 @@ from typing import Any
 from rlwandb_callbacks.callbacks.rollouts.ended_episodes import EndedEpisodes
 
 OTHER_STAGES = ("eval", "valid", "val_", "test")
+QUEUES = ("return_queue", "length_queue")
 MAX_WRAPPERS = 64
 MAX_LOADERS = 16  # as a list of loaders may also be a list of batches
 
@@ -72,7 +74,7 @@ def recorders_in(env: Any, depth: int = 0) -> Iterator[Any]:
     """Yields the outermost recorder of an environment, or of each environment of a vector in this process."""
     if env is None or depth > MAX_WRAPPERS:
         return
-    if _get(env, "return_queue") is not None and _get(env, "length_queue") is not None:
+    if all(_get(env, name) is not None for name in QUEUES):
         yield env
     elif isinstance(env, list | tuple):
         for each in env:
@@ -85,7 +87,9 @@ def recorders_in(env: Any, depth: int = 0) -> Iterator[Any]:
 def _get(value: Any, name: str) -> Any:
     try:
         return getattr(value, name, None)
-    except Exception:  # noqa: BLE001  # a proxy or property of the user's may raise anything
+    except Exception:
+        if name in QUEUES and inspect.getattr_static(value, name, None) is not None:
+            raise  # a recorder that fails, and not a proxy that refuses every name
         return None
 
 

@@ -455,5 +455,5 @@ def test_the_line_that_calls_another_object_is_named() -> None:
 
 def test_the_line_that_calls_a_network_without_forward_is_named() -> None:
     cfg = WandbRLConfig(evaluation=EvaluationConfig(env="CartPole-v1", policy=WithoutForward()))
-    with pytest.raises(PolicyError, match=r"WithoutForward.*lambda observations: agent\.get_action_and_value\(observ"):
+    with pytest.raises(PolicyError, match=r"WithoutForward.*lambda observations: agent\.get_action_and_value\("):
         Evaluator(cfg, nn.Module())
