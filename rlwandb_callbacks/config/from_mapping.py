@@ -145,7 +145,10 @@ def _values(section: Any, cls: type[Section], name: str) -> dict[str, Any]:
     if isinstance(section, cls):
         return {item.name: getattr(section, item.name) for item in fields(section)}
     if is_wandb_config(section):
-        return settings_in(section, field_types(cls))
+        types = field_types(cls)
+        return settings_in(
+            section, types, [key for key, hint in types.items() if _is_section(hint) or key == "evaluation"]
+        )
     if is_mapping(section):
         return dict(entries(section))
     raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,7 +21,7 @@ def is_wandb_config(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] == "wandb" and not isinstance(value, type)
 
 
-def settings_in(config: Any, known: Collection[str]) -> dict[str, Any]:
+def settings_in(config: Any, known: Collection[str], sections: Collection[str]) -> dict[str, Any]:
     """Returns the settings in ``wandb.config``; all other hyper-parameters of the run are left out.
 
     A setting of a section may be written with dots, as in the parameters of a sweep: ``evaluation.episodes``.
@@ -29,6 +29,8 @@ def settings_in(config: Any, known: Collection[str]) -> dict[str, Any]:
     Args:
         config: ``wandb.config`` or the config of a run.
         known: Names of the settings.
+        sections: Those of them that are sections; a hyper-parameter of the same name that is no mapping (``dataset``,
+            ``run``) is left out, with a warning.
 
     Raises:
         ConfigError: If no run has been opened yet.
@@ -38,7 +40,13 @@ def settings_in(config: Any, known: Collection[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for key in map(str, config.keys()):
         first, *inner = key.split(".")
-        if first in known:
+        if first in sections and not inner and not _may_be_section(config[key]):
+            warnings.warn(
+                f"rlwandb: {key!r} in wandb.config is {config[key]!r}; it is not used as a setting, which would be a "
+                "mapping.",
+                stacklevel=6,
+            )
+        elif first in known:
             _put(settings, [first, *inner], config[key])
         elif similar := get_close_matches(first, known, n=1, cutoff=SIMILARITY):
             warnings.warn(
@@ -46,6 +54,10 @@ def settings_in(config: Any, known: Collection[str]) -> dict[str, Any]:
                 stacklevel=6,
             )
     return settings
+
+
+def _may_be_section(value: Any) -> bool:
+    return value is None or isinstance(value, Mapping)
 
 
 def _put(settings: dict[str, Any], path: list[str], value: Any) -> None:

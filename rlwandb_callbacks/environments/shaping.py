@@ -23,7 +23,7 @@ OWN_PACKAGES = ("gymnasium", __name__.partition(".")[0])
 CUT, CHANGED = "{names} ends an episode when a life is lost", "{names} changes rewards"
 WITH_SCORE = (
     "evaluation.env {env}: {effects}, so eval/return_mean is not the mean score of whole games. eval/score_mean "
-    "is: the sum of the rewards inside of {names} until the game is over. To evaluate whole games, set evaluation.env "
+    "is: the sum of the rewards inside {names} until the game is over. To evaluate whole games, set evaluation.env "
     "to an environment without {names}."
 )
 WITHOUT_SCORE = (

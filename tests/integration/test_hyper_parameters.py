@@ -111,6 +111,16 @@ def test_a_misspelt_setting_of_a_sweep_is_named() -> None:
         WandbRLCallback(wandb.config)
 
 
+def test_a_hyper_parameter_with_the_name_of_a_section_is_left_out() -> None:
+    config = {"dataset": "d4rl", "metrics": ["loss"], "videos": {"crf": 30}, "run": None}
+    with (
+        wandb.init(config=config),
+        pytest.warns(UserWarning, match="'dataset' in wandb.config is 'd4rl'; it is not used as a setting"),
+        pytest.warns(UserWarning, match="'metrics' in wandb.config"),
+    ):
+        assert WandbRLCallback(wandb.config).cfg.videos.crf == 30
+
+
 def test_the_config_of_no_run_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"Call wandb.init\(\) first"):
         WandbRLCallback(wandb.config)
