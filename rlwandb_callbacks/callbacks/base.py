@@ -103,7 +103,7 @@ class RLCallback(WarnsInFabric, LightningCallback):
     ) -> None:
         """Counts the batch, and writes the results of jobs that are ready."""
         self.session.counters.advance(trainer, pl_module, outputs)
-        if self.session.jobs.pending:
+        if self.session.jobs.are_pending:
             with self.session.errors.guard("Collecting results"):
                 self.session.jobs.collect()
 

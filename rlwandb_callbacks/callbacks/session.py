@@ -16,13 +16,12 @@ from rlwandb_callbacks.callbacks.lightning_namespaces import find_wandb_logger, 
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
 from rlwandb_callbacks.callbacks.loss_scale import LossScale
 from rlwandb_callbacks.callbacks.rows import Rows, Submit
+from rlwandb_callbacks.callbacks.session_jobs import SessionJobs
 from rlwandb_callbacks.callbacks.unregistered_tensors import describe_unsaved, unregistered_tensors
 from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.key_names import Naming
 from rlwandb_callbacks.core.values import Scalar, Value
-from rlwandb_callbacks.environments.headless import set_headless_backends
 from rlwandb_callbacks.evaluation.summary import Evaluation
-from rlwandb_callbacks.tracking.job_queue import JobQueue
 from rlwandb_callbacks.tracking.result import Job, Result
 from rlwandb_callbacks.tracking.tracker import AlertingTracker, SharedTracker, Tracker
 
@@ -58,24 +57,16 @@ class Session:
         self.loss_scale = LossScale(self.errors)
         self.listeners: list[Listener] = []
         self.run_folder: Path | None = None
-        self.jobs = self._new_queue()
+        self.jobs = SessionJobs(cfg, self.errors)
         self._given_tracker = tracker
         self._last_run_id: str | None = None
         self._forget_run()
         self._start_counting()
 
-    def _new_queue(self) -> JobQueue:
-        return JobQueue(
-            self.cfg.executor,
-            queue_size=self.cfg.queue_size,
-            waits_when_full=self.cfg.queue_full == "wait",
-            max_bytes=self.cfg.videos.max_bytes,
-            on_fallback=self._warn_of_fallback,
-            prepare=set_headless_backends,
-        )
-
     def _new_rows(self) -> Rows:
-        return Rows(self._write_row, lambda: {"logging/errors": self.errors.count, "logging/skipped": self.skipped})
+        return Rows(
+            self._write_row, lambda: {"logging/errors": self.errors.count, "logging/skipped": self.jobs.skipped}
+        )
 
     def _forget_run(self) -> None:
         self.tracker: Tracker | None = None
@@ -92,7 +83,7 @@ class Session:
         self.counters = Counters(self.loss_scale, reached)
         self.timer.reset()
         self.errors.reset()
-        self.skipped = 0
+        self.jobs.skipped = 0
         self._has_looked_for_unsaved = False
         self._naming = Naming(self.cfg.naming) if self.cfg.naming else None
         self._rows = self._new_rows()
@@ -100,14 +91,14 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the open run and the worker, so that callbacks can be pickled and copied at any time."""
-        open_only = {"tracker", "run", "jobs", "evaluation_jobs", "further_evaluations", "backward"}
+        open_only = {"tracker", "run", "evaluation_jobs", "further_evaluations", "backward"}
         open_only |= {"_users", "_is_connected", "_rows"}
         return {name: value for name, value in vars(self).items() if name not in open_only}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a session that has no run yet."""
         self.__dict__.update(state)
-        self.jobs, self._rows = self._new_queue(), self._new_rows()
+        self._rows = self._new_rows()
         self._forget_run()
 
     def open(self, stage: str) -> None:
@@ -176,7 +167,7 @@ class Session:
         try:
             with self.errors.guard("Finishing"):
                 try:
-                    self._finish_jobs()
+                    self.jobs.finish()
                 finally:
                     self._flush()
         finally:  # also after a second Ctrl-C
@@ -186,17 +177,6 @@ class Session:
                     from rlwandb_callbacks.tracking.wandb_run import release_run
 
                     release_run(run, exit_code)
-
-    def _finish_jobs(self) -> None:
-        abandoned = self.jobs.finish(self.cfg.finish_seconds)
-        if abandoned:
-            self.skipped += abandoned
-            self.errors.warn_once(
-                f"videos, pictures or maps were not ready {self.cfg.finish_seconds:g} s after the end of training and "
-                f"were abandoned ({abandoned} in the queue). Set finish_seconds higher to wait for them, or show fewer "
-                "or shorter episodes (videos.select, evaluation.max_steps).",
-                kind="abandoned",
-            )
 
     def _flush(self) -> None:
         if self.tracker is not None:
@@ -336,25 +316,7 @@ class Session:
                 self.errors.report_error(what, result.error)
 
         with self.errors.guard(what):
-            if not self.jobs.submit(jobs, take, takes_place=takes_place):
-                self._warn_of_full_queue(what)
-
-    def _warn_of_full_queue(self, what: str) -> None:
-        self.skipped += 1
-        self.errors.warn_once(
-            f"{what} was skipped, as the queue of videos and pictures is full (queue_size={self.cfg.queue_size}); "
-            "logging/skipped counts what was skipped. Evaluate less often, show fewer or shorter episodes, or set "
-            "queue_full='wait'.",
-            kind="skipped",
-        )
-
-    def _warn_of_fallback(self, reason: Exception) -> None:
-        self.errors.warn_once(
-            f"videos and pictures are made in the training process, which waits for them, as no worker could take the "
-            f"job ({type(reason).__name__}: {reason}). An environment that is made by an importable function or class "
-            "can be sent to a worker; executor='inline' ends this warning.",
-            kind="worker",
-        )
+            self.jobs.submit(what, jobs, take, takes_place=takes_place)
 
     def alert(self, title: str, text: str, *, level: str) -> None:
         """Sends an alert, see :class:`AlertingTracker`; warns if the tracker has no alerts."""

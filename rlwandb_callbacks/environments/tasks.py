@@ -30,9 +30,11 @@ MAX_ARGUMENT = 40  # characters of an argument that names a task
 def task_names(env: Any) -> tuple[str, ...]:
     """Returns the name of the task of each environment in a vector, as a part of keys.
 
-    Tasks are told apart by the ids of the environments, by an attribute ``task_name`` or similar, by the arguments with
-    which they were made, or by their classes. Environments of a vector of subprocesses are made once more for that:
-    none if all are made by the same function, and three if the first two and the last one do not differ.
+    A name is the id of the environment, its attribute ``task_name`` or similar, or its class: the first of these in
+    which the environments differ. The arguments with which they were made are added where names are equal.
+
+    A vector of subprocesses does not give access to its environments. If one function makes all of them, they are taken
+    to be equal. Otherwise, the first two and the last one are made again in this process, and all if these differ.
 
     Returns:
         One name per environment; empty if they do not differ, or if ``env`` is no vector of single environments.

@@ -1,6 +1,7 @@
 """Arguments with which vectors of games are made for training: clipped rewards, and episodes that are single lives.
 
-``gymnasium.make_vec("ALE/…")`` clips rewards unless it is told not to, so that its returns are no scores.
+``gymnasium.make_vec("ALE/…")`` clips rewards by default (``reward_clipping=True``): its returns are not the scores of
+the game.
 """
 
 from __future__ import annotations
