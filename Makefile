@@ -32,7 +32,7 @@ CUDA := ^(cuda|nvidia|triton)([-=])
 UV_COMPILE := $(UV) pip compile setup.cfg --python-version 3.10 --no-python-downloads --no-annotate --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench test-oldest constraints constraints-oldest clean
+.PHONY: help demo test lint format bench bench-online fuzz test-oldest constraints constraints-oldest clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,9 +43,10 @@ demo: $(STAMP)  ## train on CartPole and record videos, offline and without an a
 test: $(STAMP)  ## run the tests
 	$(PYTEST_ENV) $(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
-lint: $(STAMP)  ## check format, types, import contracts and spelling
+lint: $(STAMP)  ## check format, types, import contracts, spelling and security
 	@status=0; \
 	for check in "ruff format --check" "ruff check" "mypy --strict" lint-imports codespell \
+	    "bandit -q -c pyproject.toml -r rlwandb_callbacks" \
 	    $(if $(NOTEBOOKS),"nbstripout --keep-id --verify $(NOTEBOOKS)"); do \
 	    echo "== $$check"; $(BIN)/$$check || status=1; \
 	done; \
@@ -58,6 +59,12 @@ format: $(STAMP)  ## format code and notebooks
 
 bench: $(STAMP_BENCH)  ## compare the cost of the callbacks with other libraries, and write benchmarks/RESULTS.md
 	WANDB_MODE=offline $(VENV_BENCH)/bin/python -m benchmarks $(BENCH_ARGS)
+
+bench-online: $(STAMP)  ## train for 10,000 updates against a server that is gone, slow or failing (about 20 minutes)
+	$(PYTEST_ENV) $(BIN)/python -m benchmarks.online $(BENCH_ARGS)
+
+fuzz: $(STAMP)  ## run 20,000 random data files, settings and outputs of policies (about 30 minutes)
+	FUZZ_CASES=20000 $(PYTEST_ENV) $(BIN)/python -m pytest -q tests/fuzz $(PYTEST_ARGS)
 
 test-oldest: $(STAMP_OLDEST)  ## run the tests on the oldest versions that setup.cfg allows (Python 3.10, g++)
 	$(PYTEST_ENV) $(VENV_OLDEST)/bin/python $(PYTEST) -W default $(PYTEST_ARGS)
@@ -72,7 +79,7 @@ constraints: $(UV)  ## create constraints.txt from setup.cfg
 constraints-oldest: $(UV)  ## create constraints-oldest.txt from the lower bounds of setup.cfg
 	rm -f constraints-oldest.txt
 	$(UV_COMPILE) --python-platform linux --extra test --extra demos --resolution lowest-direct $(UV_ARGS) \
-	    --exclude-newer 2025-06-01 --exclude-newer-package wandb=2025-10-01 \
+	    --exclude-newer 2025-06-01 --exclude-newer-package wandb=2025-10-01 --exclude-newer-package openwandb=2026-06-01 \
 	    --exclude-newer-package torchrl=2025-10-01 --exclude-newer-package tensordict=2025-10-01 \
 	    --custom-compile-command "make constraints-oldest" --output-file constraints-oldest.txt
 	grep -vE '$(CUDA)' constraints-oldest.txt > constraints.tmp

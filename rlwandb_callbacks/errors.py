@@ -43,6 +43,17 @@ def sentence(text: object) -> str:
     return stripped if stripped.endswith((".", "!", "?")) else f"{stripped}."
 
 
+def brief(text: object, length: int = 200) -> str:
+    """Returns a text cut to a length: errors of libraries may contain the bytes of a damaged file.
+
+    Example:
+        >>> brief("x" * 300, length=4)
+        'xxxx…'
+    """
+    whole = str(text)
+    return whole if len(whole) <= length else f"{whole[:length]}…"
+
+
 def describe_error(error: BaseException) -> str:
     """Returns the type and message of an error as a sentence; without a message, the line that raised it.
 

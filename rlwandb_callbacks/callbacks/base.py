@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.fabric import WarnsInFabric
+from rlwandb_callbacks.callbacks.interruption import end_after_others, limited_end
 from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback, arrange_callbacks
 from rlwandb_callbacks.callbacks.session import Session
 from rlwandb_callbacks.config import WandbRLConfig, as_config
@@ -108,14 +110,17 @@ class RLCallback(WarnsInFabric, LightningCallback):
                 self.session.jobs.collect()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Writes what is left and releases the run: Lightning calls no other hook after an exception."""
-        self._close(trainer, pl_module, exit_code=1)
+        """Writes what is left and releases the run, after the callbacks that save checkpoints.
+
+        Lightning calls no other hook after an exception.
+        """
+        end_after_others(trainer, self, exception, partial(self._close, trainer, pl_module, exception))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes what is left and releases the run."""
-        self._close(trainer, pl_module, exit_code=0)
+        self._close(trainer, pl_module)
 
-    def _close(self, trainer: Trainer, pl_module: LightningModule, exit_code: int) -> None:
+    def _close(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException | None = None) -> None:
         if not self._is_open:
             return
         self._is_open = False
@@ -123,7 +128,8 @@ class RLCallback(WarnsInFabric, LightningCallback):
             with self.session.errors.guard("Finishing"):
                 self.finish(trainer, pl_module)
         finally:
-            self.session.close(exit_code)
+            with limited_end(trainer, self.cfg.finish_seconds, exception) as limit:
+                self.session.close(exit_code=0 if exception is None else 1, limit=limit)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the values that are held back and removes hooks; called once, also after an exception."""

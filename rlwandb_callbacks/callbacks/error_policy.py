@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from rlwandb_callbacks.callbacks.failure_causes import find_cause, has_advice
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
-from rlwandb_callbacks.errors import describe_error
+from rlwandb_callbacks.core.output import unfailing_output
+from rlwandb_callbacks.core.secrets import masked
+from rlwandb_callbacks.errors import describe_error, sentence
 
 
 class ErrorPolicy:
-    """Turns errors in logging into warnings, one for each kind, unless they are to be raised.
+    """Turns errors in logging into warnings, one for each cause, unless they are to be raised.
+
+    Errors whose cause is not recognized are told apart by the work that failed.
 
     Args:
         raises: Raise errors (``on_error: raise``) rather than warn.
@@ -32,12 +37,17 @@ class ErrorPolicy:
 
     def __init__(self, *, raises: bool, timer: LoggingTimer) -> None:
         self._raises, self._timer = raises, timer
+        self._secrets: set[str] = set()
         self.reset()
 
     def reset(self) -> None:
         """Starts again for a new training: no errors, no warnings yet."""
         self.count = 0
         self._warned: set[str] = set()
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Adds texts that no warning may contain, such as passwords in the settings."""
+        self._secrets.update(secrets)
 
     @contextlib.contextmanager
     def guard(self, what: str) -> Iterator[None]:
@@ -48,16 +58,23 @@ class ErrorPolicy:
         except Exception as error:  # noqa: BLE001  # no error in logging may end a training
             self.report_error(what, error)
 
-    def report_error(self, what: str, error: Exception) -> None:
-        """Counts an error and warns of the first one in this work, or raises it."""
+    def report_error(self, what: str, error: Exception, *, kind: str | None = None) -> None:
+        """Counts an error, and warns of the first one of its cause or ``kind`` (by default its work), or raises it."""
         if self._raises:
             raise error
         self.count += 1
         described = f"{type(error).__name__}: {error}" if str(error).strip() else describe_error(error)
-        self.warn_once(f"{what} failed, and training goes on: {described}", kind=what)
+        message = f"{what} failed, and training goes on: {described}"
+        cause = find_cause(error)
+        if cause is None:
+            self.warn_once(message, kind=kind or what)
+        else:
+            remedy = "" if has_advice(error) else f" {cause.remedy}"
+            self.warn_once(f"{sentence(message)}{remedy}", kind=cause.name)
 
     def warn_once(self, message: str, *, kind: str) -> None:
         """Warns if no warning of this kind was given in this training."""
         if kind not in self._warned:
             self._warned.add(kind)
-            warnings.warn(f"rlwandb: {message}", UserWarning, stacklevel=2)
+            with unfailing_output():
+                warnings.warn(f"rlwandb: {masked(message, self._secrets)}", UserWarning, stacklevel=2)

@@ -6,8 +6,17 @@ import pickle
 from typing import Any, TypeVar
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
+
+from rlwandb_callbacks.core.output import unfailing_output
 
 T = TypeVar("T")
+
+
+def announce(message: str) -> None:
+    """Says something on rank zero in Lightning's log; where nothing can be printed, nothing is said."""
+    with unfailing_output():
+        rank_zero_info(f"rlwandb: {message}")
 
 
 class Ranks:
@@ -52,7 +61,7 @@ def sendable(error: Exception, ranks: Ranks) -> Exception:
     if ranks.count == 1:
         return error
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  # pickled in the same line
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # pickled in the same line  # nosec B301
     except Exception:  # noqa: BLE001  # exceptions with arguments of their own fail in many ways
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

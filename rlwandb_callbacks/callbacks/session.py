@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,18 +13,21 @@ from rlwandb_callbacks.callbacks.backward_gradients import BackwardGradients
 from rlwandb_callbacks.callbacks.checkpoint_counters import read_counters
 from rlwandb_callbacks.callbacks.counters import Counters, Reached
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
+from rlwandb_callbacks.callbacks.interruption import received_sigterm
 from rlwandb_callbacks.callbacks.lightning_namespaces import find_wandb_logger, shards_parameters
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
 from rlwandb_callbacks.callbacks.loss_scale import LossScale
-from rlwandb_callbacks.callbacks.rows import Rows, Submit
+from rlwandb_callbacks.callbacks.rows import Submit
 from rlwandb_callbacks.callbacks.session_jobs import SessionJobs
+from rlwandb_callbacks.callbacks.session_rows import SessionRows
 from rlwandb_callbacks.callbacks.unregistered_tensors import describe_unsaved, unregistered_tensors
 from rlwandb_callbacks.config import EvaluationConfig, WandbRLConfig
-from rlwandb_callbacks.core.key_names import Naming
+from rlwandb_callbacks.core.secrets import secret_values
 from rlwandb_callbacks.core.values import Scalar, Value
 from rlwandb_callbacks.evaluation.summary import Evaluation
 from rlwandb_callbacks.tracking.result import Job, Result
-from rlwandb_callbacks.tracking.tracker import AlertingTracker, SharedTracker, Tracker
+from rlwandb_callbacks.tracking.tracker import AlertingTracker, Tracker
+from rlwandb_callbacks.tracking.wait_limit import WaitLimit
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -38,7 +42,6 @@ class Session:
     """Connects the callbacks of one training with its tracker, by default that of a W&B run.
 
     Attributes:
-        tracker: Tracker of the open run; None before it is opened, and on ranks other than zero.
         run: W&B run behind the tracker, if there is one.
         run_folder: Local folder of the latest W&B run, if there was one.
         has_wandb_logger: Whether a WandbLogger of the Trainer writes to the same run.
@@ -54,22 +57,20 @@ class Session:
         self.cfg = cfg
         self.timer = LoggingTimer()
         self.errors = ErrorPolicy(raises=cfg.on_error == "raise", timer=self.timer)
+        self.errors.hide(secret_values([each.env_kwargs for each in cfg.evaluations.values()]))
+        self.errors.hide(secret_values([cfg.run.config, cfg.dataset_path]))
         self.loss_scale = LossScale(self.errors)
         self.listeners: list[Listener] = []
         self.run_folder: Path | None = None
         self.jobs = SessionJobs(cfg, self.errors)
+        self._rows = SessionRows(cfg, self.errors, self.jobs)
         self._given_tracker = tracker
         self._last_run_id: str | None = None
         self._forget_run()
         self._start_counting()
 
-    def _new_rows(self) -> Rows:
-        return Rows(
-            self._write_row, lambda: {"logging/errors": self.errors.count, "logging/skipped": self.jobs.skipped}
-        )
-
     def _forget_run(self) -> None:
-        self.tracker: Tracker | None = None
+        self._rows.tracker = None
         self.run: Any = None
         self.has_wandb_logger = False
         self.backward = BackwardGradients(self.errors, self.loss_scale)
@@ -85,21 +86,22 @@ class Session:
         self.errors.reset()
         self.jobs.skipped = 0
         self._has_looked_for_unsaved = False
-        self._naming = Naming(self.cfg.naming) if self.cfg.naming else None
-        self._rows = self._new_rows()
-        self._axes: dict[str, float] = {"trainer/global_step": 0}
+        self._rows.start()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the open run and the worker, so that callbacks can be pickled and copied at any time."""
-        open_only = {"tracker", "run", "evaluation_jobs", "further_evaluations", "backward"}
-        open_only |= {"_users", "_is_connected", "_rows"}
+        open_only = {"run", "evaluation_jobs", "further_evaluations", "backward", "_users", "_is_connected"}
         return {name: value for name, value in vars(self).items() if name not in open_only}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a session that has no run yet."""
         self.__dict__.update(state)
-        self._rows = self._new_rows()
         self._forget_run()
+
+    @property
+    def tracker(self) -> Tracker | None:
+        """Tracker of the open run; None before it is opened, and on ranks other than zero."""
+        return self._rows.tracker
 
     def open(self, stage: str) -> None:
         """Adds one callback to those that use this session; the first one of a fit resets all counts."""
@@ -133,10 +135,11 @@ class Session:
         if self._given_tracker is None:
             self._connect_to_wandb(trainer, module, stage)
         else:
-            self.tracker = self._given_tracker
+            self._rows.tracker = self._given_tracker
 
     def _connect_to_wandb(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         from rlwandb_callbacks.tracking import wandb_run
+        from rlwandb_callbacks.tracking.run_config import update_config
         from rlwandb_callbacks.tracking.wandb_tracker import WandbTracker
 
         logger = find_wandb_logger(trainer)
@@ -150,41 +153,41 @@ class Session:
             self._last_run_id, self.run_folder = run.id, Path(run.dir).parent
             further = {name: evaluation for name, evaluation in self.further_evaluations.items() if name is not None}
             with self.errors.guard("Logging the hyper-parameters"):
-                wandb_run.update_config(run, self.cfg, {} if logger else module.hparams, further)
+                self.errors.hide(secret_values(module.hparams))
+                update_config(run, self.cfg, {} if logger else module.hparams, further)
             axis = self.cfg.run.step_metric
-            step_of_group = {} if self._naming is None else self._naming.step_of_group(axis)
-            self.tracker = WandbTracker(run, step_metric=self.key_in_run(axis), step_of_group=step_of_group)
+            naming = self._rows.naming
+            step_of_group = {} if naming is None else naming.step_of_group(axis)
+            self._rows.tracker = WandbTracker(run, step_metric=self.key_in_run(axis), step_of_group=step_of_group)
 
-    def close(self, exit_code: int = 0) -> None:
-        """Finishes all jobs and releases the run, when the last callback of this session has closed."""
+    def close(self, exit_code: int = 0, limit: WaitLimit | None = None) -> None:
+        """Finishes all jobs and releases the run, when the last callback of this session has closed.
+
+        ``limit`` is that of all waiting, by default ``finish_seconds`` from now on.
+        """
         self._users -= 1
         if self._users > 0:
             return
-        run = self.run
+        run, limit = self.run, limit or WaitLimit(self.cfg.finish_seconds)
         self.backward.close()
         self.loss_scale.close()
         self.counters.close()
         try:
             with self.errors.guard("Finishing"):
                 try:
-                    self.jobs.finish()
+                    self.jobs.finish(limit)
                 finally:
-                    self._flush()
+                    self._rows.flush(limit)
         finally:  # also after a second Ctrl-C
             self._forget_run()
             if run is not None:
                 with self.errors.guard("Finishing the run"):
                     from rlwandb_callbacks.tracking.wandb_run import release_run
 
-                    release_run(run, exit_code)
-
-    def _flush(self) -> None:
-        if self.tracker is not None:
-            if self._rows.has_new_counts:
-                self._rows.add(self._axes, {})
-            self._rows.flush()
-            self._warn_of_dropped_row()
-            self.tracker.flush()
+                    warn = partial(self.errors.warn_once, kind="unsent run")
+                    message = release_run(run, exit_code, limit, on_interrupt=warn)
+                    if message is not None:
+                        warn(message)
 
     def writes_where(self, other: Session) -> bool:
         """Returns whether another session writes to the same tracker or run."""
@@ -192,25 +195,25 @@ class Session:
 
     def rename_in_row(self, rename: Callable[[str], str]) -> None:
         """Renames values, by our own keys, in the row of the present step if it is not written yet."""
-        if self._rows.row is not None:
-            self._rows.row.rename(rename)
+        self._rows.rename(rename)
 
     def key_in_run(self, key: str) -> str:
         """Returns the name of one of our keys in the run, by the preset of ``naming``."""
-        return key if self._naming is None else self._naming.key(key)
+        return key if self._rows.naming is None else self._rows.naming.key(key)
 
     def renames(self, key: str) -> bool:
         """Returns whether the preset of ``naming`` has a name of its own for a key."""
-        return self._naming is not None and self._naming.renames(key)
+        return self._rows.naming is not None and self._rows.naming.renames(key)
 
     def notice_metrics(self, module: LightningModule, metrics: Mapping[str, str]) -> None:
         """Finds out which algorithm is trained, for presets whose names depend on it.
 
         ``metrics`` are the known metrics by the names under which the module provides them.
         """
-        if self._naming is not None and self._naming.algorithm is None:
+        naming = self._rows.naming
+        if naming is not None and naming.algorithm is None:
             with self.errors.guard("Finding the algorithm"):
-                self._naming.algorithm = find_algorithm(module, metrics)
+                naming.algorithm = find_algorithm(module, metrics)
 
     def write(
         self,
@@ -229,36 +232,18 @@ class Session:
         if self.tracker is None:
             return
         now = self.counters.axes(trainer, module)
-        self._axes = now if axes is None else dict(axes)
-        add = self._rows.add if self._axes == now else self._rows.add_late
-        add(self._axes, {**values, **self.timer.values()})
-        self._notify(self._axes, {**logged_elsewhere, **values})
+        axes = now if axes is None else axes
+        self._rows.add(axes, {**values, **self.timer.values()}, is_present=axes == now)
+        self._notify(axes, {**logged_elsewhere, **values})
 
     def begin_batch(self, trainer: Trainer, module: LightningModule) -> None:
         """Writes the row of the batch before, and finds the scalers of losses; every callback may call it."""
-        self.close_row()
+        self._rows.close_row()
         self.loss_scale.start_batch(trainer, module)
 
     def close_row(self) -> None:
         """Writes the row of the present step, if there is one; called before the next batch starts."""
-        if self._rows.row is not None:
-            with self.errors.guard("Writing a row"):
-                self._rows.close_row()
-            self._warn_of_dropped_row()
-
-    def _warn_of_dropped_row(self) -> None:
-        tracker: object = self.tracker
-        message = tracker.dropped_row() if isinstance(tracker, SharedTracker) else None
-        if message is not None:
-            self.errors.warn_once(message, kind="dropped row")
-
-    def _write_row(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
-        if self.tracker is None:
-            return
-        if self._naming is None:
-            self.tracker.write(axes, values)
-        else:
-            self.tracker.write(self._naming.axes(axes, values), self._naming.row(values))
+        self._rows.close_row()
 
     def notify(
         self,
@@ -283,8 +268,7 @@ class Session:
         self, trainer: Trainer, module: LightningModule, submit: Submit
     ) -> Callable[[Mapping[str, Value]], None]:
         """Returns a function that adds values to the row of the present step; see :meth:`Rows.writer`."""
-        self._axes = self.counters.axes(trainer, module)
-        return self._rows.writer(self._axes, submit)
+        return self._rows.writer(self.counters.axes(trainer, module), submit)
 
     def submit(
         self,
@@ -308,7 +292,7 @@ class Session:
 
         def take(result: Result) -> None:
             if result.values and self.tracker is not None:
-                self._rows.add_late(axes, result.values)
+                self._rows.add_result(axes, result.values)
                 self._notify(axes, result.values)
             if on_result is not None:
                 on_result(result)
@@ -316,7 +300,8 @@ class Session:
                 self.errors.report_error(what, result.error)
 
         with self.errors.guard(what):
-            self.jobs.submit(what, jobs, take, takes_place=takes_place)
+            is_interrupted = partial(received_sigterm, trainer)
+            self.jobs.submit(what, jobs, take, takes_place=takes_place, is_interrupted=is_interrupted)
 
     def alert(self, title: str, text: str, *, level: str) -> None:
         """Sends an alert, see :class:`AlertingTracker`; warns if the tracker has no alerts."""

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_utilities.core.rank_zero import rank_zero_info
-
 from rlwandb_callbacks.callbacks.alerts.callback import AlertCallback
 from rlwandb_callbacks.callbacks.base import RUNTIME_ATTRIBUTES, RLCallback, new_session
 from rlwandb_callbacks.callbacks.dataset import DatasetCallback
 from rlwandb_callbacks.callbacks.evaluation.callback import EvaluationCallback
 from rlwandb_callbacks.callbacks.fabric import WarnsInFabric
 from rlwandb_callbacks.callbacks.gradients.callback import GradientsCallback
+from rlwandb_callbacks.callbacks.interruption import end_after_others
 from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback, may_share_key
 from rlwandb_callbacks.callbacks.metrics.callback import MetricsCallback
 from rlwandb_callbacks.callbacks.plasticity.callback import PlasticityCallback
+from rlwandb_callbacks.callbacks.ranks import announce
 from rlwandb_callbacks.callbacks.rollouts.callback import RolloutsCallback
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.tracking.tracker import Tracker
@@ -26,7 +26,6 @@ from rlwandb_callbacks.tracking.tracker import Tracker
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
-LAST_HOOKS = ("on_exception", "teardown")
 CLOSES_ROW = "on_train_batch_start"
 
 
@@ -126,10 +125,21 @@ class CallbackGroup(WarnsInFabric, LightningCallback):
         if stage == "fit":
             adds = ", ".join(filter(None, map(describe_part, added))) or "nothing"
             logs = f", which logs {', '.join(map(describe_part, repeated))}" if repeated else ""
-            rank_zero_info(
-                f"rlwandb: this Trainer has several {type(self).__name__} objects. The run is that of the first one"
+            announce(
+                f"this Trainer has several {type(self).__name__} objects. The run is that of the first one"
                 f"{logs}. Another one adds {adds}."
             )
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Ends the parts, after the callbacks that save checkpoints."""
+        parts = self._parts_by_hook["on_exception"]
+        end_after_others(
+            trainer, self, exception, functools.partial(call_all, parts, "on_exception", trainer, pl_module, exception)
+        )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ends the parts."""
+        call_all(self._parts_by_hook["teardown"], "teardown", trainer, pl_module, stage)
 
     @may_share_key
     def state_dict(self) -> dict[str, Any]:
@@ -156,17 +166,19 @@ def describe_part(part: RLCallback) -> str:
     return "" if evaluation.env is None else kind + (f" {evaluation.name!r}" if evaluation.name is not None else "")
 
 
+def call_all(parts: Sequence[RLCallback], hook: str, *args: Any) -> None:
+    """Calls a hook of every part, even if one raises."""
+    with contextlib.ExitStack() as calls:  # in reverse order
+        for part in reversed(parts):
+            calls.callback(getattr(part, hook), *args)
+
+
 def _forwarding(hook: str) -> Callable[..., None]:
     def forward(self: CallbackGroup, *args: Any, **kwargs: Any) -> None:
         for part in self._parts_by_hook[hook]:
             getattr(part, hook)(*args, **kwargs)
 
-    def forward_to_all(self: CallbackGroup, *args: Any, **kwargs: Any) -> None:
-        with contextlib.ExitStack() as calls:  # calls every part, even if one raises
-            for part in reversed(self._parts_by_hook[hook]):
-                calls.callback(getattr(part, hook), *args, **kwargs)
-
-    return functools.wraps(getattr(LightningCallback, hook))(forward_to_all if hook in LAST_HOOKS else forward)
+    return functools.wraps(getattr(LightningCallback, hook))(forward)
 
 
 def overrides(callback: LightningCallback, hook: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from rlwandb_callbacks.config.validation import Bounds, NonNegativeInt, OneOf, PositiveInt, Section
+from rlwandb_callbacks.config.validation import Bounds, NonNegativeInt, OneOf, PositiveInt, Section, Seed
 
 PICTURES = (
     "overview",
@@ -37,7 +37,7 @@ class EmbeddingConfig(Section, key="dataset.embedding"):
     sample_size: PositiveInt | None = None
     max_seconds: Annotated[float, Bounds(gt=0)] = 60.0
     perplexity: Annotated[float, Bounds(ge=1)] = 30.0
-    seed: Annotated[int, Bounds(ge=0, le=2**32 - 1)] = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)

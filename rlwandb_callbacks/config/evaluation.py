@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from rlwandb_callbacks.config.validation import Bounds, NonNegativeInt, PositiveInt, Section, widened
+from rlwandb_callbacks.config.validation import MAX_SEED, Bounds, PositiveInt, Section, Seed, widened
 from rlwandb_callbacks.core.key_names import valid_name
 from rlwandb_callbacks.errors import ConfigError
 
@@ -36,13 +36,16 @@ class EvaluationConfig(Section, key="evaluation"):
         episodes: Complete episodes per evaluation, ≥ 1.
         num_envs: Environments that are stepped together, ≥ 1; by default as many as episodes, at most 8. A vector
             environment brings its own number.
-        seed: Episode ``i`` is reset with ``seed + i`` in every evaluation.
+        seed: Episode ``i`` is reset with ``seed + i`` in every evaluation; no seed exceeds 4,294,967,295.
         deterministic: Take the mode of a distribution; otherwise sample from it.
         every_n_steps: Updates (batches after which an optimizer stepped) between two evaluations of a module without
             a validation loop, ≥ 1. A module with a validation loop is evaluated at its end.
         gamma: Discount factor in [0, 1]; by default ``gamma`` of the module or of its hyperparameters. If none is
             known, discounted returns are computed with 0.99, and predictions are not compared with returns.
         max_steps: Longest episode, ≥ 1; longer ones are cut, and their captions say so.
+        max_seconds: Time limit of one evaluation in seconds, > 0; null for none. Episodes that were played by then
+            count, the others are left out with a warning. An environment or a policy that does not return is
+            interrupted and named; see :mod:`rlwandb_callbacks.evaluation.time_limit` for what cannot be interrupted.
         info_keys: Keys of ``info`` to log (``eval/info_<key>_mean`` over the steps, ``_last`` at the end of an
             episode, and ``_sum`` if the key contains ``reward`` or ``cost``); by default the first 32 numeric ones,
             none for an empty list.
@@ -60,11 +63,12 @@ class EvaluationConfig(Section, key="evaluation"):
     policy: Importable = None
     episodes: PositiveInt = 8
     num_envs: PositiveInt | None = None
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     deterministic: bool = True
     every_n_steps: PositiveInt = 10_000
     gamma: Annotated[float, Bounds(ge=0, le=1)] | None = None
     max_steps: PositiveInt = 27_000
+    max_seconds: Annotated[float, Bounds(gt=0)] | None = 600.0
     info_keys: list[str] | None = None
     action_names: list[str] | None = None
     use_training_statistics: bool = True
@@ -72,6 +76,11 @@ class EvaluationConfig(Section, key="evaluation"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.seed + self.episodes - 1 > MAX_SEED:
+            raise ConfigError(
+                f"evaluation.seed is {self.seed!r} with {self.episodes} episodes, whose seeds follow it; the last one "
+                f"must be ≤ {MAX_SEED:,}, the largest seed of NumPy's random numbers."
+            )
         valid = valid_name(self.name or "").strip(".")
         if self.name is not None and (not valid or self.name != valid):
             advice = f", such as '{valid}'" if valid.strip("_") else ""

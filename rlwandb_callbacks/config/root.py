@@ -54,7 +54,8 @@ class WandbRLConfig(Section):
             does not count.
         queue_full: ``skip`` leaves out the videos of the newest evaluation and counts them as ``logging/skipped``;
             ``wait`` blocks training until there is room.
-        finish_seconds: Longest time in seconds that the end of a training waits for unfinished jobs, ≥ 0.
+        finish_seconds: Longest time in seconds that the end of a training waits, in all, for unfinished jobs and for
+            W&B's server, ≥ 0. W&B gets at least 5 s. What it has not sent then can be sent later.
         naming: Key names of another library: ``sb3``, ``cleanrl``, ``torchrl`` or ``di-engine``; by default our own.
             ``ModelCheckpoint`` and ``EarlyStopping`` always monitor our own names.
         on_error: ``warn`` continues training if logging fails, ``raise`` stops it.

@@ -93,6 +93,8 @@ def widened(hint: Any, *, read_as: Any = Any) -> Any:
 
 PositiveInt = Annotated[int, Bounds(ge=1)]
 NonNegativeInt = Annotated[int, Bounds(ge=0)]
+MAX_SEED = 2**32 - 1  # of NumPy's random numbers, which environments and scikit-learn seed
+Seed = Annotated[int, Bounds(ge=0, le=MAX_SEED)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,9 @@ class VideosConfig(Section, key="videos"):
         select: Which episodes: any of ``best``, ``median``, ``worst``, ``failures``, ``successes``, ``random``,
             ``longest``, ``shortest``, functions that take the episodes and return indices into them, and import paths
             of such functions (``package.module:function``); a list of them, or a single one.
+        max_seconds: Time limit in seconds of each video, figure and picture of an evaluation, > 0; None for no limit.
+            What takes longer, as ``render()`` or ffmpeg hangs, is left out, and the worker that it blocks is replaced.
+            An ffmpeg that takes no frame for half of this time is ended, and the contact sheet is kept.
         max_per_choice: Largest number of videos for each of ``failures``, ``successes``, ``random`` and the indices of
             a function, ≥ 1.
 
@@ -43,6 +46,7 @@ class VideosConfig(Section, key="videos"):
     crf: Annotated[int, Bounds(ge=0, le=51)] = 23
     max_bytes: Annotated[int, Bounds(ge=1_000_000)] = 2**28
     select: Selection = field(default_factory=lambda: list[str | Callable[..., Any]](LABELS))
+    max_seconds: Annotated[float, Bounds(gt=0)] | None = 600.0
     max_per_choice: PositiveInt = DEFAULT_AT_MOST
 
     def __post_init__(self) -> None:

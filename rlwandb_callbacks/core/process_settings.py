@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 Restore: TypeAlias = Callable[[], None]
 Setting: TypeAlias = tuple[Callable[[], Any], Callable[[Any], Any]]  # functions that read it and set it
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 
 @contextlib.contextmanager
@@ -23,20 +27,40 @@ def preserved_process_settings() -> Iterator[None]:
 
     Environments and policies are imported, made and played while a training runs, to which the settings belong: filters
     and functions of ``warnings``, levels of ``logging``, floating-point errors and print options of NumPy, the default
-    dtype and device, the number of threads, the gradient mode and the precision and determinism of torch, and the
-    backend and style of matplotlib. Libraries that are not loaded yet have no settings.
+    dtype and device, the number of threads, the gradient mode and the precision and determinism of torch, the backend
+    and style of matplotlib, and handlers of the signals that end a program or tell it to save. Libraries that are not
+    loaded yet have no settings.
 
     Other threads than the main one change nothing back, as the main thread may change the same settings meanwhile.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    saved = (_filters(), _each([*_settings(), *_torch_settings(sys.modules.get("torch"))]), _matplotlib())
+    settings = [*_settings(), *_torch_settings(sys.modules.get("torch")), *_signal_handlers()]
+    saved = (_filters(), _each(settings), _matplotlib())
     try:
         yield
     finally:
         for restore in saved:
             restore()
+
+
+@contextlib.contextmanager
+def preserved_working_folder() -> Iterator[None]:
+    """Goes back to the working folder after the block; in other threads than the main one it is not changed back.
+
+    An environment may need the folder that it has gone to until it is closed, so this is for blocks that close it.
+    """
+    folder = None
+    if threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(OSError):  # it may have been removed
+            folder = Path.cwd()
+    try:
+        yield
+    finally:
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                os.chdir(folder)
 
 
 def _filters() -> Restore:
@@ -87,6 +111,16 @@ def _torch_settings(torch: Any) -> list[Setting]:
         (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
         (torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)),
         *_attributes(torch.backends.cudnn, "benchmark", "deterministic", "enabled"),
+    ]
+
+
+def _signal_handlers() -> list[Setting]:
+    """Returns handlers that are set from Python; others cannot be set again."""
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    return [
+        (partial(signal.getsignal, number), partial(signal.signal, number))
+        for number in numbers
+        if signal.getsignal(number) is not None
     ]
 
 

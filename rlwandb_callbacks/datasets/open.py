@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlwandb_callbacks.config import DATASET_FORMATS
+from rlwandb_callbacks.core.secrets import without_secrets_in
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
 from rlwandb_callbacks.datasets.formats.data_frames import columns_of, is_data_frame
-from rlwandb_callbacks.datasets.formats.field_names import LAYOUTS, aliases_of, has_required_fields
+from rlwandb_callbacks.datasets.formats.field_names import LAYOUTS, aliases_of, has_required_fields, listed
 from rlwandb_callbacks.datasets.formats.hdf5 import EPISODE_GROUP, is_hdf5, open_flat_hdf5, open_hdf5
 from rlwandb_callbacks.datasets.formats.memory import open_mapping
 from rlwandb_callbacks.datasets.formats.minari import find_installed, looks_like_id, open_minari
@@ -21,7 +21,8 @@ from rlwandb_callbacks.datasets.formats.pickles import open_pickle
 from rlwandb_callbacks.datasets.formats.records import is_record
 from rlwandb_callbacks.datasets.formats.torch_dataset import open_torch_dataset
 from rlwandb_callbacks.datasets.formats.transition_lists import to_arrays
-from rlwandb_callbacks.datasets.safe_pickle.file import is_torch_zip, looks_like_pickle
+from rlwandb_callbacks.datasets.limits import require_regular_file
+from rlwandb_callbacks.datasets.safe_pickle.file import is_torch_zip, is_zip, looks_like_pickle
 from rlwandb_callbacks.errors import DatasetError, nearest
 
 _OBJECT_FORMATS = ("memory", "torch")
@@ -30,6 +31,22 @@ _KNOWN = (
     "HDF5 with groups episode_0, episode_1, …), di-engine (HDF5 with obs, action, reward, done), di-engine-pickle "
     "(list of transitions or of episodes), hdf5 and npz (with any of these names)"
 )
+
+_OTHER_KINDS = {
+    b"PAR1": "a Parquet file; give its table as a DataFrame",
+    b"ARROW1": "an Arrow file; give its table as a DataFrame",
+    b"\x93NUMPY": "a single .npy array; save all arrays by numpy.savez",
+    b"\x1f\x8b": "compressed by gzip; decompress it first",
+    b"BZh": "compressed by bzip2; decompress it first",
+    b"\xfd7zXZ": "compressed by xz; decompress it first",
+    b"(\xb5/\xfd": "compressed by zstd; decompress it first",
+    b"SQLite format 3": "an SQLite database",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x7fELF": "a program",
+    b"version https://": "a pointer of Git LFS; fetch the file by git lfs pull",
+}
 
 
 def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDataset:
@@ -95,10 +112,15 @@ def _open_path(source: str, dataset_format: str | None) -> OfflineDataset:
         raise _missing(source, path)
     if dataset_format in _OBJECT_FORMATS:
         raise DatasetError(f"dataset_format is {dataset_format!r}, which is not read from a path such as {source}.")
+    if not path.is_dir():
+        require_regular_file(path)
     return _OPENERS[dataset_format or _recognize(path)](path)
 
 
 def _missing(source: str, path: Path) -> DatasetError:
+    if "://" in source:
+        address = without_secrets_in(source)
+        return DatasetError(f"{address} is not a local file. Download it, and give the path of the file or folder.")
     siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
     return DatasetError(
         f"{source} does not exist (looked in {path.parent.absolute()}).{nearest(path.name, siblings)} Allowed are a "
@@ -112,21 +134,26 @@ def _recognize(path: Path) -> str:
         return "minari"
     if is_hdf5(path):
         return _recognize_hdf5(path)
-    if zipfile.is_zipfile(path):
+    if is_zip(path):
         return "di-engine-pickle" if is_torch_zip(path) else "npz"
     if looks_like_pickle(path):
         return "di-engine-pickle"
-    with path.open("rb") as file:
-        beginning = file.read(16)
     raise DatasetError(
         f"{path} has no known layout: it is neither HDF5 nor .npz nor a pickle ({path.stat().st_size:,} "
-        f"bytes, which begin with {beginning!r}). Known layouts: {_KNOWN}."
+        f"bytes{_kind_of(path)}). Known layouts: {_KNOWN}."
     )
+
+
+def _kind_of(path: Path) -> str:
+    """Returns what a file is by its first bytes, which themselves are not shown: they may be those of a secret."""
+    with path.open("rb") as file:
+        beginning = file.read(16)
+    return next((f", {kind}" for signature, kind in _OTHER_KINDS.items() if beginning.startswith(signature)), "")
 
 
 def _recognize_hdf5(path: Path) -> str:
     with open_hdf5(str(path)) as file:
-        shapes = {name: getattr(file.get(name), "shape", None) for name in file}  # None for groups
+        shapes = {name: file.shape_of(name) for name in file}  # None for groups
     if any(shape is None and EPISODE_GROUP.fullmatch(name) for name, shape in shapes.items()):
         return "minari"
     for layout, required in LAYOUTS.items():
@@ -134,8 +161,8 @@ def _recognize_hdf5(path: Path) -> str:
             return layout
     if has_required_fields(shapes.keys()):
         return "hdf5"
-    found = ", ".join(f"{key} {shape or '(group)'}" for key, shape in list(shapes.items())[:20])
-    raise DatasetError(f"{path} has no known layout. Keys found: {found or 'none'}. Known layouts: {_KNOWN}.")
+    found = listed(f"{key} {shape or '(group)'}" for key, shape in shapes.items())
+    raise DatasetError(f"{path} has no known layout. Keys found: {found}. Known layouts: {_KNOWN}.")
 
 
 def _open_flat(path: Path, *, layout: str) -> OfflineDataset:

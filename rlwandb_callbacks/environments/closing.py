@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
+
+TERMINATION_SECONDS = 1.0  # in which processes may end by themselves
 
 
 class Closable(Protocol):
@@ -38,16 +41,26 @@ def close(env: Closable) -> None:
         try:
             env.close()
         except BaseException:
-            _end_processes(getattr(env, "unwrapped", None))
+            end_processes(env)
             raise
 
 
-def _end_processes(vector: Any) -> None:
+def end_processes(env: Any) -> bool:
+    """Ends the processes of a vector, also those that hang or are suspended; returns whether it has processes."""
+    vector: Any = getattr(env, "unwrapped", None)
     processes = getattr(vector, "processes", None)
-    if isinstance(processes, list):
-        for process in processes:
-            process.terminate()
-        vector.closed = True  # it is not to be closed again when it is deleted
+    if not isinstance(processes, list):
+        return False
+    vector.closed = True  # it is not to be closed again when it is deleted
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + TERMINATION_SECONDS
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join(TERMINATION_SECONDS)
+    return True
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 
 from rlwandb_callbacks.core.import_string import find_object
 from rlwandb_callbacks.core.process_settings import preserved_process_settings
+from rlwandb_callbacks.core.secrets import masked, secret_values
 from rlwandb_callbacks.environments import packages
 from rlwandb_callbacks.environments.closing import close, running_pygame
 from rlwandb_callbacks.environments.copies import EnvCopier, env_copier, importable, without_output
@@ -33,6 +34,7 @@ from rlwandb_callbacks.errors import EnvError, describe_error, nearest
 
 Env: TypeAlias = gym.Env[Any, Any]
 MODULE_PREFIX = "self."
+MAX_CAUSES = 20  # causes may form a circle
 VECTORIZATION = "vectorization_mode"  # in the arguments of the spec of a vector that gymnasium.make_vec has made
 UNREGISTERED = (
     "the process that renders has not imported the package that registers it. Import that package inside the function "
@@ -105,8 +107,12 @@ class EnvFactory:
         try:
             with discarded_output(), preserved_process_settings(), running_pygame(), preserved_vector_metadata():
                 return with_own_metadata(without_output_wrappers(self._make_any(mode)))
-        except Exception as error:
-            raise EnvError(self._describe_failure(error, renders=bool(mode))) from error
+        except Exception as error:  # noqa: BLE001  # environments may raise anything
+            own = _without_arguments(error)
+            secrets = list(secret_values(self.kwargs))
+            text = masked(self._describe_failure(own, renders=bool(mode)), secrets)
+            # A traceback has the texts of the causes.
+            raise EnvError(text) from (None if _shows_any(own, secrets) else own)
 
     def _make_any(self, mode: Mapping[str, str]) -> Any:
         _set_backends(self.make, renders=bool(mode))
@@ -122,8 +128,6 @@ class EnvFactory:
         return gym.make(made, disable_env_checker=True, **{**self.kwargs, **mode})
 
     def _describe_failure(self, error: Exception, *, renders: bool) -> str:
-        if error.__cause__ is not None and "with kwargs (" in str(error):
-            error = cast(Exception, error.__cause__)  # Gymnasium adds the values of all arguments
         names = ", ".join(map(repr, self.kwargs))  # values may be long, or secret
         what = f"evaluation.env {self.name}{f' with env_kwargs {names}' if names else ''} cannot be made"
         if renders:  # without rendering it was made before
@@ -272,6 +276,21 @@ def resolve_attribute(module: Any, env: Any) -> Any:
                 "that makes one."
             )
     return found
+
+
+def _without_arguments(error: Exception) -> Exception:
+    """Returns the cause of an error of Gymnasium whose text has the values of all arguments; else the error itself."""
+    has_arguments = error.__cause__ is not None and "with kwargs (" in str(error)
+    return cast(Exception, error.__cause__) if has_arguments else error
+
+
+def _shows_any(error: BaseException | None, secrets: Collection[str]) -> bool:
+    """Returns whether the text of an error or of its causes contains a secret."""
+    texts: list[str] = []
+    while error is not None and len(texts) < MAX_CAUSES:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    return any(masked(text, secrets) != text for text in texts)
 
 
 def _has_parameter(function: Callable[..., Any], name: str) -> bool:

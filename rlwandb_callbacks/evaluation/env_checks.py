@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from gymnasium.vector import VectorEnv
 
 from rlwandb_callbacks.environments.action_masks import has_action_masks
-from rlwandb_callbacks.environments.closing import closing
 from rlwandb_callbacks.environments.factory import EnvFactory
 from rlwandb_callbacks.environments.interface import check_step, checked_reset
 from rlwandb_callbacks.environments.names import env_name
@@ -174,7 +173,9 @@ def finds_masks(env: Any, make_env: EnvFactory, warn_once: Callable[..., None]) 
     """Returns whether an environment has action masks, and warns if it has none."""
     found = has_action_masks(env)
     if not found and isinstance(env, VectorEnv) and has_sub_envs(env):
-        with closing(make_env()) as single:  # a vector of subprocesses ends if it is asked for an attribute it lacks
+        with closing_env(
+            make_env()
+        ) as single:  # a vector of subprocesses ends if it is asked for an attribute it lacks
             found = has_action_masks(single)
     if not found:
         warn_once(UNKNOWN_MASKS, kind="masks")
@@ -184,7 +185,7 @@ def finds_masks(env: Any, make_env: EnvFactory, warn_once: Callable[..., None]) 
 def shaping_of(env: Any, make_env: EnvFactory) -> Shaping | None:
     """Returns the wrappers that change rewards or cut games; of a vector of subprocesses those of a further one."""
     if isinstance(env, VectorEnv) and has_sub_envs(env) and not sub_envs(env.unwrapped):
-        with closing(make_env()) as single:
+        with closing_env(make_env()) as single:
             return find_shaping(env) or find_shaping(single)
     return find_shaping(env)
 
@@ -212,7 +213,7 @@ def can_render(make_env: EnvFactory, modes: Sequence[str], seed: int, warn_once:
     if "rgb_array" in modes:
         return True
     try:
-        with closing(make_env(render=True)) as env:
+        with closing_env(make_env(render=True)) as env:
             checked_reset(env, seed)
             render(env)
     except Exception as error:  # noqa: BLE001  # environments may raise anything

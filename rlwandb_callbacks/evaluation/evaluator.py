@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-import gymnasium as gym
 import torch
 from gymnasium.vector import VectorEnv
 
@@ -18,41 +16,39 @@ from rlwandb_callbacks.config.root import OneEvaluationConfig
 from rlwandb_callbacks.core.process_settings import preserved_process_settings
 from rlwandb_callbacks.environments.action_masks import action_mask, stack_masks, vector_action_masks
 from rlwandb_callbacks.environments.copies import EnvCopier
-from rlwandb_callbacks.environments.factory import EnvFactory, env_factory, may_change, resolve_attribute
-from rlwandb_callbacks.environments.normalization import Places, normalized_in_subprocesses, normalizers
-from rlwandb_callbacks.environments.statistics import ObservationStatistics, training_statistics
+from rlwandb_callbacks.environments.factory import EnvFactory, env_factory, may_change
+from rlwandb_callbacks.environments.statistics import ObservationStatistics
 from rlwandb_callbacks.environments.tasks import task_names
 from rlwandb_callbacks.errors import EnvError, PolicyError, describe_error
 from rlwandb_callbacks.evaluation.env_checks import (
-    HIDDEN_STATISTICS,
-    UNKNOWN_STATISTICS,
     can_render,
     describe_missing_tasks,
     finds_masks,
     first_observations,
-    normalized,
     shaping_of,
 )
 from rlwandb_callbacks.evaluation.env_description import AnyEnv, EnvDescription
 from rlwandb_callbacks.evaluation.env_failures import closing_env, env_call
 from rlwandb_callbacks.evaluation.episode_recorder import PlayedEpisode, RecordingOptions
+from rlwandb_callbacks.evaluation.followed_statistics import FollowedStatistics
+from rlwandb_callbacks.evaluation.policy_runners import PolicyRunners
 from rlwandb_callbacks.evaluation.random_states import preserved_random_states
 from rlwandb_callbacks.evaluation.rollout import EnvBatch, play
 from rlwandb_callbacks.evaluation.single_envs import SingleEnvBatch
+from rlwandb_callbacks.evaluation.stopping import StoppedError, Stopping
 from rlwandb_callbacks.evaluation.vector_env import VectorEnvBatch
 from rlwandb_callbacks.policies.acting_methods import acting_advice
-from rlwandb_callbacks.policies.adapters.stable_baselines import own_normalizer
 from rlwandb_callbacks.policies.dry_run import PolicyTraits
-from rlwandb_callbacks.policies.multi_agent import MultiAgentOutputReader, for_each_agent
-from rlwandb_callbacks.policies.output_reader import OutputReader
-from rlwandb_callbacks.policies.output_record import OutputRecord
-from rlwandb_callbacks.policies.resolve import policy_name, resolve_policy, tensor_meaning
+from rlwandb_callbacks.policies.resolve import policy_name, resolve_policy
 from rlwandb_callbacks.policies.runner import ACTION_SCALE, PolicyRunner
 from rlwandb_callbacks.policies.skipped_scaling import skipped_scaling
 
 MAX_ENVS = 8
 MAX_OBSERVATION_BYTES = 64 * 2**20
 CLOSING = "Closing the environment"
+PREPARING = "Making the environment and calling the policy"
+HANGING = "hanging environment"
+PREPARATION_SECONDS = 60.0  # at least, as the first call may compile networks and load assets
 OUTDATED = (
     "evaluation.env {env} cannot be copied as it is now, so evaluations play the copy that was made before, and "
     "training goes on: {error}"
@@ -81,26 +77,42 @@ class Evaluator:
     ) -> None:
         self._cfg, self._module, self._warn_once = cfg, module, warn_once
         self._ignores_seeds = self._has_no_second_env = False
-        self.statistics_source: str | None = None  # path of the environment whose statistics were used last
-        self._records: defaultdict[str, OutputRecord] = defaultdict(OutputRecord)  # by agent
+        self._runners = PolicyRunners(cfg, module)
         self._policy_warnings: set[str] = set()  # their kinds
+        with self._time_limit(PREPARING):
+            self._prepare()
+        self._warn_of_what_is_not_copied()
+
+    def stopping(self, is_interrupted: Callable[[], bool] | None = None) -> Stopping:
+        """Starts the clock of one evaluation, which must also stop when ``is_interrupted`` returns True."""
+        return Stopping(self._cfg.evaluation.max_seconds, is_interrupted, partial(self._warn_once, kind=HANGING))
+
+    @contextlib.contextmanager
+    def _time_limit(self, what: str) -> Iterator[None]:
+        """Raises an EnvError if the block, which comes before the first step, reaches the time limit."""
+        max_seconds = self._cfg.evaluation.max_seconds
+        at_least = None if max_seconds is None else max(max_seconds, PREPARATION_SECONDS)
+        try:
+            with Stopping(at_least, warn=partial(self._warn_once, kind=HANGING)).interruptible(lambda: what):
+                yield
+        except StoppedError as error:
+            raise EnvError(f"evaluation.env: {error}") from error
+
+    def _prepare(self) -> None:
+        cfg, warn_once = self._cfg, self._warn_once
         with env_call():
-            self.make_env: EnvFactory = env_factory(cfg.evaluation.env, cfg.evaluation.env_kwargs, module)
+            self.make_env: EnvFactory = env_factory(cfg.evaluation.env, cfg.evaluation.env_kwargs, self._module)
         with env_call(), closing_env(self.make_env.open(), self._warn_of_close) as env:
             self.env = EnvDescription.of(env, cfg.evaluation.action_names or ())
             self.shaping = shaping_of(env, self.make_env)
             self.tasks = task_names(env)
             if (warning := describe_missing_tasks(self.tasks, cfg.evaluation.episodes)) is not None:
                 warn_once(warning, kind="tasks")
-            self._normalized_unseen = normalized_in_subprocesses(env)
-            self._places = Places.of(env)
-            self._uses_statistics = cfg.evaluation.use_training_statistics
-            self._uses_statistics &= "observations" not in self._normalized_unseen
-            used = self._normalized(env)
+            self._statistics = FollowedStatistics(cfg.evaluation, self._module, env, warn_once)
+            used = self._statistics.normalized(env)
             self._traits: PolicyTraits | None = None
             self._sets_masks = self._policy().takes_masks and finds_masks(used, self.make_env, warn_once)
             self._traits = self._dry_run(used)
-        self._warn_of_what_is_not_copied()
 
     def follow(self) -> None:
         """Makes ``make_env`` the environment that ``evaluation.env`` names now, with what training has set in it.
@@ -112,7 +124,12 @@ class Evaluator:
         if not may_change(cfg.env):
             return
         try:
-            with env_call(), preserved_process_settings(), preserved_random_states():
+            with (
+                env_call(),
+                preserved_process_settings(),
+                preserved_random_states(),
+                self.stopping().interruptible(lambda: "Copying the environment"),
+            ):
                 self.make_env = env_factory(cfg.env, cfg.env_kwargs, self._module, earlier=self.make_env)
         except Exception as error:  # noqa: BLE001  # copying may raise anything
             message = OUTDATED.format(env=self.make_env.name, error=describe_error(error))
@@ -126,20 +143,6 @@ class Evaluator:
 
     def _warn_of_close(self, error: Exception) -> None:
         self._warn_once(f"{CLOSING} failed, and training goes on: {describe_error(error)}", kind=CLOSING)
-
-    def _normalized(self, env: AnyEnv) -> AnyEnv:
-        """Normalizes observations as every evaluation will."""
-        if self._normalized_unseen:
-            what = " and ".join(self._normalized_unseen)
-            self._warn_once(HIDDEN_STATISTICS.format(what=what), kind="normalization")
-        found = self._find_statistics() if self._uses_statistics else None
-        if found is not None:
-            result: AnyEnv = normalized(env, *found, self._warn_once)
-            return result
-        if self._uses_statistics and next(normalizers(env), None) is not None:
-            module = type(self._module).__name__
-            self._warn_once(UNKNOWN_STATISTICS.format(module=module), kind="normalization")
-        return env
 
     def _policy_name(self) -> str:
         return policy_name(self._module, self._cfg.evaluation.policy)
@@ -200,7 +203,10 @@ class Evaluator:
     def can_render(self) -> bool:
         """Returns whether the environment may render; if its metadata do not say so it is tried, with a warning."""
         seed = self._cfg.evaluation.seed
-        return not self.env.can_replay or can_render(self.make_env, self.env.render_modes, seed, self._warn_once)
+        if not self.env.can_replay:
+            return True
+        with self._time_limit("Rendering the environment"):
+            return can_render(self.make_env, self.env.render_modes, seed, self._warn_once)
 
     @property
     def reuses_envs(self) -> bool:
@@ -218,23 +224,12 @@ class Evaluator:
 
         None if it does not normalize observations, or if ``evaluation.use_training_statistics`` is off.
         """
-        found = self._find_statistics() if self._uses_statistics else None
-        return None if found is None else found[1]
+        return self._statistics.current()
 
-    def _find_statistics(self) -> tuple[str, ObservationStatistics] | None:
-        cfg = self._cfg.evaluation
-        named = None
-        with contextlib.suppress(EnvError):  # of an attribute that the module has no longer, see `follow`
-            named = resolve_attribute(self._module, cfg.env)
-        applied = None
-        with contextlib.suppress(PolicyError):  # raised where the policy is called
-            applied = own_normalizer(resolve_policy(self._module, cfg.policy))
-        found = training_statistics(self._module, named, cfg.policy, self._places.accept, applied)
-        if found is None and applied is not None and (neutral := self._places.neutral) is not None:
-            found = "evaluation.policy", neutral
-        is_used = found is not None and self._places.accept(found[1])
-        self.statistics_source = found[0] if found is not None and is_used else None
-        return found
+    @property
+    def statistics_source(self) -> str | None:
+        """Path of the environment whose statistics were used last."""
+        return self._statistics.source
 
     def play(
         self,
@@ -245,6 +240,7 @@ class Evaluator:
         fresh_envs: bool = False,
         keeps_observations: bool = False,
         on_failure: Callable[[Exception], object] | None = None,
+        stopping: Stopping | None = None,
     ) -> list[PlayedEpisode]:
         """Plays one episode for each seed.
 
@@ -255,10 +251,16 @@ class Evaluator:
             fresh_envs: Play each episode in a new environment, as the reset of some does not restore everything.
             keeps_observations: Keep the observations of the episodes, thinned to 64 MiB for all episodes together.
             on_failure: Called with the error of each episode that could not be played; by default the error is raised.
+            stopping: Says when to stop; by default after ``evaluation.max_seconds`` from now on. Episodes that have
+                been played by then are returned.
         """
+        stopping = stopping or self.stopping()
         if self._traits is None:
-            with closing_env(self.make_env.open(), self._warn_of_close) as env:
-                self._traits = self._dry_run(self._normalized(env))
+            with (
+                stopping.interruptible(lambda: PREPARING),
+                closing_env(self.make_env.open(), self._warn_of_close) as env,
+            ):
+                self._traits = self._dry_run(self._statistics.normalized(env))
         if make_env is None:
             self.follow()
         cfg, policy = self._cfg.evaluation, self._policy()
@@ -269,16 +271,10 @@ class Evaluator:
         observations_max_bytes = MAX_OBSERVATION_BYTES // cfg.episodes if keeps_observations else 0
         options = RecordingOptions(cfg.max_steps, frames_max_bytes, cfg.info_keys, observations_max_bytes)
         renders = frames_max_bytes is not None
-        envs: EnvBatch
-        if self.env.is_vector:
-            make_envs = cast(Callable[[], VectorEnv[Any, Any, Any]], partial(make_env.open, render=renders))
-            envs = VectorEnvBatch(make_envs, ignores_seeds=self._ignores_seeds, shaping=self.shaping)
-        else:
-            num_envs = min(self._num_envs, len(seeds))
-            make_single = partial(make_env, render=renders)
-            envs = SingleEnvBatch(make_single, num_envs, fresh_envs=fresh_envs, ignores_seeds=self._ignores_seeds)
+        with stopping.interruptible(lambda: "Making the environment"):
+            envs = self._make_batch(make_env, len(seeds), renders=renders, fresh_envs=fresh_envs)
         rows = [(seed - cfg.seed) % len(self.tasks) for seed in seeds] if self.tasks else None
-        with closing_env(envs, self._warn_of_close):
+        with closing_env(envs, self._warn_of_close, stopping):
             try:
                 played = play(
                     envs,
@@ -289,32 +285,23 @@ class Evaluator:
                     on_masks=policy.set_action_masks if self._sets_masks else None,
                     on_failure=on_failure,
                     rows=rows,
+                    stopping=stopping,
                 )
             finally:
                 policy.restore()
                 self._warn_of_policy(policy.warnings())
         return [self._with_task(each) for each in played] if self.tasks else played
 
+    def _make_batch(self, make_env: EnvFactory, num_episodes: int, *, renders: bool, fresh_envs: bool) -> EnvBatch:
+        if self.env.is_vector:
+            make_envs = cast(Callable[[], VectorEnv[Any, Any, Any]], partial(make_env.open, render=renders))
+            return VectorEnvBatch(make_envs, ignores_seeds=self._ignores_seeds, shaping=self.shaping)
+        num_envs = min(self._num_envs, num_episodes)
+        make_single = partial(make_env, render=renders)
+        return SingleEnvBatch(make_single, num_envs, fresh_envs=fresh_envs, ignores_seeds=self._ignores_seeds)
+
     def _with_task(self, played: PlayedEpisode) -> PlayedEpisode:
         return replace(played, episode=replace(played.episode, task=self.tasks[played.episode.env_index]))
 
     def _policy(self) -> PolicyRunner:
-        cfg, space = self._cfg.evaluation, self.env.observation_space
-        traits = self._traits or PolicyTraits()
-        policy = resolve_policy(self._module, cfg.policy)
-        if not self.env.agent_action_spaces:
-            return PolicyRunner(policy, self._module, self._reader(self.env.action_space), space, traits)
-        readers = {agent: self._reader(actions, agent) for agent, actions in self.env.agent_action_spaces.items()}
-        joint_policy = for_each_agent(policy, deterministic=cfg.deterministic) if cfg.shared_policy else policy
-        reader: Any = MultiAgentOutputReader(readers)
-        return PolicyRunner(joint_policy, self._module, reader, space, traits)
-
-    def _reader(self, action_space: gym.Space[Any], agent: str = "") -> OutputReader:
-        meaning = tensor_meaning(self._cfg.evaluation.policy, self._module, self._cfg.action_logger)
-        return OutputReader(
-            action_space,
-            self._cfg.action_logger,
-            meaning,
-            self._cfg.evaluation.deterministic,
-            record=self._records[agent],
-        )
+        return self._runners.runner(self.env, self._traits or PolicyTraits())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlwandb_callbacks.core.episode import Episode
+from rlwandb_callbacks.core.files import remove_unfinished
 from rlwandb_callbacks.core.values import Value, Video
 from rlwandb_callbacks.environments.display_remedies import XVFB
 from rlwandb_callbacks.environments.headless import has_display
@@ -21,8 +25,12 @@ from rlwandb_callbacks.errors import RenderError, sentence
 from rlwandb_callbacks.evaluation.summary import Evaluation
 from rlwandb_callbacks.media.clips import ClipStyle, caption, make_clip
 from rlwandb_callbacks.media.frame_sources import ArrayFrames, FrameSource, MissingFrames
-from rlwandb_callbacks.tracking.result import Job
-from rlwandb_callbacks.tracking.worker_process import COMPILED_CODE_FAILED, WorkerDiedError
+from rlwandb_callbacks.tracking.result import Job, Result
+from rlwandb_callbacks.tracking.worker_process import COMPILED_CODE_FAILED, JobStuckError, WorkerDiedError
+
+CLIP_PREFIX = "video/"
+USE_OTHER_FOLDER = "Free space on that disk, or set record_path to a folder that has room and that you may write to."
+RAISE_LIMIT = "The size of files is limited: raise the limit (`ulimit -f unlimited`)."
 
 
 def evaluation_jobs(
@@ -59,22 +67,62 @@ def evaluation_jobs(
         text = caption(label, len(small.episodes), episode, env_steps, stride)
         text = text if name is None else f"{name} · {text}"
         stem = folder.absolute() / "_".join(part for part in (f"step_{step:09d}", name, label) if part)
-        jobs.append(partial(_write_clip, source, episode, label=label, text=text, stem=stem, style=style))
+        jobs.append(ClipJob(source, episode, label, text, stem, style, step))
     return jobs
 
 
-def _write_clip(
-    frames: FrameSource, episode: Episode, *, label: str, text: str, stem: Path, style: ClipStyle
-) -> dict[str, Value]:
-    """Makes the folder and the clip, and says what to do if they cannot be written."""
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        return make_clip(frames, episode, label=label, text=text, stem=stem, style=style)
-    except OSError as error:  # of the files only: errors of environments are converted where they are raised
-        raise OSError(
-            f"{stem}.mp4 and its contact sheet .png cannot be written: {sentence(error)} Free space on that disk, or "
-            "set record_path to a folder that has room and that you may write to."
-        ) from error
+@dataclass(frozen=True)
+class ClipJob:
+    """Makes the video and the contact sheet of an episode; a video that ffmpeg cannot make costs itself only."""
+
+    frames: FrameSource
+    episode: Episode  # without its frames
+    label: str
+    text: str  # caption
+    stem: Path  # of both files, without suffixes
+    style: ClipStyle
+    step: int
+
+    @property
+    def name(self) -> str:
+        """Its work, for messages."""
+        return f"{CLIP_PREFIX}{self.label} of step {self.step}"
+
+    def __call__(self) -> Result:
+        """Makes the folder and the clip.
+
+        Raises:
+            OSError: If the files cannot be written; the message says what to do.
+        """
+        errors: list[Exception] = []
+        try:
+            self.stem.parent.mkdir(parents=True, exist_ok=True)
+            values = make_clip(
+                self.frames,
+                self.episode,
+                label=self.label,
+                text=self.text,
+                stem=self.stem,
+                style=self.style,
+                on_encoder_error=errors.append,
+            )
+        except OSError as error:  # of the files only: errors of environments are converted where they are raised
+            advice = RAISE_LIMIT if error.errno == errno.EFBIG else USE_OTHER_FOLDER
+            raise OSError(
+                f"{self.stem}.mp4 and its contact sheet .png cannot be written: {sentence(error)} {advice}"
+            ) from error
+        return Result(values, errors[0] if errors else None)
+
+
+def sweeping_job(record_path: Path) -> Job:
+    """Makes the job that removes unfinished files which killed processes left; a process does so once for a folder."""
+    return partial(_sweep, record_path.absolute())
+
+
+@functools.cache
+def _sweep(record_path: Path) -> Mapping[str, Value]:
+    remove_unfinished(record_path)
+    return MappingProxyType({})
 
 
 def frames_in_episodes(
@@ -120,9 +168,14 @@ def flat_video_warning(values: Mapping[str, Value], env_name: str) -> str | None
     )
 
 
-def rendering_death(error: WorkerDiedError, env_name: str) -> RenderError:
-    """Returns the error for a worker that ended while it rendered an environment."""
+def rendering_failure(error: WorkerDiedError | JobStuckError, env_name: str) -> RenderError:
+    """Returns the error for a worker that ended, or was stuck, while it rendered an environment."""
     hint = ""
     if COMPILED_CODE_FAILED in str(error) and not has_display():
         hint = f" If it needs a display, {XVFB}."
     return RenderError(f"Rendering {env_name} failed. {error}{hint} {WITHOUT_VIDEOS}")
+
+
+def is_of_clip(error: Exception | None) -> TypeGuard[WorkerDiedError | JobStuckError]:
+    """Returns whether a worker ended, or was stuck, while it made a clip."""
+    return isinstance(error, WorkerDiedError | JobStuckError) and error.job.startswith(CLIP_PREFIX)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from rlwandb_callbacks.core.import_string import find_object
-from rlwandb_callbacks.core.process_settings import preserved_process_settings
+from rlwandb_callbacks.core.process_settings import preserved_process_settings, preserved_working_folder
 from rlwandb_callbacks.evaluation.ignored_logging import ignored_if_it_logs, ignored_logging
 from rlwandb_callbacks.evaluation.inference_mode import inference_tensor_copier, outside_inference_mode
 from rlwandb_callbacks.evaluation.replaced_values import replace_values
@@ -55,7 +55,7 @@ def preserved_state(
 
     The state consists of the random states of Python, NumPy and torch (CPU and the devices of the networks), the
     training flag of each network, its buffers, the attributes of the module, of the policy and of the objects in them,
-    the variables of their functions and classes, the number of threads of torch, and the settings of
+    the variables of their functions and classes, the working folder, and the settings of
     :func:`preserved_process_settings`. Lists to which only records were added are kept, as they are logs. Values that
     other threads use, files, queues and loggers are left alone. What the module logs by ``self.log`` inside the block
     is ignored.
@@ -86,6 +86,7 @@ def preserved_state(
         after.callback(state.restore, keeps_logs=True)
         after.callback(_set_modes, {network: network.training for network in networks})
         after.callback(torch.set_num_threads, torch.get_num_threads())
+        after.enter_context(preserved_working_folder())
         after.enter_context(preserved_process_settings())
         after.enter_context(_preserved_generators(devices))
         after.enter_context(ignored_logging(networks))

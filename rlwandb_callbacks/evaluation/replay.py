@@ -14,7 +14,7 @@ from rlwandb_callbacks.core.values import Pixels, RawFrame
 from rlwandb_callbacks.environments.factory import Env, EnvFactory
 from rlwandb_callbacks.environments.rendering import render, rendering_error
 from rlwandb_callbacks.errors import RenderError, ReplayDivergedError
-from rlwandb_callbacks.evaluation.env_failures import closing_env, env_call
+from rlwandb_callbacks.evaluation.env_failures import closing_env, closing_limit, env_call
 from rlwandb_callbacks.evaluation.fingerprint import ReplayCheck
 from rlwandb_callbacks.media.pixel_range import PixelRange
 
@@ -51,7 +51,7 @@ def replay(make_env: Callable[[], Env], episode: Episode) -> Generator[RawFrame]
         RenderError: If the environment returns no picture, or fails as it did not while playing without pictures.
     """
     count = 0
-    with env_call(), closing_env(make_env()) as env:
+    with env_call(), closing_env(make_env(), stopping=closing_limit()) as env:
         try:
             with env_call():
                 for _ in _states(env, episode, episode.length):

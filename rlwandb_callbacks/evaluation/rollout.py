@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,12 +19,17 @@ from rlwandb_callbacks.core.episode import PolicyStep
 from rlwandb_callbacks.core.values import RawFrame
 from rlwandb_callbacks.evaluation.env_failures import EnvFailure
 from rlwandb_callbacks.evaluation.episode_recorder import EnvStep, EpisodeRecorder, PlayedEpisode, RecordingOptions
+from rlwandb_callbacks.evaluation.stopping import StoppedError, Stopping
+
+RESET, STEP = "reset()", "step()"
+POLICY, MASK, RECORD = "The policy", "The action mask of the environment", "Recording a step"
 
 
 class EnvBatch(Protocol):
     """B environments, each with a row of the batch that the policy sees."""
 
     num_envs: int  # B
+    env_type: type  # without wrappers
     resets_together: bool  # they cannot be reset one by one: those that have ended wait for the others
 
     def reset(self, seeds: Mapping[int, int]) -> Iterator[tuple[int, Any, int | None]]:
@@ -68,11 +73,12 @@ def play(
     on_masks: Callable[[NDArray[np.bool_]], None] | None = None,
     on_failure: Callable[[Exception], object] | None = None,
     rows: Sequence[int] | None = None,
+    stopping: Stopping | None = None,
 ) -> list[PlayedEpisode]:
     """Plays one episode per seed, with one call of the policy for all environments at each step.
 
     An episode whose environment fails is left out of the result. If no episode could be played in any of the
-    environments, no further one is tried.
+    environments, no further one is tried. Episodes that are stopped, or have not begun by then, are left out too.
 
     Args:
         envs: They must render if frames are recorded, and are not closed.
@@ -83,34 +89,94 @@ def play(
         on_masks: Called before each step with the allowed actions, shape ``[B, A]``; None to not query them.
         on_failure: Called with the error of each episode that is left out; by default the error is raised.
         rows: Row of each episode, if environments differ; by default the first one that is free.
+        stopping: Says at each step whether to stop, and ends calls that hang; by default nothing does.
     """
-    waiting = deque(enumerate(seeds))
-    playing: dict[int, _Playing] = {}
-    played: dict[int, PlayedEpisode] = {}
-    failures = _Failures(on_failure)
-    while playing or (waiting and (played or failures.count < envs.num_envs)):
-        free = [row for row in range(envs.num_envs) if row not in playing]
-        if free and waiting and not (envs.resets_together and playing):
-            begun = _take(waiting, free, rows)
-            playing |= _begin(envs, begun, options, failures)
-            on_begin(np.isin(np.arange(envs.num_envs), free if envs.resets_together else list(begun)))
-        active = sorted(playing)
-        if not active:
-            continue
-        if on_masks is not None:
-            on_masks(envs.masks(active))
-        output = act(envs.observations())
-        for row, step in envs.step(output.actions, active):
-            episode = playing[row]
-            if not episode.add_step(output, row, step):
-                continue
-            if episode.may_play_on and envs.play_on(row, episode.last_step):
-                on_begin(np.isin(np.arange(envs.num_envs), row))
-                continue
-            del playing[row]
-            if episode.result is not None:
-                played[episode.position] = episode.finished(envs, row)
-    return [played[index] for index in sorted(played)]
+    rollout = _Rollout(envs, act, options, on_begin, on_masks, _Failures(on_failure), deque(enumerate(seeds)), rows)
+    return rollout.play(stopping or Stopping())
+
+
+@dataclass
+class _Rollout:
+    """Episodes that wait, that are being played, and that were played; see :func:`play`."""
+
+    envs: EnvBatch
+    act: Callable[[Any], PolicyStep]
+    options: RecordingOptions
+    on_begin: Callable[[NDArray[np.bool_]], None]
+    on_masks: Callable[[NDArray[np.bool_]], None] | None
+    failures: _Failures
+    waiting: deque[tuple[int, int]]  # index and seed
+    rows: Sequence[int] | None
+    playing: dict[int, _Playing] = field(default_factory=dict)  # by row
+    played: dict[int, PlayedEpisode] = field(default_factory=dict)  # by index
+    call: str = RESET  # that is under way
+    asked: Sequence[tuple[int, int]] = ()  # row and seed of the environments of this call
+    answers: int = 0  # of these environments, in the order of ``asked``
+
+    def play(self, stopping: Stopping) -> list[PlayedEpisode]:
+        count = len(self.waiting)
+        try:
+            with stopping.interruptible(self._describe_call):
+                while self.playing or (self.waiting and (self.played or self.failures.count < self.envs.num_envs)):
+                    stopping.check()
+                    self._begin_episodes()
+                    if self.playing:
+                        self._step()
+        except StoppedError as error:
+            self.played |= {each.position: each.result for each in self.playing.values() if each.result is not None}
+            for _ in range(count - len(self.played) - self.failures.count):
+                self.failures.add(error)
+        return [self.played[index] for index in sorted(self.played)]
+
+    def _begin_episodes(self) -> None:
+        free = [row for row in range(self.envs.num_envs) if row not in self.playing]
+        if not free or not self.waiting or (self.envs.resets_together and self.playing):
+            return
+        begun = _take(self.waiting, free, self.rows)
+        self.call, self.asked, self.answers = RESET, [(row, seed) for row, (_, seed) in begun.items()], 0
+        for row, observation, seed in self.envs.reset(dict(self.asked)):
+            self.answers += 1
+            if isinstance(observation, EnvFailure):
+                self.failures.add(observation.error)
+            else:
+                recorder = EpisodeRecorder(self.options, seed, observation, partial(self.envs.render, row))
+                self.playing[row] = _Playing(begun[row], recorder, self.options.max_steps, self.failures)
+        self.on_begin(np.isin(np.arange(self.envs.num_envs), free if self.envs.resets_together else list(begun)))
+
+    def _step(self) -> None:
+        active = sorted(self.playing)
+        if self.on_masks is not None:
+            self.call = MASK
+            self.on_masks(self.envs.masks(active))
+        self.call = POLICY
+        output = self.act(self.envs.observations())
+        self.call, self.asked, self.answers = STEP, [(row, self.playing[row].seed) for row in active], 0
+        for row, step in self.envs.step(output.actions, active):
+            self.call = RECORD
+            self._add_step(output, row, step)
+            self.call, self.answers = STEP, self.answers + 1
+
+    def _add_step(self, output: PolicyStep, row: int, step: EnvStep | EnvFailure) -> None:
+        episode = self.playing[row]
+        if not episode.add_step(output, row, step):
+            return
+        if episode.may_play_on and self.envs.play_on(row, episode.last_step):
+            self.on_begin(np.isin(np.arange(self.envs.num_envs), row))
+            return
+        del self.playing[row]
+        if episode.result is not None:
+            self.played[episode.position] = episode.finished(self.envs, row)
+
+    def _describe_call(self) -> str:
+        """Returns the call that is under way, as the subject of a sentence."""
+        if self.call not in (RESET, STEP) or self.answers >= len(self.asked):
+            return self.call
+        if self.envs.resets_together:
+            return f"{self.call} of the vector environment"
+        row, seed = self.asked[self.answers]
+        if self.call == RESET:
+            return f"{RESET} of the environment with seed {seed}"
+        return f"{STEP} of the environment (step {self.playing[row].num_steps + 1} of the episode with seed {seed})"
 
 
 def _take(
@@ -133,10 +199,13 @@ class _Playing:
 
     last_step: EnvStep
 
-    def __init__(self, position: int, recorder: EpisodeRecorder, max_steps: int, failures: _Failures) -> None:
-        self.position = position  # among all episodes
+    def __init__(
+        self, index_and_seed: tuple[int, int], recorder: EpisodeRecorder, max_steps: int, failures: _Failures
+    ) -> None:
+        self.position, self.seed = index_and_seed  # position among all episodes
         self.result: PlayedEpisode | None = None  # once the episode has ended
-        self._recorder, self._steps_left, self._failures = recorder, max_steps, failures
+        self._recorder, self._failures = recorder, failures
+        self._max_steps = self._steps_left = max_steps
         self._has_failed = False
 
     def add_step(self, output: PolicyStep, row: int, step: EnvStep | EnvFailure) -> bool:
@@ -161,6 +230,11 @@ class _Playing:
         if has_ended:
             self.result = self._recorder.result()
         return has_ended
+
+    @property
+    def num_steps(self) -> int:
+        """Steps so far."""
+        return self._max_steps - self._steps_left
 
     @property
     def may_play_on(self) -> bool:
@@ -188,17 +262,3 @@ class _Failures:
             raise error
         self.count += 1
         self._on_failure(error)
-
-
-def _begin(
-    envs: EnvBatch, begun: Mapping[int, tuple[int, int]], options: RecordingOptions, failures: _Failures
-) -> dict[int, _Playing]:
-    """Resets environments and starts recording; ``begun`` has the index and the seed of an episode by row."""
-    playing = {}
-    for row, observation, seed in envs.reset({row: seed for row, (_, seed) in begun.items()}):
-        if isinstance(observation, EnvFailure):
-            failures.add(observation.error)
-        else:
-            recorder = EpisodeRecorder(options, seed, observation, partial(envs.render, row))
-            playing[row] = _Playing(begun[row][0], recorder, options.max_steps, failures)
-    return playing

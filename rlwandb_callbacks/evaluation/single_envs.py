@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,12 +63,14 @@ class SingleEnvBatch:
     ) -> None:
         self.num_envs = num_envs
         self._make_env, self._fresh_envs, self._ignores_seeds = make_env, fresh_envs, ignores_seeds
+        self._process = os.getpid()
         self._envs: list[Env] = []
         with contextlib.ExitStack() as stack:
             for row in range(num_envs):
                 self._envs.append(make_env())
                 stack.callback(self._close_row, row)
             self.close = stack.pop_all().close
+        self.env_type = type(self._envs[0].unwrapped)
         self._games = [GameScore.of(env) for env in self._envs]
         self._action_space = batch_space(self._envs[0].action_space, num_envs)
         self._observations: dict[int, Any] = {}
@@ -160,7 +163,7 @@ class SingleEnvBatch:
         try:
             observation, reward, terminated, truncated, info = self._envs[row].step(action)
         except BaseException as error:  # noqa: BLE001  # environments may raise anything
-            failure = failure_of(error)
+            failure = failure_of(error, self._process)
             self._failed.add(row)
             return failure
         self._observations[row] = observation

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from rlwandb_callbacks.core.infos import reward_of
 from rlwandb_callbacks.core.values import RawFrame
 from rlwandb_callbacks.environments.action_masks import vector_action_masks
-from rlwandb_callbacks.environments.closing import close
+from rlwandb_callbacks.environments.closing import close, end_processes
 from rlwandb_callbacks.environments.game_score import GameScore
 from rlwandb_callbacks.environments.rendering import render_each
 from rlwandb_callbacks.environments.shaping import Shaping
@@ -47,10 +48,12 @@ class VectorEnvBatch:
         shaping: Shaping | None = None,
     ) -> None:
         self._make_envs, self._ignores_seeds, self._shaping = make_envs, ignores_seeds, shaping
+        self._process = os.getpid()
         self._envs = envs = make_envs()
         self._games = self._games_of(envs)
-        self.num_envs = envs.num_envs
+        self.num_envs, self.env_type = envs.num_envs, type(envs.unwrapped)
         self._has_failed = self._has_stepped = False
+        self._is_waiting = False  # for what a call did not answer
         self._mode = autoreset_mode(envs)
         self._action_space = batch_space(envs.single_action_space, envs.num_envs)
         self._observations: Any = None
@@ -58,13 +61,15 @@ class VectorEnvBatch:
 
     def reset(self, seeds: Mapping[int, int]) -> Iterator[tuple[int, Any, int | None]]:
         """See :class:`EnvBatch`; all environments are reset, also those of other rows."""
+        self._is_waiting = True
         try:
             with env_call():
                 self._observations, takes_seeds = self._reset_all(self._seed_each(seeds))
         except Exception as error:  # noqa: BLE001  # environments may raise anything
-            self._has_failed = True
+            self._has_failed, self._is_waiting = True, False
             yield from ((row, EnvFailure(error), seed) for row, seed in seeds.items())
             return
+        self._is_waiting = False
         is_seeded = takes_seeds and not self._ignores_seeds
         self._pictures = None
         observations = list(iterate(self._envs.observation_space, self._observations))
@@ -127,8 +132,9 @@ class VectorEnvBatch:
         return shaping.has_recorder and recorded_score(last_step.info) is None
 
     def close(self) -> None:
-        """See :class:`EnvBatch`."""
-        close(self._envs)
+        """See :class:`EnvBatch`; processes that have not answered are ended, as closing would wait for them."""
+        if not (self._is_waiting and end_processes(self._envs)):
+            close(self._envs)
 
     def observations(self) -> Any:
         return self._observations
@@ -139,14 +145,15 @@ class VectorEnvBatch:
 
     def step(self, actions: Any, rows: Sequence[int]) -> Iterator[tuple[int, EnvStep | EnvFailure]]:
         """See :class:`EnvBatch`; all environments are stepped, also those of other rows, and fail together."""
-        self._has_stepped = True
+        self._has_stepped = self._is_waiting = True
         try:
             self._observations, rewards, terminated, truncated, infos = self._envs.step(actions)
         except BaseException as error:  # noqa: BLE001  # environments may raise anything
-            failure = failure_of(error)
-            self._has_failed = True
+            failure = failure_of(error, self._process)
+            self._has_failed, self._is_waiting = True, False
             yield from ((row, failure) for row in rows)
             return
+        self._is_waiting = False
         self._pictures = None
         ended = np.logical_or(terminated, truncated)
         taken = iterate(self._action_space, actions)

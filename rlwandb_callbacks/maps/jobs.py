@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlwandb_callbacks.config import DatasetConfig, EmbeddingConfig
+from rlwandb_callbacks.core.files import folder_in
 from rlwandb_callbacks.core.transitions import Transitions
 from rlwandb_callbacks.core.values import Image, Scalar, Value
 from rlwandb_callbacks.datasets import OfflineDataset
@@ -138,7 +139,7 @@ def map_file(folder: str, settings: dict[str, Any]) -> Path:
 
 def cache_folder(record_path: str) -> str:
     """Returns the folder for maps of data sets, below the folder for files."""
-    return str(Path(record_path) / "cache")
+    return str(folder_in(Path(record_path), "cache"))
 
 
 def short_name(name: str) -> str:

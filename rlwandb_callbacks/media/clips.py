@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from PIL import Image as PillowImage
 
@@ -23,10 +24,13 @@ from rlwandb_callbacks.media.drawing import (
     sheet_indices,
     thumbnail,
 )
+from rlwandb_callbacks.media.encoder_errors import EncoderError
 from rlwandb_callbacks.media.frame_sources import FrameSource
 from rlwandb_callbacks.media.mp4 import video_writer
 from rlwandb_callbacks.media.panel import Panel
 from rlwandb_callbacks.media.pixel_range import FlatColor, PixelRangeError
+
+OnEncoderError: TypeAlias = Callable[[EncoderError], object]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class ClipStyle:
     has_panel: bool  # the output of the policy is drawn beside each frame
     fps: float
     crf: int  # H.264 quality, 0 to 51
+    encoder_seconds: float | None = None  # longest time in which ffmpeg takes no frame; None for no limit
 
 
 def caption(label: str, count: int, episode: Episode, env_steps: float | None, stride: int = 1) -> str:
@@ -52,34 +57,65 @@ def caption(label: str, count: int, episode: Episode, env_steps: float | None, s
 
 
 def make_clip(
-    frames: FrameSource, episode: Episode, *, label: str, text: str, stem: Path, style: ClipStyle
+    frames: FrameSource,
+    episode: Episode,
+    *,
+    label: str,
+    text: str,
+    stem: Path,
+    style: ClipStyle,
+    on_encoder_error: OnEncoderError | None = None,
 ) -> dict[str, Value]:
     """Writes the video ``<stem>.mp4`` and the contact sheet ``<stem>.png`` in one pass over the frames.
 
     A second pass follows if the last frames show that the first ones were converted by a wrong range of pixels.
 
+    Args:
+        frames: Frames of the episode.
+        episode: Without its frames.
+        label: Last part of the keys.
+        text: Caption of both.
+        stem: Path of both files without suffixes, in a folder that exists.
+        style: Settings of the clip.
+        on_encoder_error: Called if ffmpeg cannot be used or fails, after which only the contact sheet is made; by
+            default that error is raised.
+
     Raises:
         OSError: If a file cannot be written.
+        EncoderError: If ffmpeg cannot be used or fails, and there is no ``on_encoder_error``.
         RenderError: If the environment cannot render, or the frames differ in size.
     """
     video_path = stem.with_suffix(".mp4")
     try:
-        pictures = _write_video(frames, episode, video_path, style)
+        pictures = _write_video(frames, episode, video_path, style, on_encoder_error)
     except PixelRangeError:
-        pictures = _write_video(frames, episode, video_path, style)
+        pictures = _write_video(frames, episode, video_path, style, on_encoder_error)
     sheet = pictures.sheet()
     with atomic_write(stem.with_suffix(".png")) as unfinished:
         PillowImage.fromarray(sheet).save(unfinished)
     color = pictures.flat.color
     text += "" if color is None else f" · all frames have one flat color, RGB {color}"
-    return {f"video/{label}": Video(str(video_path), text, color), f"video/{label}_sheet": Image(sheet, text)}
+    values: dict[str, Value] = {f"video/{label}_sheet": Image(sheet, text)}
+    return {f"video/{label}": Video(str(video_path), text, color), **values} if pictures.are_encoded else values
 
 
-def _write_video(frames: FrameSource, episode: Episode, path: Path, style: ClipStyle) -> _Pictures:
+def _write_video(
+    frames: FrameSource, episode: Episode, path: Path, style: ClipStyle, on_encoder_error: OnEncoderError | None
+) -> _Pictures:
     pictures = _Pictures(episode, frames.steps, style)
-    with contextlib.closing(iter(frames)) as source, video_writer(path, fps=style.fps, crf=style.crf) as video:
-        for step, frame in zip(frames.steps, source, strict=True):
-            video.write(pictures.add(frame, step))
+    with contextlib.closing(iter(frames)) as source:
+        drawn = (pictures.add(frame, step) for step, frame in zip(frames.steps, source, strict=True))
+        try:
+            with video_writer(path, fps=style.fps, crf=style.crf, max_seconds=style.encoder_seconds) as video:
+                for picture in drawn:
+                    video.write(picture)
+        except EncoderError as error:
+            if on_encoder_error is None:
+                raise
+            on_encoder_error(error)
+            pictures.are_encoded = False
+            for _ in drawn:  # the contact sheet shows frames of the whole episode
+                pass
     return pictures
 
 
@@ -88,6 +124,7 @@ class _Pictures:
 
     def __init__(self, episode: Episode, steps: Sequence[int], style: ClipStyle) -> None:
         self.flat = FlatColor()
+        self.are_encoded = True
         self._episode, self._style = episode, style
         self._sheet_steps = {steps[index] for index in sheet_indices(len(steps))}
         self._cells: dict[int, Pixels] = {}

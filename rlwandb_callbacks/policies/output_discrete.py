@@ -96,7 +96,7 @@ class CategoricalSpace:
     def split_distribution(self, distribution: Any, batch_size: int) -> list[Floats] | None:
         """Splits the probabilities of a distribution, or of a list with one per dimension, by dimension."""
         if isinstance(distribution, list | tuple):
-            if not all(map(_has_probabilities, distribution)):
+            if not distribution or not all(map(_has_probabilities, distribution)):
                 return None
             sizes = self.sizes if len(self.sizes) == len(distribution) else [None] * len(distribution)
             probs = [probabilities_of(part, size) for part, size in zip(distribution, sizes, strict=True)]

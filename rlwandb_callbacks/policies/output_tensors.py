@@ -23,12 +23,17 @@ def is_array(value: Any) -> bool:
 
 
 def to_numpy(value: Any) -> NDArray[Any]:
-    """Copies a tensor on any device, or an array, to numpy; bfloat16 becomes float32."""
+    """Copies a tensor on any device, or an array, to numpy; bfloat16 becomes float32, ragged lists one object."""
     if isinstance(value, torch.Tensor):
         value = value.detach()
         copied: NDArray[Any] = (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy().copy()
         return copied
-    return np.array(value)
+    try:
+        return np.array(value)
+    except ValueError:  # entries of unequal shapes
+        ragged: NDArray[Any] = np.empty((), dtype=object)
+        ragged[()] = value
+        return ragged
 
 
 def as_arrays(value: Any) -> Any:

@@ -29,10 +29,12 @@ class MetricDefinition:
     Args:
         step_metric: Key of the x axis; empty for none.
         step_sync: Whether W&B adds the axis to rows without it.
+        hidden: Whether W&B shows no chart of the key by default.
     """
 
     step_metric: str
     step_sync: bool
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _add(run: OfflineRun, record: Any) -> None:
         case "metric":
             metric = record.metric
             run.metrics[metric.name or metric.glob_name] = MetricDefinition(
-                metric.step_metric, metric.options.step_sync
+                metric.step_metric, metric.options.step_sync, metric.options.hidden
             )
         case "files":
             run.files += [file.path for file in record.files.files]

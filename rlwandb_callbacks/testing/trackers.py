@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlwandb_callbacks.core.key_names import Naming
+from rlwandb_callbacks.core.presets import PRESETS
 from rlwandb_callbacks.core.values import Scalar, Value
 
 NAMED_KEY = re.compile(r"(eval|q|policy|video|dataset)(_rl)?(/[^/]+){2,3}")  # of an evaluation or of its task
@@ -18,6 +19,9 @@ class MemoryTracker:
     Args:
         naming: Preset of the config that the rows are written with; None for our own names.
 
+    Raises:
+        ValueError: If there is no such preset.
+
     Attributes:
         rows: One dict per row: the axes, scalars as plain numbers, other values unchanged.
         alerts: Title, text and level of each alert.
@@ -25,6 +29,8 @@ class MemoryTracker:
     """
 
     def __init__(self, naming: str | None = None) -> None:
+        if naming is not None and naming not in PRESETS:
+            raise ValueError(f"naming is {naming!r}; it must be None or one of {sorted(PRESETS)}.")
         self._preset_names = Naming(naming).names
         self.alerts: list[tuple[str, str, str]] = []
         self.rows: list[dict[str, Any]] = []
@@ -53,7 +59,11 @@ class MemoryTracker:
 
     def _is_valid(self, key: str) -> bool:
         has_parts = key.count("/") == 1 or NAMED_KEY.fullmatch(key) is not None
-        return has_parts or key.startswith("parameters/") or key in self._preset_names
+        return has_parts or key.startswith("parameters/") or self._is_of_preset(key)
+
+    def _is_of_preset(self, key: str) -> bool:
+        """Returns whether a key is a name of the preset, or its last part is one, after those of an evaluation."""
+        return key in self._preset_names or key.rpartition("/")[2] in self._preset_names
 
     def alert(self, title: str, text: str, level: str) -> None:
         """Stores an alert."""

@@ -25,6 +25,7 @@ class DroppedRows:
     Attributes:
         message: What happened to the first dropped row, and what to do; None if there was none.
         keys: Keys of all rows of the user.
+        user_sets_steps: Whether the user has logged a row with ``step=``.
     """
 
     def __init__(self, run: Any) -> None:
@@ -32,6 +33,7 @@ class DroppedRows:
         self._step_without_ours = self._step
         self.message: str | None = None
         self.keys: set[str] = set()
+        self.user_sets_steps = False
         self._original: Any = getattr(run, HOOK, None)
         if self._original is not None:
             setattr(run, HOOK, self._observe)
@@ -53,6 +55,7 @@ class DroppedRows:
         if not getattr(_local, "is_ours", False):
             self.keys.update(row)
             if step is not None:
+                self.user_sets_steps = True
                 if self.message is None and self._step_without_ours <= step < self._step:
                     self.message = _describe(row, step, self._step)
                 self._step_without_ours = max(self._step_without_ours, step)

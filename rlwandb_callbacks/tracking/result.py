@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, Union
 
-from rlwandb_callbacks.core.process_settings import preserved_process_settings
+from rlwandb_callbacks.core.process_settings import preserved_process_settings, preserved_working_folder
 from rlwandb_callbacks.core.values import Value
+from rlwandb_callbacks.errors import describe_error
 
-Job: TypeAlias = Callable[[], Mapping[str, Value]]
-"""Slow work: a picklable callable that returns values by their keys."""
+Job: TypeAlias = Callable[[], Union[Mapping[str, Value], "Result"]]
+"""Slow work: a picklable callable that returns values by their keys, or a Result if only a part of it succeeded.
+
+Its attribute ``name``, if it has one, stands for its work in messages: "video/best of step 400".
+"""
+
+
+def job_name(job: Job) -> str:
+    """Returns the name of a job; empty if it has none."""
+    return str(getattr(job, "name", ""))
 
 
 @dataclass(frozen=True)
@@ -38,12 +48,49 @@ def run_all(jobs: Iterable[Job]) -> Result:
         >>> run_all([partial(dict, a=Scalar(1.0)), partial(int, "x"), partial(dict, b=Scalar(2.0))])
         Result(values={'a': Scalar(value=1.0), 'b': Scalar(value=2.0)}, error=ValueError("invalid literal..."))
     """
+    return merged(map(_run, jobs))
+
+
+def _run(job: Job) -> Result:
+    try:
+        with preserved_working_folder(), preserved_process_settings():
+            outcome = job()
+            return outcome if isinstance(outcome, Result) else Result(dict(outcome))
+    except Exception as error:  # noqa: BLE001  # jobs run foreign code; each may fail alone
+        return Result(error=error)
+
+
+def merged(results: Iterable[Result]) -> Result:
+    """Returns all values of several results, and their first error."""
     values: dict[str, Value] = {}
-    errors: list[Exception] = []
-    for job in jobs:
-        try:
-            with preserved_process_settings():
-                values |= job()
-        except Exception as error:  # noqa: BLE001, PERF203  # jobs run foreign code; each may fail alone
-            errors.append(error)
-    return Result(values, errors[0] if errors else None)
+    first_error: Exception | None = None
+    for result in results:
+        values |= result.values
+        first_error = first_error or result.error
+    return Result(values, first_error)
+
+
+def run_to_bytes(jobs: Iterable[Job]) -> bytes:
+    """Runs jobs like :func:`run_all`, and pickles the result for :func:`from_bytes`.
+
+    An error that cannot be unpickled again is replaced by one with the same text: sent as it is, it would break the
+    executor, and cost all other jobs.
+    """
+    import cloudpickle
+
+    result = run_all(jobs)
+    try:
+        pickle.loads(cloudpickle.dumps(result.error))  # noqa: S301  # pickled in this line  # nosec B301
+    except Exception:  # noqa: BLE001  # pickling runs methods of foreign classes
+        assert result.error is not None
+        result = replace(result, error=RuntimeError(describe_error(result.error)))
+    return bytes(cloudpickle.dumps(result))
+
+
+def from_bytes(packed: bytes) -> Result:
+    """Returns the result that :func:`run_to_bytes` pickled; if it cannot be unpickled, that is its error."""
+    try:
+        result: Result = pickle.loads(packed)  # noqa: S301  # pickled by a worker that this process started  # nosec B301
+    except Exception as error:  # noqa: BLE001  # unpickling runs methods of foreign classes
+        return Result(error=RuntimeError(f"The result of a job cannot be unpickled: {describe_error(error)}"))
+    return result

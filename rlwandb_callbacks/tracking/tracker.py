@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Protocol, runtime_checkable
 
 from rlwandb_callbacks.core.values import Value
+from rlwandb_callbacks.tracking.wait_limit import WaitLimit
 
 
 class Tracker(Protocol):
@@ -51,3 +52,14 @@ class ObservingTracker(Protocol):
 
     def keys_of_others(self) -> Collection[str]:
         """Returns the keys, as they are written, of all rows that the user's code has logged."""
+
+
+@runtime_checkable
+class FileTracker(Protocol):
+    """A tracker that writes files, and the rows that name them, on a thread of its own."""
+
+    def wait(self, limit: WaitLimit) -> int:
+        """Waits for these rows, as long as the limit allows; returns how many are not written."""
+
+    def errors(self) -> list[Exception]:
+        """Returns the errors of values and files that no call has raised yet, each of them once."""

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, MutableSequence
+from functools import partial
 from typing import Any
 
-import numpy as np
-import wandb
-from typing_extensions import assert_never
-
-from rlwandb_callbacks.core.values import Histogram, Html, Image, Scalar, Table, Value, Video
+from rlwandb_callbacks.core.values import Value
 from rlwandb_callbacks.tracking.dropped_rows import DroppedRows
+from rlwandb_callbacks.tracking.row_thread import RowThread
+from rlwandb_callbacks.tracking.wait_limit import WaitLimit
+from rlwandb_callbacks.tracking.wandb_values import split_files, store, to_wandb
+
+CONSTANTS = ("episodes_count", "averaged_weights")  # last parts of keys whose charts are lines without a change
+TOO_MANY_WAIT = (
+    "{keys} were left out, as {count} rows with tables, pictures and videos wait to be written. The disk or W&B's "
+    "server is too slow for them: evaluate less often, or show fewer videos (videos.select)."
+)
 
 
 class WandbTracker:
     """Writes each row with one ``run.log``, the axes as values in it.
+
+    Tables, pictures and videos are files. They are written on a thread of their own, in rows of their own: neither an
+    error of a file nor a slow disk costs the numbers, and training waits for none of them. Where the user's code logs
+    with ``step=``, the files of a row that has numbers are written at once and named in that row instead, as each
+    further row may cost the user one.
 
     Neither ``step=`` nor ``commit=False`` is ever passed: W&B drops rows with a step below its latest one.
 
     Args:
         run: An open run.
         step_metric: Key of the default x axis of our charts. It is defined for each exact key when that key first
-            appears, as W&B resolves overlapping patterns in no fixed order.
+            appears, as W&B resolves overlapping patterns in no fixed order. Axes and constants get no chart by default.
         step_of_group: Key of another x axis by group, for the keys of groups that have one.
     """
 
@@ -31,24 +44,60 @@ class WandbTracker:
         self._defined: set[str] = set()
         self._latest_axes: dict[str, float] = {}
         self._dropped_rows = DroppedRows(run)
+        self._bookkeeping = threading.Lock()
+        self._files = RowThread()
+        self._errors: deque[Exception] = deque()  # not raised yet, from both threads
 
     def write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
-        """Writes one row; see :class:`rlwandb_callbacks.tracking.tracker.Tracker`."""
-        for key in axes.keys() - self._defined:
-            self.run.define_metric(key)
-        for key in values.keys() - self._defined:
-            axis = self._step_of_group.get(key.split("/")[0], self._step_metric)
-            self.run.define_metric(key, step_metric=axis if axis in axes else "trainer/global_step")
-        self._defined |= axes.keys() | values.keys()
-        converted, error = converted_values(values)
+        """Writes one row; see :class:`rlwandb_callbacks.tracking.tracker.Tracker`.
+
+        Raises:
+            Exception: The first error of a value, or of a file of an earlier row, after all others were written.
+        """
+        errors = self.errors()
+        held, files = split_files(values)
+        entries = converted(held, lambda _, value: to_wandb(value), errors)
+        if held and files and self._dropped_rows.user_sets_steps:
+            entries |= self._stored(axes, files, errors)
+            files = {}
+        if entries or not files:
+            self._log(axes, entries)
+        if files and not self._files.submit(partial(self._write_files, axes, files)):
+            message = TOO_MANY_WAIT.format(keys=", ".join(sorted(files)), count=self._files.pending)
+            errors.append(RuntimeError(message))
+        self._raise_first(errors)
+
+    def _write_files(self, axes: Mapping[str, float], files: Mapping[str, Value]) -> None:
+        """Writes a row of files, on their thread."""
+        entries = self._stored(axes, files, self._errors)
+        if entries:
+            self._log(axes, entries)
+
+    def _stored(
+        self, axes: Mapping[str, float], files: Mapping[str, Value], errors: MutableSequence[Exception]
+    ) -> dict[str, Any]:
+        step = max(0, int(axes.get("trainer/global_step", 0)))
+        return converted(files, lambda key, value: store(self.run, key, value, step=step), errors)
+
+    def _log(self, axes: Mapping[str, float], entries: Mapping[str, Any]) -> None:
+        with self._bookkeeping:
+            self._define(axes, entries)
         with self._dropped_rows.ours():
-            self.run.log({**axes, **converted})
-        late = {key: latest for key, latest in dict(self._latest_axes).items() if key in axes and latest > axes[key]}
-        if late:  # the row came late; the run's summary keeps the latest axes
-            self.run.summary.update(late)
-        self._latest_axes |= {**axes, **late}
-        if error is not None:
-            raise error
+            self.run.log({**axes, **entries})  # outside the lock: a large table waits for W&B's server
+        with self._bookkeeping:
+            late = {key: latest for key, latest in self._latest_axes.items() if key in axes and latest > axes[key]}
+            if late:  # the row came late; the run's summary keeps the latest axes
+                self.run.summary.update(late)
+            self._latest_axes |= {**axes, **late}
+
+    def _define(self, axes: Mapping[str, float], entries: Collection[str]) -> None:
+        for key in axes.keys() - self._defined:
+            self.run.define_metric(key, hidden=True)
+        for key in set(entries) - self._defined:
+            axis = self._step_of_group.get(key.split("/")[0], self._step_metric)
+            hidden = True if key.rpartition("/")[2] in CONSTANTS else None
+            self.run.define_metric(key, step_metric=axis if axis in axes else "trainer/global_step", hidden=hidden)
+        self._defined |= axes.keys() | set(entries)
 
     def dropped_row(self) -> str | None:
         """Describes the first row of the user that W&B dropped because of ours; None if there was none."""
@@ -62,37 +111,39 @@ class WandbTracker:
         """Sends an alert by e-mail or message, by the settings of the W&B account; an offline run stores it."""
         self.run.alert(title=title, text=text, level=level)
 
+    def wait(self, limit: WaitLimit) -> int:
+        """Waits for the rows with files, as long as the limit allows; returns how many are not written."""
+        return self._files.wait(limit)
+
     def flush(self) -> None:
-        """Ends the search for dropped rows; ``run.log`` passes each row to W&B's process before it returns."""
+        """Ends the search for dropped rows; ``run.log`` passes each row to W&B's process before it returns.
+
+        Raises:
+            Exception: The first error of a file that no later row has reported.
+        """
         self._dropped_rows.close()
+        self._raise_first(self.errors())
+
+    def errors(self) -> list[Exception]:
+        """Returns the errors that no method has raised yet, each of them once."""
+        self._errors.extend(self._files.errors())
+        return [self._errors.popleft() for _ in range(len(self._errors))]
+
+    def _raise_first(self, errors: list[Exception]) -> None:
+        if errors:
+            first, *others = errors
+            self._errors.extend(others)
+            raise first
 
 
-def converted_values(values: Mapping[str, Value]) -> tuple[dict[str, Any], Exception | None]:
-    """Converts values for ``run.log``; returns those that can be converted, and the first error of others."""
-    converted: dict[str, Any] = {}
-    errors: list[Exception] = []
+def converted(
+    values: Mapping[str, Value], convert: Callable[[str, Value], Any], errors: MutableSequence[Exception]
+) -> dict[str, Any]:
+    """Converts each value apart, as an error of one must not cost another; adds the errors to ``errors``."""
+    entries: dict[str, Any] = {}
     for key, value in values.items():
         try:
-            converted[key] = to_wandb(value)
-        except Exception as error:  # noqa: BLE001, PERF203  # a file that cannot be written costs no numbers
+            entries[key] = convert(key, value)
+        except Exception as error:  # noqa: BLE001, PERF203  # see above
             errors.append(error)
-    return converted, errors[0] if errors else None
-
-
-def to_wandb(value: Value) -> Any:
-    """Converts a value for ``run.log``."""
-    match value:
-        case Scalar(value=number):
-            return float(number)
-        case Histogram(counts=counts, edges=edges):
-            return wandb.Histogram(np_histogram=(counts.tolist(), np.asarray(edges).tolist()))
-        case Image(pixels=pixels, caption=caption):
-            return wandb.Image(pixels, caption=caption)
-        case Video(path=path, caption=caption):
-            return wandb.Video(path, caption=caption, format="mp4")
-        case Table(columns=columns, rows=rows):
-            return wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
-        case Html(text=text):
-            return wandb.Html(text, inject=False)
-        case _:
-            assert_never(value)
+    return entries

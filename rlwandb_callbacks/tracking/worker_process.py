@@ -7,12 +7,15 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from rlwandb_callbacks.tracking.worker_mark import Mark
 
 NICENESS = 10
 PARENT_CHECK_SECONDS = 2.0
@@ -23,6 +26,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
 # Versions before 3.7 lack this setting.
 ROOM_TO_GROW = {"LOKY_MAX_MEMORY_LEAK_SIZE": "2e9"}
 COMPILED_CODE_FAILED = "compiled code failed in it, such as that of a simulator or a graphics library"
+SENT_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
 LIKELY_CAUSES = {
     "SIGKILL": "the system ended it, most likely as it had no memory left",
     "SIGTERM": "another process ended it",
@@ -36,10 +40,18 @@ class CannotUnpackError(Exception):
 
 
 class WorkerDiedError(RuntimeError):
-    """The worker process ended while it ran a job."""
+    """The worker process ended while it ran a job.
+
+    Attributes:
+        job: Name of the job; empty if it has none.
+        is_from_outside: Whether a signal ended the process that other processes and the system send.
+    """
+
+    job = ""
+    is_from_outside = False
 
     @classmethod
-    def from_executor(cls, error: BaseException) -> WorkerDiedError:
+    def from_executor(cls, error: BaseException, job: str = "") -> WorkerDiedError:
         """Converts the error of an executor whose process has ended; loky's message has the name of the signal.
 
         Example:
@@ -47,42 +59,79 @@ class WorkerDiedError(RuntimeError):
             WorkerDiedError('The worker process ended (SIGKILL): the system ended it, most likely as it had no memory...
         """
         found = re.search(r"\{(\w+)\((-?\d+)\)", str(error))
+        work = f" while it made {job}" if job else ""
         if found is None:
-            return cls(f"The worker process ended: {error}")
-        name, code = found.groups()
-        ending = f"exit code {code}" if name == "EXIT" else name
-        cause = LIKELY_CAUSES.get(name, "the reason is not known")
-        return cls(f"The worker process ended ({ending}): {cause}. Its last output on stderr may say more.")
+            died = cls(f"The worker process ended{work}: {error}")
+        else:
+            name, code = found.groups()
+            ending = f"exit code {code}" if name == "EXIT" else name
+            cause = LIKELY_CAUSES.get(name, "the reason is not known")
+            died = cls(f"The worker process ended ({ending}){work}: {cause}. Its last output on stderr may say more.")
+            died.is_from_outside = name in SENT_FROM_OUTSIDE
+        died.job = job
+        return died
 
 
-def become_worker(start_method: str | None = None) -> None:
+class JobStuckError(RuntimeError):
+    """A job was not ready within its time limit.
+
+    Attributes:
+        job: Name of the job; empty if it has none.
+    """
+
+    job = ""
+
+    @classmethod
+    def after(cls, max_seconds: float, job: str, place: str) -> JobStuckError:
+        """Makes the error from the time limit, the name of the job, and where it is, which may be empty.
+
+        Example:
+            >>> JobStuckError.after(600.0, "video/best of step 400", "it was in render (env.py, line 12)")
+            JobStuckError('video/best of step 400 was not ready after 600 s (videos.max_seconds); it was in render...
+        """
+        where = f"; {place}" if place else ""
+        stuck = cls(
+            f"{job or 'A job'} was not ready after {max_seconds:g} s (videos.max_seconds){where}. If it is slow and "
+            "does not hang, raise videos.max_seconds."
+        )
+        stuck.job = job
+        return stuck
+
+
+def become_worker(start_method: str | None = None, folder: str | None = None) -> None:
     """Lowers the priority of this process, ignores Ctrl-C, and exits when the training process has exited.
 
     Args:
         start_method: How environments start processes of their own, which loky would start otherwise. None for
             Python's default.
+        folder: Folder of the marks of jobs, which is removed if the training process leaves it behind.
     """
     multiprocessing.set_start_method(start_method, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(AttributeError, OSError):  # Windows has neither, and a container may forbid both
         os.setpgid(0, 0)
         os.nice(NICENESS)
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(os.getppid(), folder), daemon=True).start()
 
 
-def _leave_with(parent: int) -> None:
+def _leave_with(parent: int, folder: str | None) -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
-def run_packed(packed: bytes, search_path: Sequence[str], prepare: Callable[[], None] | None = None) -> Any:
+def run_packed(
+    packed: bytes, search_path: Sequence[str], prepare: Callable[[], None] | None = None, mark: Mark | None = None
+) -> Any:
     """Runs a callable that :func:`pack` pickled, with the modules on the search path of the training process.
 
     Args:
         packed: The pickled callable.
         search_path: ``sys.path`` of the training process.
         prepare: Called before anything is unpickled, which may import packages that read environment variables.
+        mark: Shows the training process when the callable started, and where it is stuck.
 
     Raises:
         CannotUnpackError: If it cannot be unpickled in this process.
@@ -91,10 +140,11 @@ def run_packed(packed: bytes, search_path: Sequence[str], prepare: Callable[[], 
     if prepare is not None:
         prepare()
     try:
-        work = pickle.loads(packed)  # noqa: S301  # pickled by the training process that started this one
+        work = pickle.loads(packed)  # noqa: S301  # pickled by the training process that started this one  # nosec B301
     except Exception as error:
         raise CannotUnpackError(f"{type(error).__name__}: {error}") from error
-    return work()
+    with contextlib.nullcontext() if mark is None else mark.running():
+        return work()
 
 
 def pack(work: Any) -> bytes:

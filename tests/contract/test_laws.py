@@ -9,6 +9,7 @@ import pickle
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -377,9 +378,10 @@ def test_group_calls_every_hook_of_its_callbacks_in_order_with_all_arguments() -
         setattr(Part, hook, recorder(hook))
     first, second = Part(), Part()
     group = CallbackGroup([first, second])
+    trainer = SimpleNamespace(callbacks=[group])
     for hook in HOOKS:
         if hook == "setup":
             continue
         calls.clear()
-        getattr(group, hook)("trainer", "module", hook)
-        assert calls == [(hook, part, ("trainer", "module", hook)) for part in (first, second)]
+        getattr(group, hook)(trainer, "module", hook)
+        assert calls == [(hook, part, (trainer, "module", hook)) for part in (first, second)]

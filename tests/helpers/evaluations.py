@@ -40,7 +40,7 @@ class KeptErrors(ErrorPolicy):
         self.errors: list[tuple[str, Exception]] = []
         self.warnings: list[str] = []
 
-    def report_error(self, what: str, error: Exception) -> None:
+    def report_error(self, what: str, error: Exception, *, kind: str | None = None) -> None:
         if self._raises:
             raise error
         self.errors.append((what, error))
@@ -87,7 +87,7 @@ class Evaluations:
         self._tracker = MemoryTracker() if tracker is None else tracker
         local = replace(cfg, record_path=str(folder), executor=executor, video_logger=None if makes_videos else False)
         self._callback = EvaluationCallback(local, tracker=self._tracker)
-        self._callback.session.errors = errors
+        self._callback.session.errors = self._callback.session._rows._errors = errors
         self._module: Any = nn.Module()
         self._module.env_steps = env_steps
         quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}

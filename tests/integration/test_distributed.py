@@ -102,6 +102,15 @@ def test_rank_with_a_failing_environment_is_excluded() -> None:
     assert len(run.column("train/loss")) == 4
 
 
+def test_rank_with_an_environment_that_hangs_is_excluded_at_the_time_limit() -> None:
+    output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "hanging"))
+    run = read_single_run()
+    assert run.column("eval/episodes_count") == [3, 3]
+    assert run.summary["logging/errors"] == 2
+    assert output.count("ends with") == 2
+    assert len(run.column("train/loss")) == 4
+
+
 def test_monitored_return_is_known_on_all_ranks_at_the_end_of_each_epoch() -> None:
     output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "monitored"))
     run = read_single_run()

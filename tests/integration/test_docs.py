@@ -1,4 +1,4 @@
-"""The page on other libraries names tests and findings that exist."""
+"""The pages name tests, findings and files that exist."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ def test_each_row_has_a_version_a_source_and_a_test_that_exists(row: list[str]) 
     assert "https://" in source or "findings/" in source or "above" in source
     assert "::" in test or "by hand" in test or "pyproject.toml" in test
     for path, name in re.findall(r"`([\w/]+\.py)::(\w+)`", test):
+        assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path}::{name}"
+
+
+def test_each_row_on_reliability_names_a_test_that_exists() -> None:
+    lines = (ROOT / "docs" / "reliability.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    held = [found for row in rows for found in re.findall(r"`([\w/]+\.py)::(\w+)` \|$", row)]
+    assert len(held) > 20
+    for path, name in held:
         assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path}::{name}"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 from rlwandb_callbacks import WandbRLCallback
-from rlwandb_callbacks.testing import MemoryTracker, TinyQ
+from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ
 
 PACKAGE = """
 import warnings
@@ -77,3 +80,55 @@ def test_settings_that_an_environment_changes_are_put_back(
     assert seen == [expected] * 4
     hidden = {entry[1].pattern for entry in warnings.filters if entry[1] is not None}
     assert hidden.isdisjoint({"imported", "made", "reset", "step", "render"})
+
+
+class Disturbing(CorridorEnv):
+    """Environment that seeds global generators, changes the working folder and takes a signal."""
+
+    def disturb(self) -> None:
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002  # as environments do
+        torch.manual_seed(1)
+        os.chdir(Path(__file__).parent)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.disturb()
+        return super().reset(seed=seed, options=options)
+
+    def close(self) -> None:
+        self.disturb()
+        super().close()
+
+
+class Draws(TinyQ):
+    """Module that notes random numbers, the working folder and the handler of SIGTERM at each batch."""
+
+    def __init__(self) -> None:
+        super().__init__(batches=6)
+        self.seen: list[Any] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        numbers = torch.rand(()).item(), np.random.random(), random.random()  # noqa: NPY002  # the global generator
+        self.seen.append((*numbers, Path.cwd(), signal.getsignal(signal.SIGTERM) is signal.SIG_DFL))
+        return super().training_step(batch, batch_idx)
+
+
+def test_videos_that_the_training_process_makes_leave_training_as_it_is(
+    fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def seen(*callbacks: Any) -> list[Any]:
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002  # as above
+        random.seed(0)
+        module = Draws()
+        fit(module, *callbacks)
+        return module.seen
+
+    cfg = {"on_error": "raise", "executor": "inline", "evaluation": {"every_n_steps": 2, "episodes": 1}}
+    tracker = MemoryTracker()
+    callback = WandbRLCallback(cfg, env=Disturbing, policy="q_network", tracker=tracker)
+    assert seen(callback) == seen()
+    assert "video/best" in {key for row in tracker.rows for key in row}

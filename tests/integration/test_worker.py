@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -169,6 +170,92 @@ def test_env_that_ends_the_worker_is_named_with_the_signal_and_training_goes_on(
     for fragment in ("AbortsInRender", "SIGABRT", "compiled code failed", "video_logger=False"):
         assert fragment in messages[0]
     assert len(tracker.column("eval/return_mean")) == 3
+
+
+class HangsOnce(CorridorEnv):
+    """Environment whose render() hangs in the first clip that is made of it."""
+
+    def render(self) -> Any:
+        if Path(os.environ["MARKS"], "hung").exists():
+            return super().render()
+        Path(os.environ["MARKS"], "hung").write_text("")
+        return time.sleep(600)
+
+
+def test_a_render_that_hangs_costs_one_video_and_is_named(
+    fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MARKS", str(tmp_path))
+    tracker = MemoryTracker()
+    callback = EvaluationCallback(
+        executor="process", env=HangsOnce, policy="q_network", tracker=tracker, videos={"max_seconds": 8}
+    )
+    with pytest.warns(UserWarning, match="Making videos failed") as caught:
+        fit(TinyValidatedQ(), callback)
+    (message,) = [str(warning.message) for warning in caught if "failed, and training" in str(warning.message)]
+    for fragment in ("HangsOnce", "was not ready after 8 s (videos.max_seconds)", "in render (test_worker.py, line"):
+        assert fragment in message
+    assert sorted(len(tracker.column(f"video/{label}")) for label in LABELS) == [0, 1, 1]
+    assert len(tracker.column("eval/return_figure")) == 1
+    assert tracker.column("logging/errors") == [1]
+
+
+class KillsWorkerOnce(CorridorEnv):
+    """Environment that kills the process which renders it, as the system does without memory, but only once."""
+
+    def render(self) -> Any:
+        if not Path(os.environ["MARKS"], "killed").exists():
+            Path(os.environ["MARKS"], "killed").write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().render()
+
+
+def test_a_worker_that_is_killed_once_costs_no_video(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARKS", str(tmp_path))
+    tracker = MemoryTracker()
+    callback = EvaluationCallback(
+        executor="process", queue_size=9, env=KillsWorkerOnce, policy="q_network", tracker=tracker, on_error="raise"
+    )
+    fit(TinyValidatedQ(batches=6), callback, val_check_interval=2, num_sanity_val_steps=0)
+    steps = [row["trainer/global_step"] for row in tracker.rows if "video/best" in row]
+    assert steps == [1, 3, 5]
+    assert [len(tracker.column(f"video/{label}")) for label in LABELS] == [3, 3, 3]
+
+
+def test_without_ffmpeg_contact_sheets_are_logged_and_one_warning_names_the_cause(
+    fit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/no/such/ffmpeg")
+    callback = WandbRLCallback(executor="process", queue_size=9, env=CorridorEnv, policy="q_network")
+    with pytest.warns(UserWarning, match="ffmpeg /no/such/ffmpeg cannot be started") as caught:
+        fit(TinyValidatedQ(batches=4), callback, val_check_interval=2, num_sanity_val_steps=0)
+    messages = [str(warning.message) for warning in caught if "failed, and training" in str(warning.message)]
+    assert len(messages) == 1
+    assert "Free space" not in messages[0]
+    run = read_offline_run("wandb")
+    assert [len(run.media(f"video/{label}_sheet")) for label in LABELS] == [2, 2, 2]
+    assert [len(run.media(f"video/{label}")) for label in LABELS] == [0, 0, 0]
+
+
+def test_what_a_killed_worker_left_is_removed_at_the_next_start(fit: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "videos" / "earlier"
+    folder.mkdir(parents=True)
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom rlwandb_callbacks.media.mp4 import video_writer\n"
+        "import numpy as np\n"
+        "with video_writer(Path(sys.argv[1]), fps=9) as video:\n"
+        "    video.write(np.zeros((64, 64, 3), np.uint8))\n"
+        "    while not list(Path(sys.argv[1]).parent.glob('.*.part.mp4')): pass\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(folder / "clip.mp4")], check=False, timeout=60)
+    assert [path.suffixes[-2:] for path in folder.iterdir()] == [[".part", ".mp4"]]
+    callback = EvaluationCallback(
+        executor="process", env=CorridorEnv, policy="q_network", tracker=MemoryTracker(), record_path=str(folder.parent)
+    )
+    fit(TinyValidatedQ(), callback)
+    assert list(folder.iterdir()) == []
+    assert len(list(folder.parent.glob("*.mp4"))) == 3
 
 
 def make_async_vector(render_mode: str | None = None) -> Any:

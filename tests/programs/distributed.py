@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from typing import Any
 
@@ -28,6 +29,17 @@ class BreaksOnRankOne(CorridorEnv):
     def step(self, action: Any) -> Any:
         if rank() == 1:
             raise RuntimeError("the simulator of rank one is gone")
+        return super().step(action)
+
+
+class HangsOnRankOne(CorridorEnv):
+    """Env that does not return from its evaluations on rank 1."""
+
+    hangs = False
+
+    def step(self, action: Any) -> Any:
+        if self.hangs and rank() == 1:
+            time.sleep(1e6)
         return super().step(action)
 
 
@@ -60,6 +72,13 @@ class RankedQ(TinyValidatedQ):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return {**super().training_step(batch, batch_idx), "entropy": torch.tensor(float(rank()))}
+
+
+class LetsEnvHang(RankedQ):
+    """Module whose environment hangs once training has begun."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        HangsOnRankOne.hangs = True
 
 
 class WithoutValidation(TinyQ):
@@ -104,6 +123,7 @@ ENVS = {
     "plain": CorridorEnv,
     "reduced": CorridorEnv,
     "one": BreaksOnRankOne,
+    "hanging": HangsOnRankOne,
     "all": BreaksEverywhere,
     "restless": UnseededRewards,
     "unmade": CannotBeMadeOnRankOne,
@@ -114,6 +134,7 @@ ENVS = {
 }
 
 MODULES: dict[str, type[TinyQ]] = {
+    "hanging": LetsEnvHang,
     "uneven": EpisodesOnRankZero,
     "monitored": WithoutValidation,
     "named": LogsReturn,
@@ -124,12 +145,13 @@ MONITORS = {"monitored": "eval/return_mean", "named": "eval/far/return_mean"}
 def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
     names = {"near": {"seed": 0}, "far": {"seed": 3}} if scenario == "named" else {}
     monitor = MONITORS.get(scenario)
+    max_seconds = 3.0 if scenario == "hanging" else 600.0
     callback = WandbRLCallback(
         executor="inline",
         action_logger="q_value",
         metrics={"every_n_steps": 2, "reduce_over_ranks": scenario == "reduced"},
         videos={"select": choose_nothing} if scenario == "choosy" else {},
-        evaluation={"env": ENVS[scenario], "policy": "q_network", "episodes": 5, **names},
+        evaluation={"env": ENVS[scenario], "policy": "q_network", "episodes": 5, "max_seconds": max_seconds, **names},
     )
     trainer = pl.Trainer(
         accelerator="cpu",

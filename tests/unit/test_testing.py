@@ -12,6 +12,8 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 import rlwandb_callbacks.testing
+from rlwandb_callbacks.core.key_names import Naming
+from rlwandb_callbacks.core.presets import PRESETS
 from rlwandb_callbacks.core.values import Image, Scalar
 from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, PointEnv, TinyActorCritic, TinyQ, read_offline_run
 
@@ -54,6 +56,20 @@ def test_invalid_rows_are_errors(
     with pytest.raises(error, match=message):
         tracker.write(axes, values)
     assert tracker.rows == []
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("evaluation", ["eval", "eval/near", "eval/near/PointMaze-v3", "eval_rl"])
+def test_rows_with_the_names_of_a_preset_are_valid(preset: str, evaluation: str) -> None:
+    naming, tracker = Naming(preset), MemoryTracker(naming=preset)
+    values = {f"{evaluation}/return_mean": Scalar(1.0), "train/loss": Scalar(2.0), "train/target_q_value": Scalar(3.0)}
+    tracker.write(naming.axes({**STEP, "time/env_steps": 9}, values), naming.row(values))
+    assert [value for value in tracker.rows[0].values() if value in (1.0, 2.0, 3.0)] == [1.0, 2.0, 3.0]
+
+
+def test_an_unknown_preset_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"naming is 'sb2'; it must be None or one of \['cleanrl'"):
+        MemoryTracker(naming="sb2")
 
 
 def test_flushes_are_counted() -> None:

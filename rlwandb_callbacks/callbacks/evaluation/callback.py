@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lightning_utilities.core.rank_zero import rank_zero_info
-
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.evaluation.averaged_weights import AveragedWeights, PlayedWeights
 from rlwandb_callbacks.callbacks.evaluation.distributed import (
@@ -41,14 +39,16 @@ from rlwandb_callbacks.callbacks.evaluation.schedule import EvaluationSchedule, 
 from rlwandb_callbacks.callbacks.evaluation.validated_weights import ValidatedWeights
 from rlwandb_callbacks.callbacks.evaluation.videos import VideoMode
 from rlwandb_callbacks.callbacks.evaluation.weight_tensors import on_device
-from rlwandb_callbacks.callbacks.evaluation.writer import EvaluationWriter
+from rlwandb_callbacks.callbacks.evaluation.writer import EvaluationWriter, SummarizedEvaluation
+from rlwandb_callbacks.callbacks.interruption import end_interrupted, received_sigterm
 from rlwandb_callbacks.callbacks.lightning_namespaces import may_share_key
-from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
+from rlwandb_callbacks.callbacks.ranks import Ranks, announce, sendable
 from rlwandb_callbacks.callbacks.session import Session, parts_in
 from rlwandb_callbacks.config import EvaluationConfig
 from rlwandb_callbacks.config.root import OneEvaluationConfig, with_one_evaluation
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.files import check_writable
+from rlwandb_callbacks.evaluation.evaluator import Evaluator
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -121,6 +121,7 @@ class EvaluationCallback(RLCallback):
         self._averaged_weights = AveragedWeights(self.cfg.evaluation.policy, warn_once)
         self._validated_weights = ValidatedWeights(warn_once)
         self._final_weights = FinalWeights(self.cfg.evaluation.policy)
+        self._monitors_of_given: Sequence[Monitor] = ()  # read our numbers once the module has given episodes
 
     @may_share_key
     def state_dict(self) -> dict[str, Any]:
@@ -194,13 +195,15 @@ class EvaluationCallback(RLCallback):
         """Sets the schedule, and says when what monitors our numbers finds the first one."""
         super().on_train_start(trainer, pl_module)
         owns = self._owned_keys.owns
-        monitors = find_monitors(trainer, pl_module, owns) if self.cfg.evaluation.env is not None else []
+        found = find_monitors(trainer, pl_module, owns)
+        monitors = found if self.cfg.evaluation.env is not None else []
         self._owned_keys.note_unnamed(find_monitors(trainer, pl_module))
         self._owned_keys.move_monitored(monitor.key for monitor in monitors)
         monitors = [monitor for monitor in monitors if owns(monitor.key)]
         self._start(self.session.counters.updates, monitors)
+        self._monitors_of_given = [monitor for monitor in found if owns(monitor.key)]
         if monitors:
-            rank_zero_info(f"rlwandb: {describe_first_value(monitors, trainer, self.cfg.evaluation.every_n_steps)}")
+            announce(describe_first_value(monitors, trainer, self.cfg.evaluation.every_n_steps))
             for key in never_saving_checkpoints(trainer, owns):
                 self._errors.warn_once(NEVER_SAVES.format(key=key), kind=f"checkpoint {key}")
 
@@ -265,44 +268,81 @@ class EvaluationCallback(RLCallback):
             self._evaluate(trainer, pl_module)
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, *, after_training: bool = False) -> None:
-        """Plays on all ranks, logs on rank zero, and publishes the numbers on all ranks."""
+        """Plays on all ranks, publishes the numbers on all ranks, and then logs on rank zero.
+
+        Callbacks and schedulers read the numbers among the Trainer's metrics, whatever becomes of the log.
+        """
         if getattr(trainer, "fast_dev_run", False):
             self._placeholders.publish(trainer, {})  # schedulers read their number in this mode too
             return
         ranks = Ranks(trainer)
         given = self._given_episodes.take(ranks)
+        if given:
+            self._placeholders.watch(self._monitors_of_given)
         self._schedule.mark(self.session.counters.updates)
         if self._preparation.evaluator is None and not given:
             self._placeholders.publish(trainer, {})
             return
         with self.session.timer.running():
-            numbers: dict[str, float] = {}
             problems: list[Problem] = []
-            raises = self.cfg.on_error == "raise"
-            keys = self._owned_keys.keys
-            weights = PlayedWeights()
-            with self._errors.guard("Finding averaged weights"):
-                seen = self._validated_weights.take(trainer, pl_module)
-                weights = self._averaged_weights.choose(trainer, pl_module, seen=seen, after_training=after_training)
-                if self._preparation.evaluator is not None:
-                    self._final_weights.note_played(pl_module, weights.values, self.session.counters.updates)
+            played: EvaluationResult | None = None
+            summarized: SummarizedEvaluation | None = None
+            weights = self._choose_weights(trainer, pl_module, after_training=after_training)
             try:
-                played = self._play(pl_module, ranks, given, weights)
+                played = self._play(trainer, pl_module, ranks, given, weights)
                 problems += played.problems
-                if ranks.is_zero and not raises:  # before the row, which counts them
-                    self._report(problems)
-                    problems.clear()
-                if ranks.is_zero:
-                    self._videos.update(played)
                 if ranks.is_zero and played.episodes:
-                    numbers, keys = self._write(trainer, pl_module, played, weights)
+                    summarized = self._writer.summarize(trainer, pl_module, played, self._evaluator(played), weights)
             except Exception as error:  # noqa: BLE001  # all ranks must come to the next exchange
                 problems.append(("The evaluation", sendable(error, ranks)))
-            numbers, problems, keys = ranks.broadcast((numbers, problems, keys))
-            self._adopt_keys(trainer, keys)
-            self._placeholders.publish(trainer, numbers)
-            if ranks.is_zero or raises:
-                self._report(problems)
+            if played is not None and played.is_interrupted:  # on all ranks
+                end_interrupted(trainer, has_ended=after_training)
+                return
+            self._publish(trainer, ranks, summarized)
+            self._log(trainer, pl_module, ranks, played, summarized, problems)
+
+    def _choose_weights(self, trainer: Trainer, pl_module: LightningModule, *, after_training: bool) -> PlayedWeights:
+        weights = PlayedWeights()
+        with self._errors.guard("Finding averaged weights"):
+            seen = self._validated_weights.take(trainer, pl_module)
+            weights = self._averaged_weights.choose(trainer, pl_module, seen=seen, after_training=after_training)
+            if self._preparation.evaluator is not None:
+                self._final_weights.note_played(pl_module, weights.values, self.session.counters.updates)
+        return weights
+
+    def _publish(self, trainer: Trainer, ranks: Ranks, summarized: SummarizedEvaluation | None) -> None:
+        """Adds the numbers of rank zero to the Trainer's metrics on all ranks, by the keys that it has chosen."""
+        keys = self._owned_keys.keys if summarized is None else summarized.keys
+        numbers = {} if summarized is None else summarized.named
+        numbers, keys = ranks.broadcast((numbers, keys))
+        self._adopt_keys(trainer, keys)
+        self._placeholders.publish(trainer, numbers)
+
+    def _log(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        ranks: Ranks,
+        played: EvaluationResult | None,
+        summarized: SummarizedEvaluation | None,
+        problems: list[Problem],
+    ) -> None:
+        """Writes an evaluation and reports its problems on rank zero; ``on_error: raise`` raises them on all ranks."""
+        raises = self.cfg.on_error == "raise"
+        if ranks.is_zero and not raises:  # before the row, which counts them
+            self._report(problems)
+            problems = []
+        try:
+            if ranks.is_zero and played is not None:
+                self._videos.update(played)
+                if summarized is not None:
+                    self._write(trainer, pl_module, played, summarized)
+        except Exception as error:  # noqa: BLE001  # all ranks must come to the next exchange
+            problems = [*problems, ("The evaluation", sendable(error, ranks))]
+        if raises:
+            problems = ranks.broadcast(problems)
+        if ranks.is_zero or raises:
+            self._report(problems)
 
     def _adopt_keys(self, trainer: Trainer, keys: EvaluationKeys) -> None:
         """Takes the keys that rank zero has chosen, and lets monitors read what other code logs under the former."""
@@ -320,27 +360,40 @@ class EvaluationCallback(RLCallback):
             self._errors.report_error(what, error)
 
     def _play(
-        self, pl_module: LightningModule, ranks: Ranks, given: list[Episode], weights: PlayedWeights
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        ranks: Ranks,
+        given: list[Episode],
+        weights: PlayedWeights,
     ) -> EvaluationResult:
         if given or self._preparation.evaluator is None:
             return given_result(given, self.cfg, self._videos.state, ranks)
         preserve = partial(self._preparation.preserved_state, pl_module, weights)
         distributed = DistributedEvaluation(
-            self.cfg, self._preparation.evaluator, preserve, ranks, self.session.wants_observations
+            self.cfg,
+            self._preparation.evaluator,
+            preserve,
+            ranks,
+            self.session.wants_observations,
+            is_interrupted=partial(received_sigterm, trainer),
         )
         result = distributed.play(self._videos.state)
         self._preparation.announce_statistics()
         return result
 
+    def _evaluator(self, played: EvaluationResult) -> Evaluator | None:
+        """Returns the evaluator that has played these episodes; None if they were given."""
+        return None if played.make_env is None else self._preparation.evaluator
+
     def _write(
-        self, trainer: Trainer, pl_module: LightningModule, played: EvaluationResult, weights: PlayedWeights
-    ) -> tuple[dict[str, float], EvaluationKeys]:
-        """Writes what was played; returns the numbers, and their keys for later ones."""
-        evaluator = None if played.make_env is None else self._preparation.evaluator
+        self, trainer: Trainer, pl_module: LightningModule, played: EvaluationResult, summarized: SummarizedEvaluation
+    ) -> None:
+        evaluator = self._evaluator(played)
         if evaluator is not None:
             preserve = partial(self._preparation.preserved_state, pl_module, PlayedWeights())
             self._identical_episodes.check(played, evaluator, preserve)
-        return self._writer.write(trainer, pl_module, played, evaluator, weights)
+        self._writer.write(trainer, pl_module, played, evaluator, summarized)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the references to the module."""

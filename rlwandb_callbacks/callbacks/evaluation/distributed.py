@@ -16,6 +16,7 @@ from rlwandb_callbacks.environments.statistics import ObservationStatistics
 from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError, describe_error
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
 from rlwandb_callbacks.evaluation.replay import check_replay
+from rlwandb_callbacks.evaluation.stopping import StoppedError
 from rlwandb_callbacks.evaluation.video_mode import Diverged, Event, Mode, VideoState, mode_warning, next_mode
 from rlwandb_callbacks.media.frame_sources import FrameSource
 
@@ -30,11 +31,12 @@ Problem: TypeAlias = tuple[str, Exception]
 
 @dataclass(frozen=True)
 class RankResult:
-    """Episodes of one rank in the order of their seeds, and the first error of those that are missing."""
+    """Episodes of one rank in the order of their seeds, and an error of those that are missing."""
 
     episodes: Sequence[Episode] = ()
     error: Exception | None = None
     num_missing: int = 0
+    is_interrupted: bool = False  # episodes are missing as the training is being interrupted
 
     @property
     def problem(self) -> Problem | None:
@@ -43,7 +45,9 @@ class RankResult:
             return None if self.error is None else ("The evaluation", self.error)
         plural = "s are" if self.num_missing > 1 else " is"
         message = f"{self.num_missing} episode{plural} left out: {describe_error(self.error)}"
-        return "Part of the evaluation", RuntimeError(message)
+        error = RuntimeError(message)
+        error.__cause__ = self.error
+        return "Part of the evaluation", error
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Decision:
     chosen: Mapping[str, int] = field(default_factory=dict)  # index of each episode to show, by label
     problem: Problem | None = None
     warning: str | None = None  # about a change of the mode
+    is_interrupted: bool = False  # on any rank
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,15 @@ class EvaluationResult:
     frames: Mapping[int, FrameSource] = field(default_factory=dict)  # of the chosen episodes, by index
     problems: Sequence[Problem] = ()  # of single ranks and of rank zero
     warnings: Sequence[str] = ()  # about changes of the mode
+    is_interrupted: bool = False  # some episodes are missing, as the training is being interrupted
 
 
 class DistributedEvaluation:
     """Plays one evaluation, again if its mode turns out not to work.
 
     No step between two exchanges may fail on a single rank: errors are exchanged like results. ``preserved_state``
-    returns the context in which the policy and environments are used.
+    returns the context in which the policy and environments are used. ``is_interrupted`` says that the training is
+    being interrupted, so that no further step is played.
     """
 
     def __init__(
@@ -85,9 +92,10 @@ class DistributedEvaluation:
         preserved_state: Callable[[], AbstractContextManager[None]],
         ranks: Ranks,
         keeps_observations: bool,
+        is_interrupted: Callable[[], bool] | None = None,
     ) -> None:
         self._cfg, self._evaluator, self._preserved_state, self._ranks = cfg, evaluator, preserved_state, ranks
-        self._keeps_observations = keeps_observations
+        self._keeps_observations, self._is_interrupted = keeps_observations, is_interrupted
 
     def play(self, state: VideoState) -> EvaluationResult:
         """Plays until the mode works, from the state after the last evaluation on; that of rank zero counts.
@@ -95,6 +103,7 @@ class DistributedEvaluation:
         There are no episodes if no rank could play.
         """
         self._evaluator.follow()
+        self._stopping = self._evaluator.stopping(self._is_interrupted)
         state = next_mode(state, Event.STARTED)
         if not self._evaluator.env.can_replay:
             state = next_mode(state, Event.REPLAY_IMPOSSIBLE)
@@ -109,6 +118,8 @@ class DistributedEvaluation:
             state = decision.state
             problems += [decision.problem] if decision.problem else []
             warnings += [decision.warning] if decision.warning else []
+            if decision.is_interrupted:
+                return EvaluationResult((), make_env, mode, state, is_interrupted=True)
             if decision.is_final:
                 break
         found = [result.problem for result in results if result.problem is not None]
@@ -142,20 +153,32 @@ class DistributedEvaluation:
                     fresh_envs=mode is Mode.REPLAY_FRESH,
                     keeps_observations=self._keeps_observations,
                     on_failure=errors.append,
+                    stopping=self._stopping,
                 )
         except Exception as error:  # noqa: BLE001  # the other ranks wait for the next exchange
-            return RankResult(error=sendable(error, self._ranks)), []
-        first = sendable(errors[0], self._ranks) if errors else None
-        result = RankResult([each.episode for each in played], first, num_missing=len(seeds) - len(played))
+            return RankResult(error=sendable(error, self._ranks), is_interrupted=self._has_been_interrupted), []
+        stopped = [error for error in errors if isinstance(error, StoppedError)]
+        first = sendable((stopped or errors)[0], self._ranks) if errors else None
+        num_missing = len(seeds) - len(played)
+        is_interrupted = num_missing > 0 and self._has_been_interrupted
+        result = RankResult([each.episode for each in played], first, num_missing, is_interrupted)
         return result, [each.frames for each in played]
+
+    @property
+    def _has_been_interrupted(self) -> bool:
+        return self._is_interrupted is not None and self._is_interrupted()
 
     def _decide(self, results: Sequence[RankResult], make_env: EnvFactory, state: VideoState) -> Decision:
         """Decides on rank zero; the decision of other ranks is not used."""
         if not self._ranks.is_zero:
             return Decision(is_final=True, state=state)
+        if any(result.is_interrupted for result in results):
+            return Decision(is_final=True, state=state, is_interrupted=True)
         try:
             return self._decide_on_zero(results, make_env, state)
         except Exception as error:  # noqa: BLE001  # the other ranks wait for the next exchange
+            if self._has_been_interrupted:
+                return Decision(is_final=True, state=state, is_interrupted=True)
             return Decision(is_final=True, state=state, problem=("The evaluation", sendable(error, self._ranks)))
 
     def _decide_on_zero(self, results: Sequence[RankResult], make_env: EnvFactory, state: VideoState) -> Decision:
@@ -178,11 +201,15 @@ class DistributedEvaluation:
         except ReplayDivergedError as error:
             after = next_mode(state, Diverged(state.mode, reuses_envs=self._evaluator.reuses_envs))
             return Decision(is_final=False, state=after, warning=mode_warning(state, after, str(error)))
+        except StoppedError as error:  # a replay with pictures has a time limit of its own
+            if self._has_been_interrupted:
+                raise
+            return Decision(is_final=True, state=state, chosen=chosen, problem=("Checking replays", error))
         return Decision(is_final=True, state=next_mode(state, Event.REPLAY_PROVEN), chosen=chosen)
 
     def _check_replays(self, episodes: Sequence[Episode], chosen: Mapping[str, int], make_env: EnvFactory) -> None:
         """Replays the chosen episodes without pictures, and the last one, whose environment may have played others."""
-        with self._preserved_state():
+        with self._preserved_state(), self._stopping.interruptible(lambda: "Replaying an episode"):
             for index in sorted({*chosen.values(), len(episodes) - 1}):
                 check_replay(make_env, episodes[index], max_steps=CHECKED_REPLAY_STEPS)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Iterator
 
 from rlwandb_callbacks.callbacks.session import Session
 from rlwandb_callbacks.errors import ConfigError
+from rlwandb_callbacks.evaluation.stopping import StoppedError
+
+TIME_LIMIT = "time limit"
 
 
 class EvaluationErrors:
@@ -27,12 +31,19 @@ class EvaluationErrors:
         self._session.errors.warn_once(named, kind=self._with_name(kind))
 
     def report_error(self, what: str, error: Exception) -> None:
-        """Counts an error and warns of the first one in this work, or raises it."""
-        self._session.errors.report_error(self._with_name(what), error)
+        """Counts an error and warns of the first one in this work, or the first one at a time limit, or raises it."""
+        is_late = isinstance(error, StoppedError) or isinstance(error.__cause__, StoppedError)
+        kind = self._with_name(TIME_LIMIT) if is_late else None
+        self._session.errors.report_error(self._with_name(what), error, kind=kind)
 
-    def guard(self, what: str) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def guard(self, what: str) -> Iterator[None]:
         """Reports an exception of the block."""
-        return self._session.errors.guard(self._with_name(what))
+        with self._session.errors.guard(self._with_name(what)):
+            try:
+                yield
+            except StoppedError as error:
+                self.report_error(what, error)
 
     def _with_name(self, what: str) -> str:
         return what if self._name is None else f"{what} ({self._name!r})"

@@ -40,6 +40,6 @@ class IdenticalEpisodes:
             if warning is None:
                 return
             self._has_compared_seeds = True
-            with preserved_state():
+            with preserved_state(), evaluator.stopping().interruptible(lambda: "reset() of the environment"):
                 if not seeds_have_effect(played.make_env, self._cfg.seed):
                     self._errors.warn_once(warning, kind="identical episodes")

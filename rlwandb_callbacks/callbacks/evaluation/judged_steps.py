@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lightning_utilities.core.rank_zero import rank_zero_info
-
+from rlwandb_callbacks.callbacks.ranks import announce
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
 from rlwandb_callbacks.evaluation.step_limit import StepLimit, known_limits
@@ -38,7 +37,7 @@ class JudgedSteps:
         """Says once per training why no step can be judged, if none can."""
         if not self._has_explained and (reason := evaluation.describe_unjudged()) is not None:
             self._has_explained = True
-            rank_zero_info(f"rlwandb: {reason}")
+            announce(reason)
 
     def state(self) -> dict[str, int]:
         """Returns plain numbers, from which :meth:`restore` continues."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard, TypeVar
 
 from rlwandb_callbacks.core.key_names import MOVED_SUFFIX
-from rlwandb_callbacks.core.values import Value
-from rlwandb_callbacks.tracking.result import Job
+from rlwandb_callbacks.tracking.result import Job, Result, job_name, run_all
 
 T = TypeVar("T")
 GROUPS = ("eval", "q", "policy")  # of the numbers
@@ -69,8 +67,18 @@ class EvaluationKeys:
 
     def renaming(self, job: Job) -> Job:
         """Returns a job whose values have these names."""
-        return job if self == EvaluationKeys() else partial(_run_renamed, job, self)
+        return job if self == EvaluationKeys() else _RenamingJob(job, self)
 
 
-def _run_renamed(job: Job, keys: EvaluationKeys) -> dict[str, Value]:
-    return keys.rename(job())
+@dataclass(frozen=True)
+class _RenamingJob:
+    job: Job
+    keys: EvaluationKeys
+
+    @property
+    def name(self) -> str:
+        return job_name(self.job)
+
+    def __call__(self) -> Result:
+        result = run_all([self.job])
+        return replace(result, values=self.keys.rename(result.values))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import torch
 
+from rlwandb_callbacks.callbacks.evaluation.early_stopping import UncountedReads
 from rlwandb_callbacks.callbacks.evaluation.keys import GROUPS
 from rlwandb_callbacks.callbacks.evaluation.published import publish, withdraw
 from rlwandb_callbacks.callbacks.lightning_namespaces import is_a
@@ -24,6 +26,7 @@ LARGEST = float(torch.finfo(torch.float32).max)
 WORST = -LARGEST
 PLACEHOLDER_FACTOR = 0.99  # a larger step than the relative threshold of ReduceLROnPlateau, 1e-4
 BEST_PLACEHOLDER = 1e30
+THRESHOLD_STEP = 1e-3  # between two placeholders at a threshold of divergence, relative to it; as above
 NEVER_SAVES = (
     "ModelCheckpoint(monitor={key!r}) saves when validation ends, and this training has no validation loop, so it "
     "keeps no best policy. Leave save_on_train_epoch_end at None or set it to True, and check_val_every_n_epoch to 1."
@@ -56,6 +59,7 @@ class Monitor:
         every_n_epochs: Epochs between two reads at the end of a training epoch; 0 if it does not read there.
         every_n_steps: Optimizer steps or batches between two reads at the end of a batch; 0 if it does not read there.
         counts_batches: Whether ``every_n_steps`` counts the batches of the epoch instead of optimizer steps.
+        divergence_threshold: Ends the training if a number is worse than this.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Monitor:
     every_n_epochs: int = 0
     every_n_steps: int = 0
     counts_batches: bool = False
+    divergence_threshold: float | None = None
 
     def reads_after_epoch(self, trainer: Trainer) -> bool:
         """Returns whether it reads at the end of the present training epoch."""
@@ -100,7 +105,8 @@ def _callback_monitor(trainer: Trainer, callback: Any, key: str) -> Monitor:
     name, maximizes = type(callback).__name__, getattr(callback, "mode", "min") == "max"
     if is_a(callback, "EarlyStopping"):
         at_epoch_end = getattr(callback, "_check_on_train_epoch_end", True) is not False
-        return Monitor(name, key, maximizes, Need.NEW, every_n_epochs=int(at_epoch_end))
+        threshold = getattr(callback, "divergence_threshold", None)
+        return Monitor(name, key, maximizes, Need.NEW, every_n_epochs=int(at_epoch_end), divergence_threshold=threshold)
     every_n_epochs = 1
     if is_a(callback, "ModelCheckpoint"):
         every_n_epochs = callback.every_n_epochs or 0
@@ -156,7 +162,9 @@ class Placeholders:
 
     ModelCheckpoint, EarlyStopping and ReduceLROnPlateau end a training if a monitored number is missing or not finite.
     A placeholder is far worse than any return, and every further one is a little better than the last, so that none
-    counts as a read without improvement. Placeholders are not logged.
+    counts as a read without improvement. Where EarlyStopping has a ``divergence_threshold``, the first one is there,
+    as a worse number would end the training. Reads of an older number or a placeholder do not count for
+    its ``patience``. Placeholders are not logged.
 
     Args:
         monitors: Readers of our numbers.
@@ -165,9 +173,18 @@ class Placeholders:
 
     def __init__(self, monitors: Sequence[Monitor], warn_once: Callable[..., None]) -> None:
         self._warn_once = warn_once
-        self._worst = {monitor.key: WORST if monitor.maximizes else -WORST for monitor in monitors}
+        self._monitors: dict[str, Monitor] = {}  # by the key that they read
+        self._counts: dict[str, int] = {}  # of the placeholders in a row
         self._published: dict[str, float] = {}
+        self._uncounted_reads = UncountedReads()
         self._evaluated: set[str] = set()  # keys that an evaluation had a number for
+        self.watch(monitors)
+
+    def watch(self, monitors: Sequence[Monitor]) -> None:
+        """Publishes placeholders for the keys of these readers too, where they are needed."""
+        for monitor in monitors:
+            if monitor.key not in self._monitors or monitor.divergence_threshold is not None:
+                self._monitors[monitor.key] = monitor
 
     def publish(self, trainer: Trainer, numbers: Mapping[str, float]) -> None:
         """Adds finite numbers to the Trainer's metrics, and placeholders for those that are monitored in vain.
@@ -180,12 +197,15 @@ class Placeholders:
         for key in self._drop_outdated(trainer, finite) if numbers else ():
             self._warn_once(describe_missing(key), kind=f"no number {key}")
         publish(trainer, self._next(trainer) | finite)
+        lacking = self._monitors.keys() - finite.keys()
+        missing = {key for key in lacking if key in self._evaluated or key in self._published}
+        self._uncounted_reads.update(trainer, missing=missing, found=finite.keys())
 
     def release(self, trainer: Trainer, is_released: Callable[[str], bool]) -> None:
         """Removes our numbers of keys that others log too, and publishes no placeholders for them any more."""
         withdraw(trainer, filter(is_released, list(computed_metrics(trainer))))
-        for key in filter(is_released, list(self._worst)):
-            del self._worst[key]
+        for key in filter(is_released, list(self._monitors)):
+            del self._monitors[key]
             self._published.pop(key, None)
 
     def _drop_outdated(self, trainer: Trainer, numbers: Mapping[str, float]) -> list[str]:
@@ -196,7 +216,8 @@ class Placeholders:
         """
         metrics = computed_metrics(trainer)
         self._evaluated |= numbers.keys()
-        lacking = [key for key in self._worst if key not in numbers and (key in self._evaluated or key not in metrics)]
+        keys = self._monitors.keys() - numbers.keys()
+        lacking = sorted(key for key in keys if key in self._evaluated or key not in metrics)
         for key in lacking:
             if key in metrics and float(metrics[key]) != self._published.get(key):
                 del metrics[key]
@@ -206,20 +227,33 @@ class Placeholders:
     def _next(self, trainer: Trainer) -> dict[str, float]:
         """Returns a placeholder for each key that is not among the Trainer's metrics, or is a placeholder there."""
         metrics = computed_metrics(trainer)
-        for key, worst in self._worst.items():
+        for key, monitor in self._monitors.items():
             last = self._published.get(key)
             if last is not None and float(metrics.get(key, last)) == last:
-                self._published[key] = _improved(last)
+                self._counts[key] += 1
             elif key not in metrics:
-                self._published[key] = worst
+                self._counts[key] = 0
             else:
                 self._published.pop(key, None)
+                continue
+            self._published[key] = placeholder(monitor, self._counts[key])
         return dict(self._published)
 
 
-def _improved(placeholder: float) -> float:
-    """Returns a slightly better placeholder, as a 32-bit number; it stays worse than any return."""
-    return float(torch.tensor(placeholder * PLACEHOLDER_FACTOR)) if abs(placeholder) > BEST_PLACEHOLDER else placeholder
+def placeholder(monitor: Monitor, count: int) -> float:
+    """Returns the placeholder number ``count`` ≥ 0 of a monitor, as a 32-bit number; each is a little better.
+
+    All are far worse than any return. Those of a monitor that ends the training beyond a threshold start there.
+    """
+    sign = 1.0 if monitor.maximizes else -1.0
+    threshold = monitor.divergence_threshold
+    if threshold is None or not math.isfinite(threshold):
+        return _single(-sign * max(LARGEST * PLACEHOLDER_FACTOR**count, BEST_PLACEHOLDER))
+    return _single(threshold + sign * (count + 1) * THRESHOLD_STEP * max(1.0, abs(threshold)))
+
+
+def _single(number: float) -> float:
+    return float(torch.tensor(number, dtype=torch.float32))
 
 
 def describe_first_value(monitors: Sequence[Monitor], trainer: Trainer, every_n_steps: int) -> str:

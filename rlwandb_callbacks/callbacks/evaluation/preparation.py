@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lightning_utilities.core.rank_zero import rank_zero_info
-
 from rlwandb_callbacks.callbacks.evaluation.averaged_weights import PlayedWeights
 from rlwandb_callbacks.callbacks.evaluation.distributed import SHARDED
 from rlwandb_callbacks.callbacks.evaluation.errors import EvaluationErrors
@@ -16,7 +14,7 @@ from rlwandb_callbacks.callbacks.evaluation.videos import VideoMode
 from rlwandb_callbacks.callbacks.evaluation.weight_tensors import with_weights
 from rlwandb_callbacks.callbacks.late_hooks import changes_late, may_be_finished_late
 from rlwandb_callbacks.callbacks.lightning_namespaces import shards_parameters
-from rlwandb_callbacks.callbacks.ranks import Ranks
+from rlwandb_callbacks.callbacks.ranks import Ranks, announce
 from rlwandb_callbacks.config.root import OneEvaluationConfig
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
 from rlwandb_callbacks.evaluation.preserved_state import preserved_state
@@ -98,7 +96,7 @@ class Preparation:
         source = None if self.evaluator is None else self.evaluator.statistics_source
         if source is not None and source != self._announced_source:
             self._announced_source = source
-            rank_zero_info(f"rlwandb: {STATISTICS_SOURCE.format(source=source)}")
+            announce(STATISTICS_SOURCE.format(source=source))
 
     @contextmanager
     def preserved_state(self, module: LightningModule, weights: PlayedWeights) -> Iterator[None]:

@@ -10,13 +10,16 @@ from rlwandb_callbacks.callbacks.evaluation.distributed import EvaluationResult,
 from rlwandb_callbacks.callbacks.evaluation.errors import EvaluationErrors
 from rlwandb_callbacks.callbacks.session import Session
 from rlwandb_callbacks.config.root import OneEvaluationConfig
+from rlwandb_callbacks.core.files import folder_in
 from rlwandb_callbacks.core.values import Video
 from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError
 from rlwandb_callbacks.evaluation.jobs import (
     evaluation_jobs,
     flat_video_warning,
     frames_in_episodes,
-    rendering_death,
+    is_of_clip,
+    rendering_failure,
+    sweeping_job,
 )
 from rlwandb_callbacks.evaluation.replay import ReplayFrames
 from rlwandb_callbacks.evaluation.summary import Evaluation
@@ -24,7 +27,10 @@ from rlwandb_callbacks.evaluation.video_mode import Diverged, Event, Mode, Video
 from rlwandb_callbacks.media.clips import ClipStyle
 from rlwandb_callbacks.media.frame_sources import FrameSource
 from rlwandb_callbacks.tracking.result import Job, Result
-from rlwandb_callbacks.tracking.worker_process import WorkerDiedError
+
+ENCODER_SHARE = (
+    0.5  # of videos.max_seconds, after which ffmpeg is ended if it takes no frame; the rest is for the sheet
+)
 
 
 class VideoMode:
@@ -59,8 +65,8 @@ class VideoMode:
     def _take_result(self, diverged: Diverged, env_name: str, result: Result) -> None:
         """Reports the error of drawn clips, and updates the mode; ``diverged`` is the event if a replay diverged."""
         error = result.error
-        if isinstance(error, WorkerDiedError) and env_name:
-            error = rendering_death(error, env_name)
+        if env_name and is_of_clip(error):
+            error = rendering_failure(error, env_name)
         if (warning := flat_video_warning(result.values, env_name)) is not None:
             self._errors.warn_once(warning, kind="flat video")
         if isinstance(error, ReplayDivergedError):
@@ -92,7 +98,9 @@ def drawing_jobs(
 ) -> list[Job]:
     """Makes the jobs that draw an evaluation by its settings, and those that other callbacks add to it."""
     videos = cfg.videos
-    style = ClipStyle(evaluation.actions, cfg.action_logger is not False, videos.fps or fps, videos.crf)
+    encoder_seconds = None if videos.max_seconds is None else videos.max_seconds * ENCODER_SHARE
+    has_panel = cfg.action_logger is not False
+    style = ClipStyle(evaluation.actions, has_panel, videos.fps or fps, videos.crf, encoder_seconds)
     frames: Mapping[str, tuple[int, FrameSource]]
     if played.make_env is None:
         frames = frames_in_episodes(evaluation, played.chosen, max_bytes=frame_budget(cfg))
@@ -101,12 +109,13 @@ def drawing_jobs(
             label: (i, played.frames.get(i) or ReplayFrames(played.make_env, played.episodes[i]))
             for label, i in played.chosen.items()
         }
-    jobs = evaluation_jobs(
+    jobs = [sweeping_job(Path(cfg.record_path))] if frames else []
+    jobs += evaluation_jobs(
         evaluation,
         frames,
         with_returns=cfg.return_logger,
         style=style,
-        folder=Path(cfg.record_path) / getattr(session.run, "id", ""),
+        folder=folder_in(Path(cfg.record_path), getattr(session.run, "id", "")),
         step=int(axes["trainer/global_step"]),
         env_steps=axes.get("time/env_steps"),
         name=cfg.evaluation.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlwandb_callbacks.callbacks.evaluation.averaged_weights import PlayedWeights
@@ -26,6 +28,26 @@ from rlwandb_callbacks.tracking.result import Job
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
+
+
+@dataclass(frozen=True)
+class SummarizedEvaluation:
+    """The numbers of an evaluation, before anything of it is written.
+
+    Attributes:
+        evaluation: Summary of the episodes.
+        numbers: Numbers by our own keys.
+        keys: The keys that name the numbers.
+    """
+
+    evaluation: Evaluation
+    numbers: Mapping[str, float]
+    keys: EvaluationKeys
+
+    @property
+    def named(self) -> dict[str, float]:
+        """The numbers by their names."""
+        return self.keys.rename(self.numbers)
 
 
 class EvaluationWriter:
@@ -57,15 +79,15 @@ class EvaluationWriter:
         self._earlier_numbers = earlier_numbers
         self._constant_infos = ConstantInfos(cfg.evaluation.info_keys)
 
-    def write(
+    def summarize(
         self,
         trainer: Trainer,
         module: LightningModule,
         played: EvaluationResult,
         evaluator: Evaluator | None,
         weights: PlayedWeights,
-    ) -> tuple[dict[str, float], EvaluationKeys]:
-        """Writes the row of numbers and queues the pictures.
+    ) -> SummarizedEvaluation:
+        """Computes the numbers and chooses their keys, without writing anything.
 
         Args:
             trainer: The Trainer.
@@ -73,15 +95,26 @@ class EvaluationWriter:
             played: At least one episode.
             evaluator: Evaluator that played them; None for episodes of ``validation_step``.
             weights: The weights that were played.
-
-        Returns:
-            The numbers by their names, and the keys that named them.
         """
         evaluation = self._summary(trainer, module, played, evaluator)
         numbers = evaluation.numbers() | weights.numbers()
-        keys = self._owned_keys.keys_for(trainer, numbers)
+        return SummarizedEvaluation(evaluation, numbers, self._owned_keys.keys_for(trainer, numbers))
+
+    def write(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        played: EvaluationResult,
+        evaluator: Evaluator | None,
+        summarized: SummarizedEvaluation,
+    ) -> None:
+        """Writes the row of numbers and queues the pictures; arguments are those of :meth:`summarize`, and its result.
+
+        Each part has a guard of its own, so that an error costs that part alone.
+        """
+        evaluation, numbers, keys = summarized.evaluation, summarized.numbers, summarized.keys
         row: dict[str, Value] = {
-            key: Scalar(number) for key, number in (self._earlier_numbers.lacking(numbers) | numbers).items()
+            key: Scalar(number) for key, number in {**self._earlier_numbers.lacking(numbers), **numbers}.items()
         }
         jobs: list[Job] = []
         if self._session.tracker is not None:  # before the row, so that the row counts their errors
@@ -92,15 +125,14 @@ class EvaluationWriter:
                 jobs = drawing_jobs(self._session, self._cfg, axes, evaluation, played, fps)
         with self._errors.guard("Logging the evaluation"):
             self._session.write(trainer, module, keys.rename(row))
-        named = keys.rename(numbers)
         with self._errors.guard("Passing the evaluation to other loggers"):
             step = self._session.counters.axes(trainer, module)["trainer/global_step"]
-            log_to_others(trainer, {self._session.key_in_run(key): number for key, number in named.items()}, step=step)
+            shown = {self._session.key_in_run(key): number for key, number in summarized.named.items()}
+            log_to_others(trainer, shown, step=step)
         if jobs:
             on_result = self._videos.result_handler(played, reuses_envs=evaluator is not None and evaluator.reuses_envs)
             renaming = list(map(keys.renaming, jobs))
             self._session.submit(trainer, module, "Drawing the evaluation", renaming, on_result=on_result)
-        return named, keys
 
     def _summary(
         self, trainer: Trainer, module: LightningModule, played: EvaluationResult, evaluator: Evaluator | None

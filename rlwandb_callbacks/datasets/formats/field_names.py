@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -10,6 +11,8 @@ from typing import TypeAlias
 from rlwandb_callbacks.errors import DatasetError
 
 Aliases: TypeAlias = Mapping[str, tuple[str, ...]]
+_MAX_LISTED = 20
+_MAX_KEY = 60
 
 REQUIRED = ("observations", "actions", "rewards")
 ALIASES: Aliases = {
@@ -132,10 +135,23 @@ def has_required_fields(keys: AbstractSet[object]) -> bool:
     return not absent_fields(keys)
 
 
+def listed(keys: Iterable[object]) -> str:
+    """Returns keys of a file for a message: the first 20, shortened, without control characters.
+
+    Example:
+        >>> listed(["obs", "x" * 99])[-8:]
+        'xxxxxxx…'
+    """
+    shown = [str(key) for key in itertools.islice(keys, _MAX_LISTED + 1)]
+    more = ["…"] if len(shown) > _MAX_LISTED else []
+    short = [key if len(key) <= _MAX_KEY else f"{key[:_MAX_KEY]}…" for key in shown[:_MAX_LISTED]]
+    return ", ".join([key if key.isprintable() else ascii(key) for key in short] + more) or "none"
+
+
 def missing_fields(source: str, missing: list[str], keys: Iterable[object]) -> DatasetError:
     """Returns the error for missing fields, with the keys that were found and those that are allowed."""
     return DatasetError(
-        f"{source} has no {' and no '.join(missing)}. Keys found: {', '.join(map(str, keys)) or 'none'}. "
+        f"{source} has no {' and no '.join(missing)}. Keys found: {listed(keys)}. "
         f"Allowed are {'; '.join(f'for {field}: ' + ', '.join(ALIASES[field]) for field in missing)}."
     )
 
@@ -168,10 +184,10 @@ def unread_keys(keys: Iterable[object], read: Mapping[str, str], left_out: Colle
     marks = [name for name in names if name not in other and (name in left_out or looks_like_mark(name))]
     warnings = []
     if second:
-        warnings.append(f"Not read, as another key has the same meaning: {', '.join(second)}.")
+        warnings.append(f"Not read, as another key has the same meaning: {listed(second)}.")
     if marks:
         warnings.append(
-            f"Not read, although the name suggests a mark of episodes: {', '.join(marks)}. Episodes are wrong if no "
+            f"Not read, although the name suggests a mark of episodes: {listed(marks)}. Episodes are wrong if no "
             "other key marks them. Marks that are read: terminals, timeouts and dones (0 or 1 per row), episode_ids, "
             "or episode_lengths (one number per episode)."
         )

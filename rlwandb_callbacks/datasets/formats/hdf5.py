@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,9 @@ from numpy.typing import NDArray
 from rlwandb_callbacks.datasets.columns import Column, FileColumn
 from rlwandb_callbacks.datasets.formats.field_names import Aliases, find_fields
 from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree
+from rlwandb_callbacks.datasets.formats.hdf5_chunks import ChunkCheck, Storage
+from rlwandb_callbacks.datasets.formats.hdf5_items import Hdf5Group
+from rlwandb_callbacks.datasets.limits import FileLimits, require_regular_file
 from rlwandb_callbacks.errors import DatasetError
 
 EPISODE_GROUP = re.compile(r"episode_(\d+)")  # a group of this name holds one episode of a Minari data set
@@ -37,8 +39,8 @@ def is_hdf5(path: Path) -> bool:
 
 
 @contextmanager
-def open_hdf5(path: str) -> Iterator[Any]:
-    """Opens a file for reading.
+def open_hdf5(path: str) -> Iterator[Hdf5Group]:
+    """Opens a file for reading; yields its root group.
 
     Raises:
         DatasetError: If h5py is not installed, or the file is not a complete HDF5 file.
@@ -50,13 +52,14 @@ def open_hdf5(path: str) -> Iterator[Any]:
             f"{path} is an HDF5 file, and h5py, which reads it, is not installed: "
             'pip install "rlwandb-callbacks[offline]"'
         ) from error
+    require_regular_file(Path(path))
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         problem = "is cut off or damaged" if is_hdf5(Path(path)) else "is not an HDF5 file"
         raise DatasetError(f"{path} {problem} ({error}). Copy or create it again.") from error
     with file:
-        yield file
+        yield Hdf5Group(file, FileLimits.of(path))
 
 
 class Hdf5Column(FileColumn):
@@ -67,12 +70,15 @@ class Hdf5Column(FileColumn):
 
     Args:
         dataset: An ``h5py.Dataset`` of an open file.
+        limits: Limits of the file.
     """
 
-    def __init__(self, dataset: Any) -> None:
-        super().__init__(tuple(dataset.shape or ()), dataset.dtype)
+    def __init__(self, dataset: Any, limits: FileLimits) -> None:
+        self._storage = Storage.of(dataset)
+        super().__init__(self._storage.shape, self._storage.dtype)
         self._file, self._name = dataset.file, dataset.name
-        self._cache_bytes = _cached_bytes(dataset)
+        self._chunk_check = ChunkCheck(self._storage, limits)
+        self._cache_bytes = self._storage.cache_bytes
 
     @property
     def memory_warning(self) -> str:
@@ -86,6 +92,7 @@ class Hdf5Column(FileColumn):
         )
 
     def span(self, low: int, high: int) -> NDArray[generic]:
+        self._chunk_check.check(self._dataset, low, high)
         block: NDArray[generic] = self._dataset[low:high]
         return block
 
@@ -96,22 +103,13 @@ class Hdf5Column(FileColumn):
         access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
         # A preemption weight of 1 would keep chunks that were read in part, beyond the limit in bytes.
         access.set_chunk_cache(_CACHE_SLOTS, self._cache_bytes, 0.75)
-        return h5py.Dataset(h5py.h5d.open(self._file.id, self._name.encode(), access))
+        return h5py.Dataset(h5py.h5d.open(self._file.id, self._name.encode(), access), readonly=True)
 
 
-def _cached_bytes(dataset: Any) -> int:
-    """Returns the decompressed size of the chunks that one row lies in; 0 if a row can be read without them."""
-    if dataset.chunks is None:
-        return 0
-    chunks = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape[1:], dataset.chunks[1:], strict=True))
-    if chunks == 1 and not dataset.id.get_create_plist().get_nfilters():
-        return 0
-    size: int = math.prod(dataset.chunks) * chunks * dataset.dtype.itemsize
-    return size
-
-
-def _column_or_tree(item: Any) -> Column | Tree:
-    return {name: _column_or_tree(item[name]) for name in item} if hasattr(item, "keys") else Hdf5Column(item)
+def _column_or_tree(item: Any, limits: FileLimits) -> Column | Tree:
+    if hasattr(item, "keys"):
+        return {name: _column_or_tree(item[name], limits) for name in item}
+    return Hdf5Column(item, limits)
 
 
 def _memory_warnings(tree: Mapping[str, Any]) -> Iterator[str]:
@@ -126,5 +124,5 @@ def _memory_warnings(tree: Mapping[str, Any]) -> Iterator[str]:
 def open_flat_hdf5(path: str, aliases: Aliases) -> Iterator[FlatReader]:
     """Opens an HDF5 file with one array per field; other arrays and groups, such as infos, are ignored."""
     with open_hdf5(path) as file:
-        tree = {name: _column_or_tree(file[name]) for name in find_fields(file, aliases).values()}
+        tree = {name: _column_or_tree(file[name], file.limits) for name in find_fields(file, aliases).values()}
         yield FlatReader(tree, path, aliases, keys=file, warnings=tuple(_memory_warnings(tree)))

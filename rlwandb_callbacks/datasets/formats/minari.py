@@ -26,10 +26,12 @@ from rlwandb_callbacks.datasets.columns import Column, Rows
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
 from rlwandb_callbacks.datasets.episode_boundaries import StepBlock
 from rlwandb_callbacks.datasets.formats.episode_marks import STRICT
-from rlwandb_callbacks.datasets.formats.field_names import REQUIRED, find_fields
+from rlwandb_callbacks.datasets.formats.field_names import REQUIRED, find_fields, listed
 from rlwandb_callbacks.datasets.formats.flat import Tree, join_columns
 from rlwandb_callbacks.datasets.formats.hdf5 import EPISODE_GROUP, Hdf5Column, open_hdf5
+from rlwandb_callbacks.datasets.formats.hdf5_items import Hdf5Group
 from rlwandb_callbacks.datasets.formats.jpeg import JpegColumn, holds_jpeg
+from rlwandb_callbacks.datasets.limits import FileLimits, require_regular_file
 from rlwandb_callbacks.datasets.unwritten_rows import RowChoice
 from rlwandb_callbacks.errors import DatasetError, nearest
 
@@ -46,7 +48,8 @@ _CONVERSION = """
 """
 _ARROW_NAMES = {"arrow": "ipc"}  # pyarrow's name of a format
 _ID = re.compile(r"([\w-]+/)*[\w-]+-v\d+")
-_MAX_NAMES = 20
+_MAX_METADATA_BYTES = 16 * 2**20
+_MAX_ACTIONS = 2**16  # discrete actions, or numbers in one, that a declared space may have
 _DATA_SUFFIXES = (".h5", ".hdf5", ".npz", ".pkl", ".pickle", ".pt", ".data")
 
 
@@ -90,17 +93,16 @@ def open_minari(path: Path, name: str | None = None) -> OfflineDataset:
 
 def _no_data(path: Path, folder: Path) -> DatasetError:
     stored_as = read_metadata(folder / "metadata.json").get("data_format")
-    if stored_as:
+    if isinstance(stored_as, str) and stored_as.isidentifier():  # it becomes a part of the code below
         return DatasetError(
             f"{path} is a Minari data set stored as {stored_as}; allowed is hdf5. Convert it with pyarrow, not with "
             f"minari.load_dataset, which cuts episodes of more than 32,767 steps:\n"
             f"{_CONVERSION.format(folder=str(folder), suffix=stored_as, format=_ARROW_NAMES.get(stored_as, stored_as))}"
         )
     names = sorted(item.name for item in path.iterdir())
-    inside = ", ".join(names[:_MAX_NAMES] + ["…"] * (len(names) > _MAX_NAMES)) or "nothing"
     return DatasetError(
-        f"{path} is a folder without data (it contains: {inside}). A folder is read as a Minari data set, which has "
-        f"data/{MAIN_FILE}; for other layouts give the path of the file{_example(path, names)}."
+        f"{path} is a folder without data (it contains: {listed(names)}). A folder is read as a Minari data set, "
+        f"which has data/{MAIN_FILE}; for other layouts give the path of the file{_example(path, names)}."
     )
 
 
@@ -112,8 +114,11 @@ def _example(folder: Path, names: list[str]) -> str:
 def read_metadata(path: Path) -> dict[str, Any]:
     """Returns the metadata of a Minari data set; empty if there are none that can be read."""
     try:
+        require_regular_file(path)
+        if path.stat().st_size > _MAX_METADATA_BYTES:
+            return {}
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # the data can be read without it
     return found if isinstance(found, dict) else {}
 
@@ -128,13 +133,16 @@ def read_space(text: Any) -> ActionSpec | None:
     try:
         space = json.loads(text)
         if space["type"] == "Discrete":
-            first = int(space["start"])
-            return DiscreteActions(tuple(str(first + index) for index in range(int(space["n"]))), first)
+            first, count = int(space["start"]), int(space["n"])
+            names = (str(first + index) for index in range(count))
+            return DiscreteActions(tuple(names), first) if count <= _MAX_ACTIONS else None
         if space["type"] == "Box":
             low, high = (np.array(space[side], dtype=np.float64).reshape(-1) for side in ("low", "high"))
             width = math.prod(space["shape"])
+            if width > _MAX_ACTIONS:
+                return None
             return ContinuousActions(np.broadcast_to(low, width).copy(), np.broadcast_to(high, width).copy())
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
     return None
 
@@ -149,7 +157,7 @@ class MinariReader:
     """An open HDF5 file with one group per episode.
 
     Args:
-        file: An open ``h5py.File``.
+        file: The root group of an open file.
         source: Name of the data set in messages.
         declared_actions: The action space of the metadata, if there is one.
 
@@ -159,14 +167,12 @@ class MinariReader:
 
     marks_timeouts = True
 
-    def __init__(self, file: Any, source: str, declared_actions: ActionSpec | None) -> None:
+    def __init__(self, file: Hdf5Group, source: str, declared_actions: ActionSpec | None) -> None:
         self.declared_actions = declared_actions
         self._file, self._source = file, source
         found = {int(match[1]): name for name in file if (match := EPISODE_GROUP.fullmatch(name))}
         if not found:
-            raise DatasetError(
-                f"{source} has no groups episode_0, episode_1, … (keys found: {', '.join(file) or 'none'})."
-            )
+            raise DatasetError(f"{source} has no groups episode_0, episode_1, … (keys found: {listed(file)}).")
         names = [found[number] for number in sorted(found)]
         self._keys = dict(zip(REQUIRED, REQUIRED, strict=True)) | find_fields(file[names[0]])
         lengths = np.array([self._length(name) for name in names], dtype=np.int64)
@@ -174,6 +180,7 @@ class MinariReader:
         if not self._names:
             raise DatasetError(f"{source} has zero transitions: its {len(names)} episodes have no steps.")
         self._lengths = lengths[lengths > 0]
+        file.limits.check_rows(f"its {len(self._names):,} episodes", int(self._lengths.sum()))
         empty = len(names) - len(self._names)
         self.warnings = (f"Episodes without steps were left out: {empty:,}.",) if empty else ()
         self.observations, self.actions, self.rewards = (self._column(field) for field in REQUIRED)
@@ -185,17 +192,16 @@ class MinariReader:
 
     def _length(self, name: str) -> int:
         group = self._file[name]
-        missing = [self._keys[field] for field in REQUIRED if self._keys[field] not in group]
-        if missing:
+        fields = (*REQUIRED, *(field for field in STRICT if field in self._keys))
+        items = {field: group[self._keys[field]] for field in fields if self._keys[field] in group}
+        if missing := [self._keys[field] for field in REQUIRED if field not in items]:
             raise DatasetError(
-                f"{self._source}: {name} has no {' and no '.join(missing)} (it contains: "
-                f"{', '.join(group) or 'nothing'})."
+                f"{self._source}: {name} has no {' and no '.join(missing)} (it contains: {listed(group)})."
             )
-        steps = len(group[self._keys["rewards"]])
-        allowed = {"actions": (steps,), "observations": (steps, steps + 1)}
-        marks = {field: (steps,) for field in STRICT if field in self._keys and self._keys[field] in group}
-        for field, counts in (allowed | marks).items():
-            for array, count in _array_lengths(self._keys[field], group[self._keys[field]]):
+        steps = _row_count(items["rewards"], f"{self._source}: rewards of {name}")
+        for field, item in items.items():
+            counts = (steps, steps + 1) if field == "observations" else (steps,)
+            for array, count in _array_lengths(self._keys[field], item):
                 if count not in counts:
                     raise DatasetError(
                         f"{self._source}: arrays of unequal length in {name}: {array} has {count} rows for {steps} "
@@ -211,17 +217,39 @@ class MinariReader:
             group = self._file[name]
             last = np.zeros(length, dtype=bool)
             last[-1] = True
-            terminals, timeouts, dones = (_marks(group, self._keys.get(field), length) for field in STRICT)
+            terminals, timeouts, dones = (self._marks(group, self._keys.get(field), length) for field in STRICT)
             terminated = terminals if "terminals" in self._keys else dones & ~timeouts
             yield StepBlock(
-                rewards=np.asarray(group[self._keys["rewards"]][()], dtype=np.float64).reshape(-1),
+                rewards=self._numbers(group, self._keys["rewards"], length).astype(np.float64),
                 terminated=terminated,
                 truncated=timeouts | (dones & ~terminated),
                 last=last,
             )
 
+    def _marks(self, group: Hdf5Group, name: str | None, length: int) -> NDArray[np.bool_]:
+        if name is None or name not in group:
+            return np.zeros(length, dtype=bool)
+        return self._numbers(group, name, length).astype(bool)
+
+    def _numbers(self, group: Hdf5Group, name: str, length: int) -> NDArray[np.generic]:
+        """Reads an array of one number per step."""
+        item = group[name]
+        column = join_columns(name, {} if hasattr(item, "keys") else Hdf5Column(item, group.limits), self._source)
+        if column.shape not in ((length,), (length, 1)):
+            raise DatasetError(
+                f"{self._source}: {name} of an episode have shape {column.shape}; allowed is one number per step."
+            )
+        return column.span(0, length).reshape(-1)
+
     def choose_rows(self) -> RowChoice:
         return RowChoice()  # each episode has its own arrays
+
+
+def _row_count(item: Any, name: str) -> int:
+    if not getattr(item, "shape", None):
+        raise DatasetError(f"{name} are not an array; allowed is one number per step.")
+    rows: int = item.shape[0]
+    return rows
 
 
 def _array_lengths(name: str, item: Any) -> Iterator[tuple[str, int]]:
@@ -232,16 +260,10 @@ def _array_lengths(name: str, item: Any) -> Iterator[tuple[str, int]]:
         yield name, item.shape[0]
 
 
-def _marks(group: Any, name: str | None, length: int) -> NDArray[np.bool_]:
-    if name is None or name not in group:
-        return np.zeros(length, dtype=bool)
-    return np.asarray(group[name][()], dtype=bool).reshape(-1)
-
-
 class _EpisodeColumn:
     """One field of all episodes, one episode after the other."""
 
-    def __init__(self, file: Any, field: str, names: list[str], lengths: NDArray[np.int64], source: str) -> None:
+    def __init__(self, file: Hdf5Group, field: str, names: list[str], lengths: NDArray[np.int64], source: str) -> None:
         self._file, self._field, self._names, self._source = file, field, names, source
         self._ends = np.cumsum(lengths)
         first = self._episode(0)
@@ -269,14 +291,17 @@ class _EpisodeColumn:
 
     def _episode(self, index: int) -> Column:
         item = self._file[f"{self._names[index]}/{self._field}"]
-        return join_columns(self._field, _column_or_tree(item), f"{self._source}: {self._names[index]}")
+        return join_columns(
+            self._field, _column_or_tree(item, self._file.limits), f"{self._source}: {self._names[index]}"
+        )
 
 
-def _column_or_tree(item: Any) -> Column | Tree:
+def _column_or_tree(item: Any, limits: FileLimits) -> Column | Tree:
     """Returns the column of an array, or those of a group without its texts, such as missions."""
     if hasattr(item, "keys"):
-        return {name: _column_or_tree(item[name]) for name in item if not _is_text(item[name])}
-    return JpegColumn(item) if holds_jpeg(item) else Hdf5Column(item)
+        children = {name: item[name] for name in item}
+        return {name: _column_or_tree(child, limits) for name, child in children.items() if not _is_text(child)}
+    return JpegColumn(item) if holds_jpeg(item, limits) else Hdf5Column(item, limits)
 
 
 def _is_text(item: Any) -> bool:

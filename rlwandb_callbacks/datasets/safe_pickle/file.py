@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import struct
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlwandb_callbacks.datasets.safe_pickle.arrays import ArrayShell, RefusedError
+from rlwandb_callbacks.datasets.safe_pickle.memo import check_memo
 from rlwandb_callbacks.datasets.safe_pickle.tensors import (
     LEGACY_BEGINNING,
     ForbiddenNameError,
@@ -19,23 +23,23 @@ from rlwandb_callbacks.datasets.safe_pickle.tensors import (
     load_zip,
 )
 from rlwandb_callbacks.datasets.safe_pickle.unpickler import DataUnpickler, only_our_names_in_torch
-from rlwandb_callbacks.errors import DatasetError
+from rlwandb_callbacks.errors import DatasetError, brief
 
 _MAX_DEPTH = 32
 _FREE_BYTES = 2**24
 _BYTES_PER_FILE_BYTE = 16
-# Errors of reading a pickle that was cut off or tampered with.
+# Errors of reading what was cut off or tampered with; NotImplementedError, of other archives, is a RuntimeError.
+ZIP_ERRORS = (EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
 _BROKEN = (
     pickle.UnpicklingError,
     ArithmeticError,
+    AssertionError,
     AttributeError,
-    EOFError,
     LookupError,
     MemoryError,
-    RuntimeError,
+    SystemError,
     TypeError,
-    ValueError,
-    zipfile.BadZipFile,
+    *ZIP_ERRORS,
 )
 
 
@@ -51,12 +55,23 @@ def looks_like_pickle(path: Path) -> bool:
         return start[:1] in b"(]})lcdI" and file.read(1) == b"."
 
 
-def is_torch_zip(path: Path) -> bool:
-    """Returns whether a file is a zip archive with torch's pickle in it."""
-    if not zipfile.is_zipfile(path):
+def is_zip(path: Path) -> bool:
+    """Returns whether a file is a zip archive, of one part."""
+    try:
+        return zipfile.is_zipfile(path)
+    except ZIP_ERRORS:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return torch_pickle(archive) is not None
+
+
+def is_torch_zip(path: Path) -> bool:
+    """Returns whether a file is a zip archive with torch's pickle in it; a damaged archive is not."""
+    if not is_zip(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return torch_pickle(archive) is not None
+    except ZIP_ERRORS:
+        return False
 
 
 def torch_pickle(archive: zipfile.ZipFile) -> str | None:
@@ -85,12 +100,12 @@ def read_pickle(path: Path) -> Any:
     try:
         return _PlainData(_FREE_BYTES + _BYTES_PER_FILE_BYTE * path.stat().st_size).convert(_load(path))
     except ForbiddenNameError as error:
-        raise DatasetError(_forbidden(path, f"asks for {error.name}")) from None
+        raise DatasetError(_forbidden(path, f"asks for {brief(error.name)}")) from None
     except RefusedError as error:
-        raise DatasetError(_forbidden(path, f"holds {error}")) from None
+        raise DatasetError(_forbidden(path, f"holds {brief(error)}")) from None
     except _BROKEN as error:
         raise DatasetError(
-            f"{path} is not a complete pickle ({type(error).__name__}: {error}). Copy or create it again."
+            f"{path} is not a complete pickle ({type(error).__name__}: {brief(error)}). Copy or create it again."
         ) from error
 
 
@@ -102,8 +117,9 @@ def _load(path: Path) -> Any:
     if is_legacy(path):
         with only_our_names_in_torch():
             return load_legacy(path.read_bytes())
-    with path.open("rb") as file:
-        return DataUnpickler(file).load()
+    raw = path.read_bytes()
+    check_memo(raw)
+    return DataUnpickler(io.BytesIO(raw)).load()
 
 
 def _check_torch_zip(path: Path) -> None:

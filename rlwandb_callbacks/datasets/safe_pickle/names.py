@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rlwandb_callbacks.datasets.safe_pickle.file import is_legacy, torch_pickle
+from rlwandb_callbacks.datasets.safe_pickle.file import ZIP_ERRORS, is_legacy, is_zip, torch_pickle
 
 _MAX_READ_BYTES = 4 * 2**20
 _LEGACY_PREFIX = 3  # pickles before that of the object: a magic number, a version, and facts about the machine
@@ -37,7 +37,7 @@ def holds_other_names(path: Path, are_wanted: Callable[[set[str]], bool]) -> boo
                 return False
             if isinstance(argument, str):
                 texts.add(argument)
-    except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):  # cut off, longer, or damaged
+    except ZIP_ERRORS:  # cut off, longer, or damaged
         return False
     return not are_wanted(texts)
 
@@ -50,7 +50,7 @@ def _operations(pickled: io.BytesIO) -> Iterator[tuple[str, object]]:
 
 def _pickle_of_torch(path: Path) -> io.BytesIO | None:
     """Returns the pickle of what torch saved, at most its first bytes, or None if torch did not save it."""
-    if zipfile.is_zipfile(path):
+    if is_zip(path):
         with zipfile.ZipFile(path) as archive:
             name = torch_pickle(archive)
             if name is None:

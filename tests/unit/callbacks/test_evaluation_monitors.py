@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
 
-from rlwandb_callbacks import EvaluationCallback
+from rlwandb_callbacks import Episode, EvaluationCallback
+from rlwandb_callbacks.callbacks.evaluation.early_stopping import UncountedReads
 from rlwandb_callbacks.testing import CorridorEnv, MemoryTracker, TinyQ, TinyValidatedQ, read_offline_run
 
 KEY = "eval/return_mean"
@@ -171,6 +174,135 @@ def test_number_that_is_not_finite_ends_no_training(fit: Any) -> None:
         trainer = fit(ImprovesLate(), stopping, EvaluationCallback(cfg, tracker=MemoryTracker()), max_epochs=2)
     assert trainer.global_step == 16
     assert math.isfinite(trainer.callback_metrics[KEY])
+
+
+@pytest.mark.parametrize(("mode", "threshold"), [("max", -100.0), ("max", 0.0), ("max", 5.0), ("min", 100.0)])
+def test_a_missing_number_is_not_taken_for_divergence(fit: Any, mode: str, threshold: float) -> None:
+    stopping = EarlyStopping(KEY, mode=mode, patience=1, divergence_threshold=threshold)
+    cfg = {"evaluation": {"env": FailingEnv, "policy": "policy", "episodes": 2}, "video_logger": False}
+    with pytest.warns(UserWarning, match="simulator crashed"):
+        trainer = fit(ImprovesLate(), stopping, EvaluationCallback(cfg, tracker=MemoryTracker()), max_epochs=4)
+    assert trainer.global_step == 32
+    assert stopping.wait_count == 0
+
+
+class Breakable(CorridorEnv):
+    """Corridor that works until it is broken; ``reward`` is the one that it has then, None for an error."""
+
+    is_broken = False
+    reward: float | None = None
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *others = super().step(action)
+        if self.is_broken and self.reward is None:
+            raise RuntimeError("simulator crashed")
+        return observation, self.reward if self.is_broken else reward, *others
+
+
+class BreaksEnv(ImprovesLate):
+    """Module that breaks the corridor after its first epoch."""
+
+    def on_train_epoch_start(self) -> None:
+        Breakable.is_broken = self.current_epoch > 0
+
+
+@pytest.mark.parametrize(("reward", "warning"), [(None, "simulator crashed"), (math.nan, "has no finite number")])
+@pytest.mark.parametrize("patience", [1, 3])
+def test_evaluations_without_a_number_do_not_count_for_patience(
+    fit: Any, monkeypatch: pytest.MonkeyPatch, reward: float | None, warning: str, patience: int
+) -> None:
+    monkeypatch.setattr(Breakable, "is_broken", False)
+    monkeypatch.setattr(Breakable, "reward", reward)
+    stopping = EarlyStopping(KEY, mode="max", patience=patience)
+    evaluation = {"env": Breakable, "policy": "policy", "episodes": 1}
+    callback = EvaluationCallback({"evaluation": evaluation, "video_logger": False}, tracker=MemoryTracker())
+    with pytest.warns(UserWarning, match=warning):
+        trainer = fit(BreaksEnv(), stopping, callback, max_epochs=6)
+    assert trainer.global_step == 48
+    assert stopping.best_score == -20
+
+
+def test_reads_of_numbers_count_for_patience_after_a_failed_evaluation() -> None:
+    counts, stopping = UncountedReads(), EarlyStopping(KEY, mode="max", patience=3)
+    trainer = SimpleNamespace(callbacks=[stopping])
+    stopping.wait_count = 1
+    counts.update(trainer, missing={KEY}, found=set())
+    counts.update(trainer, missing={KEY}, found=set())
+    assert stopping.wait_count == 0, "two failed evaluations before one read"
+    stopping.wait_count += 1
+    counts.update(trainer, missing={KEY}, found=set())
+    counts.update(trainer, missing=set(), found={KEY})
+    assert stopping.wait_count == 1, "the read will find a number after all"
+    counts.update(trainer, missing=set(), found={KEY})
+    assert stopping.wait_count == 1
+
+
+def test_a_return_beyond_the_threshold_still_counts_as_divergence(fit: Any) -> None:
+    stopping = EarlyStopping(KEY, mode="max", patience=9, divergence_threshold=-10.0)
+    assert updates_of_evaluations(fit, ImprovesLate(), stopping, max_epochs=4)[0] == 8
+    assert stopping.stopped_epoch == 0
+    assert stopping.best_score == -math.inf, "the return of -20 is read once, and ends the training"
+
+
+class GivesEpisodes(TinyValidatedQ):
+    """Returns an episode from validation whose return is not a number."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        episode = Episode(actions=np.zeros(2, np.int64), rewards=np.array([1.0, math.nan]), terminated=True)
+        return {"episodes": [episode]}
+
+
+def test_a_return_of_given_episodes_that_is_not_finite_ends_no_training(fit: Any) -> None:
+    stopping = EarlyStopping(KEY, mode="max", patience=9)
+    callback = EvaluationCallback({"video_logger": False, "return_logger": False}, tracker=MemoryTracker())
+    with pytest.warns(UserWarning, match=r"eval/return_mean is monitored, and an evaluation has no finite number"):
+        trainer = fit(GivesEpisodes(batches=8), stopping, callback, max_epochs=3)
+    assert trainer.global_step == 24
+    assert math.isfinite(trainer.callback_metrics[KEY])
+
+
+def test_numbers_are_published_before_anything_is_written(fit: Any) -> None:
+    class Watched(MemoryTracker):
+        def write(self, axes: Any, values: Any) -> None:
+            seen.extend([published()] if KEY in values else [])
+            super().write(axes, values)
+
+    seen: list[float | None] = []
+    module = ImprovesLate()
+
+    def published() -> float | None:
+        return module.trainer.callback_metrics.get(KEY)
+
+    cfg = {"evaluation": {"env": CorridorEnv, "policy": "policy", "episodes": 3}, "video_logger": False}
+    callback = EvaluationCallback(cfg, tracker=Watched())
+    callback.session.listeners.append(lambda _, numbers: seen.extend([published()] if KEY in numbers else []))
+    fit(module, callback)
+    assert seen == [-20.0, -20.0]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("the run is gone")])
+def test_what_is_monitored_does_not_depend_on_the_tracker(fit: Any, error: Exception) -> None:
+    class Failing(MemoryTracker):
+        def write(self, axes: Any, values: Any) -> None:
+            raise error
+
+    def train(tracker: MemoryTracker, folder: str) -> tuple[int, list[float], str]:
+        saved = ModelCheckpoint(folder, monitor=KEY, mode="max", filename="{step}")
+        stopping = EarlyStopping(KEY, mode="max", patience=2)
+        torch.manual_seed(0)
+        module = ImprovesLate()
+        cfg = {"evaluation": {"env": CorridorEnv, "policy": "policy", "episodes": 3}, "video_logger": False}
+        trainer = fit(
+            module, saved, stopping, EvaluationCallback(cfg, tracker=tracker), enable_checkpointing=True, max_epochs=9
+        )
+        weights = torch.cat([value.flatten() for value in module.state_dict().values()]).tolist()
+        return trainer.global_step, weights, Path(saved.best_model_path).name
+
+    with pytest.warns(UserWarning, match="Writing a row failed") as caught:
+        steps, weights, best = train(Failing(), "failing")
+    assert (steps, best) == (40, "step=24.ckpt")
+    assert (steps, weights, best) == train(MemoryTracker(), "working")
+    assert len([each for each in caught if "Writing a row failed" in str(each.message)]) == 1
 
 
 def test_early_stopping_at_the_end_of_training_epochs_finds_a_number_before_the_first_validation(fit: Any) -> None:

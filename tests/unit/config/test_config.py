@@ -157,7 +157,10 @@ def test_env_kwargs_keep_their_types() -> None:
         ({"evaluation": {"epsiodes": 4}}, ["'epsiodes' (value 4) in evaluation", "'episodes'?", "num_envs"]),
         (
             {"videos": {"frames": 4}},
-            ["Unknown key 'frames' (value 4) in videos", "Known keys in videos: fps, crf, max_bytes, select, max_per"],
+            [
+                "Unknown key 'frames' (value 4) in videos",
+                "Known keys in videos: fps, crf, max_bytes, select, max_seconds, max_per",
+            ],
         ),
         ({"gradients": {"log_frequency": 4}}, ["in gradients", "Did you mean 'log_freq'?"]),
         ({"env": "CartPole-v1"}, ["Unknown key 'env' (value 'CartPole-v1'). It belongs to 'evaluation'. Known keys"]),
@@ -172,6 +175,22 @@ def test_env_kwargs_keep_their_types() -> None:
         ({"evaluation": {"episodes": None}}, ["evaluation.episodes is None", "an integer"]),
         ({"evaluation": {"num_envs": 0}}, ["evaluation.num_envs is 0", "≥ 1"]),
         ({"evaluation": {"seed": -1}}, ["evaluation.seed is -1", "≥ 0"]),
+        ({"evaluation": {"seed": 10**30}}, ["evaluation.seed is 1000", "an integer ≥ 0 and ≤ 4,294,967,295"]),
+        ({"evaluation": {"seed": 2**32 - 8, "episodes": 9}}, ["evaluation.seed is 4294967288", "9 episodes", "NumPy"]),
+        (
+            {"run": {"project": "team/dqn"}},
+            ["run.project is 'team/dqn'", "run.entity to 'team' and run.project to 'dqn'"],
+        ),
+        ({"run": {"project": "a#b"}}, ["run.project is 'a#b'", "none of /"]),
+        ({"run": {"project": "p" * 129}}, ["run.project is 'ppp", "1 to 128 characters"]),
+        ({"run": {"tags": ["ok", "t" * 100]}}, ["run.tags contains 'ttt", "100 characters", "1 to 64"]),
+        ({"run": {"tags": [""]}}, ["run.tags contains '' of 0 characters"]),
+        ({"run": {"id": ".."}}, ["run.id is '..'", "not only dots"]),
+        ({"run": {"id": "../a"}}, ["run.id is '../a'"]),
+        ({"run": {"id": "a\\b"}}, ["run.id is 'a"]),
+        ({"run": {"id": " a"}}, ["run.id is ' a'", "no blanks"]),
+        ({"run": {"id": ""}}, ["run.id is ''"]),
+        ({"run": {"id": "i" * 129}}, ["run.id is 'iii", "1 to 128 characters"]),
         ({"evaluation": {"every_n_steps": 0}}, ["evaluation.every_n_steps is 0", "≥ 1"]),
         ({"evaluation": {"max_steps": 0}}, ["evaluation.max_steps is 0", "≥ 1"]),
         ({"evaluation": {"gamma": 1.5}}, ["evaluation.gamma is 1.5", "≥ 0 and ≤ 1"]),
@@ -259,6 +278,12 @@ def test_messages_name_the_key_the_value_and_what_is_allowed(cfg: Any, fragments
         as_config(cfg)
     message = str(caught.value)
     assert [fragment for fragment in fragments if fragment not in message] == []
+
+
+def test_names_and_seeds_at_their_limits_are_accepted() -> None:
+    run = {"project": "p" * 128, "tags": ["t" * 64], "id": "..a b.é" + "i" * 100}
+    cfg = as_config(run=run, evaluation={"seed": 2**32 - 8, "episodes": 8})
+    assert (cfg.run.project, cfg.run.id, cfg.evaluation.seed) == (run["project"], run["id"], 2**32 - 8)
 
 
 def test_wrong_keywords_are_errors() -> None:

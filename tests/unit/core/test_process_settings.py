@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from rlwandb_callbacks.core.import_string import import_object
-from rlwandb_callbacks.core.process_settings import preserved_process_settings
+from rlwandb_callbacks.core.process_settings import preserved_process_settings, preserved_working_folder
 
 CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {  # how to read a setting, and how to change it
     "filters": (lambda: list(warnings.filters), lambda: warnings.filterwarnings("ignore")),
@@ -39,6 +40,8 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {  # how to re
         lambda: setattr(torch.backends.cudnn, "benchmark", not torch.backends.cudnn.benchmark),
     ),
     "backend": (mpl.get_backend, lambda: mpl.use("svg")),
+    "SIGTERM": (lambda: signal.getsignal(signal.SIGTERM), lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN)),
+    "SIGINT": (lambda: signal.getsignal(signal.SIGINT), lambda: signal.signal(signal.SIGINT, lambda *_: None)),
     "style": (lambda: mpl.rcParams["font.size"], lambda: mpl.rcParams.update({"font.size": 99})),
 }
 
@@ -124,3 +127,26 @@ def test_importing_an_object_changes_no_settings(tmp_path: Path, monkeypatch: py
     before = list(warnings.filters), np.geterr(), torch.get_default_dtype()
     assert import_object("careless_package:make") is dict
     assert (list(warnings.filters), np.geterr(), torch.get_default_dtype()) == before
+
+
+def test_the_working_folder_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with preserved_working_folder():
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir("other")
+    assert Path.cwd() == tmp_path
+
+
+def test_a_working_folder_that_was_removed_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "removed").mkdir()
+    monkeypatch.chdir(tmp_path / "removed")
+    (tmp_path / "removed").rmdir()
+    with preserved_working_folder():
+        pass
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "later").mkdir()
+    monkeypatch.chdir("later")
+    with preserved_working_folder():
+        (tmp_path / "later").rmdir()
+        monkeypatch.chdir(tmp_path)
+    assert Path.cwd() == tmp_path

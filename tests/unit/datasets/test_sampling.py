@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,21 @@ def test_sampling_120_megabytes_takes_little_memory(options: dict[str, Any], lim
     sampling, whole = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert whole > 110
     assert sampling < limit
+
+
+def test_scattered_rows_of_a_large_chunk_decompress_it_once(tmp_path: Path) -> None:
+    path, chunk = tmp_path / "a.h5", (6_000, 500)
+    with h5py.File(path, "w") as file:
+        content = np.random.default_rng(0).integers(0, 9, (12_000, 500)).astype(np.float32)
+        file.create_dataset("observations", data=content, chunks=chunk, compression="gzip", compression_opts=1)
+        file["actions"], file["rewards"] = np.zeros((12_000, 1)), np.zeros(12_000)
+        file["terminals"] = np.arange(12_000) % 1000 == 999
+    with h5py.File(path) as file:
+        start = time.process_time()
+        file["observations"][: chunk[0]]
+        one_chunk = time.process_time() - start
+    with open_dataset(path) as data:
+        data.episodes()
+        start = time.process_time()
+        data.sample(100, 0)
+        assert time.process_time() - start < 20 * one_chunk  # 100 rows in 2 chunks, which are also checked

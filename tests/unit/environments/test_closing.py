@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import sys
 from typing import Any
 
@@ -78,3 +80,23 @@ def test_all_processes_of_a_vector_end_if_one_has_ended_by_itself() -> None:
         process.join(timeout=10)
     assert [process.is_alive() for process in envs.processes] == [False, False]
     assert envs.closed
+
+
+class IgnoresSigterm(CorridorEnv):
+    """Environment whose process ignores SIGTERM, as those do that a training by Lightning forks."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        if multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@pytest.mark.filterwarnings("ignore:.*(multi-threaded, use of fork|pending call to `step`)")
+def test_processes_of_a_vector_end_although_they_ignore_sigterm() -> None:
+    envs = AsyncVectorEnv([Exits, IgnoresSigterm], context="fork")
+    envs.reset(seed=0)
+    with pytest.raises(EOFError):
+        envs.step(np.array([1, 1]))
+    with pytest.raises(EOFError):
+        close(envs)
+    assert [process.is_alive() for process in envs.processes] == [False, False]

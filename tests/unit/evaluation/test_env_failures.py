@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -231,3 +233,58 @@ def test_exit_in_a_replay_is_an_error(run: Callable[..., Any]) -> None:
     episode: Episode = evaluator.play([2])[0].episode
     with pytest.raises((EnvExitError, RenderError), match=r"sys\.exit\(3\)"):
         run(lambda: Exits("rgb_array"), episode)
+
+
+FORKS = """
+import os, sys
+import torch
+from rlwandb_callbacks.config import as_config
+from rlwandb_callbacks.evaluation.evaluator import Evaluator
+from rlwandb_callbacks.testing import CorridorEnv
+
+class Forks(CorridorEnv):
+    is_on = sys.argv[2] == "exit"
+
+    def leave_a_child(self, method):
+        if self.is_on and method == sys.argv[1] and os.fork() == 0:
+            if sys.argv[2] == "error":
+                raise FileNotFoundError("no simulator")
+            sys.exit(3)
+
+    def reset(self, **options):
+        self.leave_a_child("reset")
+        return super().reset(**options)
+
+    def step(self, action):
+        self.leave_a_child("step")
+        return super().step(action)
+
+    def close(self):
+        self.leave_a_child("close")
+        super().close()
+
+def go_right(observations):
+    return torch.ones(len(observations), dtype=torch.int64)
+
+cfg = as_config({"evaluation": {"env": Forks, "policy": go_right, "episodes": 1}})
+evaluator = Evaluator(cfg, torch.nn.Module())
+Forks.is_on = True
+evaluator.play()
+print("the evaluation has ended", flush=True)
+codes = set()
+while True:
+    try:
+        codes.add(os.waitstatus_to_exitcode(os.wait()[1]))
+    except ChildProcessError:
+        break
+print(codes)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize(("method", "end", "code"), [("reset", "exit", 3), ("step", "error", 1), ("close", "exit", 3)])
+def test_a_process_that_an_environment_forks_ends_by_its_exit_or_error(method: str, end: str, code: int) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", FORKS, method, end], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert result.stdout.splitlines() == ["the evaluation has ended", f"{{{code}}}"]

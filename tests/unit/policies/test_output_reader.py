@@ -830,3 +830,13 @@ def test_dict_and_tuple_actions_keep_their_structure() -> None:
     assert (first.tolist(), second.tolist()) == ([0, 2], [[0.5], [0.0]])
     rows = [{"steer": np.zeros(2, np.float32), "gear": 2}, {"steer": np.ones(2, np.float32), "gear": 3}]
     assert read({"action": rows}, BOTH).actions["gear"].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("output", "space"),
+    [(([], [None]), spaces.MultiBinary(2)), ({"q_values": ([0.0, 1.0, 2.0], [0.0])}, THREE)],
+    ids=["empty lists", "rows of unequal length"],
+)
+def test_outputs_without_regular_numbers_are_refused(output: Any, space: spaces.Space[Any]) -> None:
+    with pytest.raises(PolicyError, match="cannot be read as actions or scores"):
+        read(output, space)

@@ -135,6 +135,18 @@ def test_full_queue_blocks_with_waits_when_full(results: list[Result]) -> None:
     assert values(results)[-1] == 3
 
 
+def test_an_interruption_ends_the_wait_for_a_place(results: list[Result]) -> None:
+    jobs, gate, signal = JobQueue("thread", queue_size=1, waits_when_full=True), threading.Event(), threading.Event()
+    jobs.submit([partial(call, gate.wait, 20)], results.append)
+    threading.Timer(0.3, signal.set).start()
+    started = time.monotonic()
+    assert not jobs.submit([partial(call, len, "")], results.append, is_interrupted=signal.is_set)
+    assert 0.3 <= time.monotonic() - started < 10
+    gate.set()
+    jobs.finish(20)
+    assert values(results) == [True]
+
+
 def test_job_above_max_bytes_is_accepted_only_by_an_empty_queue(results: list[Result]) -> None:
     jobs, frames = JobQueue("process", queue_size=9, max_bytes=1_000_000), bytes(700_000)
     assert jobs.submit([partial(return_after, 0.5, frames)], results.append)
@@ -144,6 +156,20 @@ def test_job_above_max_bytes_is_accepted_only_by_an_empty_queue(results: list[Re
     assert jobs.submit([partial(call, len, bytes(2_000_000))], results.append)
     assert jobs.finish(120) == 0
     assert values(results)[1:] == [5, 2_000_000]
+
+
+def test_a_broken_output_costs_no_job(results: list[Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("rlwandb_callbacks.tracking.job_queue.SHOW_PROGRESS_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("sys.stderr.write", fail)
+    monkeypatch.setattr("sys.stderr.flush", fail)
+    jobs = JobQueue("thread", queue_size=3)
+    for number in range(3):
+        jobs.submit([partial(return_after, 0.2, number)], results.append)
+    assert jobs.finish(120) == 0
+    assert values(results) == [0, 1, 2]
 
 
 def test_collect_does_not_block(results: list[Result]) -> None:
