@@ -32,7 +32,7 @@ CUDA := ^(cuda|nvidia|triton)([-=])
 UV_COMPILE := $(UV) pip compile setup.cfg --python-version 3.10 --no-python-downloads --no-annotate --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-online fuzz test-oldest constraints constraints-oldest clean
+.PHONY: help demo test test-long lint format bench bench-online fuzz test-oldest constraints constraints-oldest clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,9 @@ demo: $(STAMP)  ## train on CartPole and record videos, offline and without an a
 
 test: $(STAMP)  ## run the tests
 	$(PYTEST_ENV) $(BIN)/python $(PYTEST) $(PYTEST_ARGS)
+
+test-long: $(STAMP)  ## run the tests that take long, such as a training with 1,000 evaluations (about 20 minutes)
+	RLWANDB_LONG_TESTS=1 $(PYTEST_ENV) $(BIN)/python $(PYTEST) -m long $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## check format, types, import contracts, spelling and security
 	@status=0; \

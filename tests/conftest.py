@@ -27,6 +27,15 @@ torch.set_num_threads(1)
 WandbRLConfig.__init__.__kwdefaults__["executor"] = "inline"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests that take long, unless ``RLWANDB_LONG_TESTS`` is set."""
+    if os.environ.get("RLWANDB_LONG_TESTS"):
+        return
+    for item in items:
+        if item.get_closest_marker("long") is not None:
+            item.add_marker(pytest.mark.skip(reason="takes long: make test-long"))
+
+
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs each test in an empty folder, without the user's accounts, and finishes runs that it leaves open."""

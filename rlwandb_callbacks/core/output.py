@@ -61,6 +61,16 @@ def unfailing_output() -> Iterator[None]:
         yield
 
 
+def stream_of_progress() -> Any:
+    """Returns a stream for a progress bar, by default ``sys.stderr``, whose errors are dropped; None if there is none.
+
+    It is not the stream that a live display of Rich (Lightning's ``RichProgressBar``) puts in the place of ``stderr``:
+    in notebooks each flush of an unfinished line is displayed there, which flushes it again, without an end.
+    """
+    stream: Any = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+    return stream if stream is None or isinstance(stream, _Unfailing) else _Unfailing(stream)
+
+
 @contextlib.contextmanager
 def _replaced(name: str) -> Iterator[None]:
     with _lock:

@@ -55,6 +55,7 @@ _ASSIGNMENT = re.compile(
     r"(?<![\w.-])(?P<name>[\w.-]+)(?P<equals>['\"]?\s*(?:=|:(?!/))\s*)"
     r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\"&,;(){}\[\]<>]+)"
 )
+_NAME = re.compile(r"[A-Za-z]+(?:[/_. -][A-Za-z]+)*")
 _OPTION = re.compile(r"(?<!\S)(?P<name>--[A-Za-z][\w.-]*)(?P<equals>\s+)(?P<value>[^\s-]\S*)")
 
 
@@ -110,7 +111,7 @@ def secret_values(value: Any, *, is_hidden: bool = False) -> Iterator[str]:
     """Yields the texts that secret names, and passwords in URLs, have in nested mappings and sequences."""
     if is_mapping(value):
         for name, item in entries(value):
-            yield from secret_values(item, is_hidden=is_hidden or is_secret(name))
+            yield from secret_values(item, is_hidden=is_hidden or (is_secret(name) and not _is_name(name, item)))
     elif isinstance(value, list | tuple | set | frozenset) or is_of_omegaconf(value):
         for item in value if isinstance(value, set | frozenset) else items(value):
             yield from secret_values(item, is_hidden=is_hidden)
@@ -122,6 +123,12 @@ def secret_values(value: Any, *, is_hidden: bool = False) -> Iterator[str]:
         for user in re.findall(r"://([^\s/@]*)@", value):
             _, _, password = user.partition(":")
             yield from {password or user, unquote(password or user)}
+
+
+def _is_name(name: object, value: Any) -> bool:
+    """Returns whether a value of ``key`` is the name of something, such as that of a metric, rather than a secret."""
+    is_key = [word.lower() for word in _WORDS.findall(str(name))] == ["key"]
+    return is_key and isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:

@@ -99,7 +99,7 @@ class Watchdog:
 
     def _take_back(self) -> None:
         if self._is_requested and not self._has_handler:
-            _raise_in(self._thread_id, None)
+            _catch_pending()
         self._is_requested = False
 
     def stop(self) -> None:
@@ -190,11 +190,19 @@ class Watchdog:
             _raise_in(self._thread_id, Interruption)
 
 
-def _raise_in(thread_id: int, error: type[BaseException] | None) -> None:
-    """Raises an error in a thread at its next Python instruction, or takes back one that it has not raised yet."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread_id), None if error is None else ctypes.py_object(error)
-    )
+def _raise_in(thread_id: int, error: type[BaseException]) -> None:
+    """Raises an error in a thread at its next Python instruction."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(error))
+
+
+def _catch_pending() -> None:
+    """Catches an Interruption that this thread was sent and has not raised yet.
+
+    ``PyThreadState_SetAsyncExc`` could take it back, but CPython 3.11 then hangs in the next function that is traced.
+    """
+    with contextlib.suppress(Interruption):
+        for _ in range(3):  # Python raises it where a loop goes back
+            pass
 
 
 def place_of(thread_id: int) -> str:

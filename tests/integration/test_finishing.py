@@ -349,6 +349,7 @@ def test_training_and_its_process_end_in_time_and_the_command_of_the_warning_sen
     assert {path for path in local.files if path.startswith("media/")} <= server.files(run_id).keys()
 
 
+@pytest.mark.long
 def test_finish_timeout_in_the_environment_ends_the_process_of_a_wandb_logger(
     server: WandbServer, tmp_path: Path
 ) -> None:

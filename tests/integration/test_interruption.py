@@ -261,6 +261,7 @@ def test_an_offline_run_that_is_killed_and_resumed_has_each_row_once(tmp_path: P
     assert steps_of(rows, "eval/return_mean") == [1, 3, 5, 7]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_an_online_run_that_is_killed_and_resumed_has_each_row_once(server: WandbServer, tmp_path: Path) -> None:
     sends_each_second = {"WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1"}  # by default every 15 s

@@ -1,11 +1,7 @@
-"""Long trainings hold no more than short ones.
-
-``RLWANDB_EVALUATIONS=1000`` makes the training longer; then what is held is written to standard output.
-"""
+"""Long trainings hold no more than short ones."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +11,15 @@ from resources import WatchesResources
 from rlwandb_callbacks import WandbRLCallback
 from rlwandb_callbacks.testing import CorridorEnv, TinyValidatedQ, read_offline_run
 
-EVALUATIONS = int(os.environ.get("RLWANDB_EVALUATIONS", "40"))
+LONG = (pytest.mark.long, pytest.mark.timeout(6_000))
 MAX_GROWTH_BYTES = 40 * 2**20
 FEW = 3  # of what comes and goes
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads what is held from Linux's /proc")
-@pytest.mark.timeout(120 + 5 * EVALUATIONS)
-def test_evaluations_with_videos_hold_no_more_memory_files_threads_or_processes(fit: Any) -> None:
-    watch = WatchesResources(every_n_validations=EVALUATIONS // 5)
+@pytest.mark.parametrize("evaluations", [15, pytest.param(1_000, marks=LONG)])
+def test_evaluations_with_videos_hold_no_more_memory_files_threads_or_processes(fit: Any, evaluations: int) -> None:
+    watch = WatchesResources(every_n_validations=evaluations // 5)
     callback = WandbRLCallback(
         executor="process",
         queue_full="wait",
@@ -35,16 +31,14 @@ def test_evaluations_with_videos_hold_no_more_memory_files_threads_or_processes(
         videos={"select": ["best"]},
         on_error="raise",
     )
-    fit(TinyValidatedQ(batches=EVALUATIONS), callback, watch, val_check_interval=1, num_sanity_val_steps=0)
-    for held in watch.seen:
-        print(held)  # noqa: T201  # the result of a long run
+    fit(TinyValidatedQ(batches=evaluations), callback, watch, val_check_interval=1, num_sanity_val_steps=0)
     early, *_, late = watch.seen[1:]
     assert late.files <= early.files + FEW, "one for each evaluation would be many more"
     assert late.threads <= early.threads + FEW
     assert late.children <= early.children + FEW
     assert late.memory_bytes - early.memory_bytes < MAX_GROWTH_BYTES
     run = read_offline_run("wandb")
-    assert len(run.column("eval/return_mean")) == len(run.column("video/best")) == EVALUATIONS
+    assert len(run.column("eval/return_mean")) == len(run.column("video/best")) == evaluations
 
 
 def test_runs_of_a_sweep_in_one_process_are_complete_and_leave_nothing(fit: Any) -> None:

@@ -14,7 +14,7 @@ from wandb_server import WandbServer
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.mark.parametrize("fault", ["gone", "slow", "500 at random"])
+@pytest.mark.parametrize("fault", ["gone", "500 at random", pytest.param("slow", marks=pytest.mark.long)])
 def test_hooks_do_not_wait_for_the_server_and_no_row_is_lost(server: WandbServer, fault: str, tmp_path: Path) -> None:
     report = train_against(
         server,

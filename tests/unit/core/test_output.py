@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlwandb_callbacks.core.output import unfailing_output
+from rlwandb_callbacks.core.output import stream_of_progress, unfailing_output
 
 
 class ClosedTerminal(io.StringIO):
@@ -87,3 +87,15 @@ def test_a_process_without_streams_prints_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "stderr", None)
     with unfailing_output():
         assert sys.stderr is None
+
+
+def test_progress_bars_are_not_printed_through_a_live_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Proxy(io.StringIO):
+        rich_proxied_file = io.StringIO()
+
+    monkeypatch.setattr(sys, "stderr", Proxy())
+    with unfailing_output():
+        stream_of_progress().write("50 %")
+    assert (Proxy.rich_proxied_file.getvalue(), sys.stderr.getvalue()) == ("50 %", "")
+    monkeypatch.setattr(sys, "stderr", None)
+    assert stream_of_progress() is None

@@ -102,3 +102,8 @@ def test_long_texts_are_searched_in_little_time() -> None:
     start = time.process_time()
     assert without_secrets_in("a" * 100_000 + " api_key=hunter22") == "a" * 100_000 + " api_key=***"
     assert time.process_time() - start < 5
+
+
+def test_the_name_of_something_under_key_is_no_secret_in_texts() -> None:
+    settings = {"key": "eval/return_mean", "api_key": "correct-horse", "nested": {"key": "a8f3-77c1"}}
+    assert set(secret_values(settings)) == {"correct-horse", "a8f3-77c1"}
