@@ -16,7 +16,7 @@ from rlwandb_callbacks.errors import describe_error, sentence
 class ErrorPolicy:
     """Turns errors in logging into warnings, one for each cause, unless they are to be raised.
 
-    Errors whose cause is not recognized are told apart by the work that failed.
+    Errors without a recognized cause are grouped by the work that failed.
 
     Args:
         raises: Raise errors (``on_error: raise``) rather than warn.

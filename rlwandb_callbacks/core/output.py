@@ -71,6 +71,13 @@ def stream_of_progress() -> Any:
     return stream if stream is None or isinstance(stream, _Unfailing) else _Unfailing(stream)
 
 
+def seconds_between_refreshes(stream: Any) -> float:
+    """Returns how often a progress bar is printed: 0.25 s on a terminal, 10 s elsewhere, where each is a new line."""
+    with contextlib.suppress(OSError, ValueError):  # of a stream that was closed
+        return 0.25 if stream is not None and stream.isatty() else 10.0
+    return 10.0
+
+
 @contextlib.contextmanager
 def _replaced(name: str) -> Iterator[None]:
     with _lock:

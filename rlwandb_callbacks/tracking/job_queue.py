@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, wait
 
-from rlwandb_callbacks.core.output import stream_of_progress, unfailing_output
+from rlwandb_callbacks.core.output import seconds_between_refreshes, stream_of_progress, unfailing_output
 from rlwandb_callbacks.tracking.result import Job, Result, run_all
 from rlwandb_callbacks.tracking.submission import OnResult, Submission, Task
 from rlwandb_callbacks.tracking.wait_limit import WaitLimit
@@ -230,10 +230,12 @@ class JobQueue:
             return 0
         from tqdm import tqdm
 
-        options = {"desc": "rlwandb: finishing", "unit": "job", "leave": False, "file": stream_of_progress()}
+        stream = stream_of_progress()
+        options = {"desc": "rlwandb: finishing", "unit": "job", "leave": False, "file": stream}
+        options |= {"delay": SHOW_PROGRESS_AFTER_SECONDS, "mininterval": seconds_between_refreshes(stream)}
         total = len(self.pending)
         try:
-            with unfailing_output(), tqdm(total=total, delay=SHOW_PROGRESS_AFTER_SECONDS, **options) as bar:
+            with unfailing_output(), tqdm(total=total, **options) as bar:
                 while self.pending and (turn_seconds := limit.turn_seconds()):
                     self._take_first(turn_seconds)
                     bar.update(total - len(self.pending) - bar.n)

@@ -1,4 +1,4 @@
-"""Calls that write rows in order on a thread of their own, for which nobody waits."""
+"""Writes rows in order on a background thread."""
 
 from __future__ import annotations
 
@@ -82,6 +82,6 @@ class RowThread:
 def _error_of(call: Callable[[], None]) -> Exception | None:
     try:
         call()
-    except Exception as error:  # noqa: BLE001  # whoever takes the errors decides
+    except Exception as error:  # noqa: BLE001  # the caller of `errors` reports it
         return error
     return None

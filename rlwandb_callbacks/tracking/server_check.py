@@ -120,13 +120,13 @@ def _is_loopback(host: str) -> bool:
 
 
 def _refusal(url: str, key: Key | None, body: bytes) -> Obstacle | None:
-    """Returns that the key is refused if the server, without an error, knows nobody by it."""
+    """Returns that the key is refused if the server answers without an error and without a user."""
     try:
         answer = json.loads(body)
-        is_nobody = not answer.get("errors") and answer["data"]["viewer"] is None
+        is_unknown = not answer.get("errors") and answer["data"]["viewer"] is None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return _key_refused(url, key, "it belongs to no user") if is_nobody else None
+    return _key_refused(url, key, "it belongs to no user") if is_unknown else None
 
 
 def _key_refused(url: str, key: Key | None, why: str) -> Obstacle:

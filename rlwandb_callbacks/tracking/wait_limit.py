@@ -15,8 +15,7 @@ def _never() -> bool:
 class WaitLimit:
     """Time that is left for everything that the end of a training waits for, in all.
 
-    The clock starts when it is made. Whoever waits does so in turns of :meth:`turn_seconds`, and stops as soon as they
-    are zero.
+    The clock starts when it is made. Callers wait in turns of :meth:`turn_seconds`, and stop when these are zero.
 
     Args:
         max_seconds: ≥ 0.

@@ -41,6 +41,17 @@ def end_training(ending: Any) -> None:
         raise ending
 
 
+def fit_with_checkpoint(fit: Any, *callbacks: pl.Callback, val_check_interval: int) -> None:
+    """Trains with validations, and saves a checkpoint to the file ``CHECKPOINT`` if the training is interrupted."""
+    fit(
+        TinyValidatedQ(),
+        *(*callbacks, OnExceptionCheckpoint("saved")),
+        enable_checkpointing=True,
+        val_check_interval=val_check_interval,
+        num_sanity_val_steps=0,
+    )
+
+
 class Ends(pl.Callback):
     """Callback that ends the training after a batch, and notes when, and when the checkpoint of the end is written."""
 
@@ -92,13 +103,7 @@ def test_checkpoint_is_saved_before_videos_are_waited_for(
     ends = Ends(ending, batch_idx=6)
     callback = WandbRLCallback(executor="thread", env=HeldRender, policy="q_network", metrics={"every_n_steps": 2})
     with pytest.raises(raised):
-        fit(
-            TinyValidatedQ(),
-            *(callback, ends, OnExceptionCheckpoint("saved")),
-            enable_checkpointing=True,
-            val_check_interval=4,
-            num_sanity_val_steps=0,
-        )
+        fit_with_checkpoint(fit, callback, ends, val_check_interval=4)
     seconds = time.monotonic() - ends.ended_at
     assert Path(CHECKPOINT).exists()
     assert ends.saved_after < SOON_SECONDS
@@ -154,13 +159,7 @@ def test_sigterm_ends_a_wait_within_the_training(
 
     callback = WandbRLCallback(settings, env=HeldRender, policy="q_network")
     with pytest.raises(SystemExit):
-        fit(
-            TinyValidatedQ(),
-            *(callback, Terminates(), OnExceptionCheckpoint("saved")),
-            enable_checkpointing=True,
-            val_check_interval=2,
-            num_sanity_val_steps=0,
-        )
+        fit_with_checkpoint(fit, callback, Terminates(), val_check_interval=2)
     assert time.monotonic() - signal_times[0] < 2 * SOON_SECONDS
     assert Path(CHECKPOINT).exists()
     run = read_offline_run("wandb")
@@ -224,13 +223,7 @@ def test_evaluation_stops_at_the_next_step_after_sigterm(fit: Any, executor: str
     callback = WandbRLCallback(executor=executor, env=env, policy="q_network", evaluation={"episodes": 40})
     stopping = EarlyStopping("eval/return_mean", mode="max", patience=9)
     with pytest.raises(SIGTERMException):
-        fit(
-            TinyValidatedQ(),
-            *(CountsEvaluations(env), callback, stopping, OnExceptionCheckpoint("saved")),
-            enable_checkpointing=True,
-            val_check_interval=4,
-            num_sanity_val_steps=0,
-        )
+        fit_with_checkpoint(fit, CountsEvaluations(env), callback, stopping, val_check_interval=4)
     assert env.steps <= 20 + 8, "each of the environments that play side by side may take one more step"
     run = read_offline_run("wandb")
     assert [row["trainer/global_step"] for row in run.history if "eval/return_mean" in row] == [3]

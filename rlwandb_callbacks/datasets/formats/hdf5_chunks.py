@@ -47,7 +47,7 @@ class Storage:
 
     @classmethod
     def of(cls, dataset: Any) -> Storage:
-        """Returns the storage of an ``h5py.Dataset``, whose properties would read each of these anew."""
+        """Reads the storage of an ``h5py.Dataset`` once; each of its properties would read all of it."""
         import h5py
 
         created = dataset.id.get_create_plist()
