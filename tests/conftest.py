@@ -44,8 +44,11 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
     yield
     import wandb
+    from wandb.sdk.lib.module import unset_globals
 
     wandb.teardown()  # also resets the folder in which W&B was first used
+    if wandb.run is not None:  # which nothing can be logged to any more
+        unset_globals()
     # The runs and videos of the whole suite would fill a small disk.
     shutil.rmtree(tmp_path, ignore_errors=True)
 

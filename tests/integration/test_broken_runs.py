@@ -66,8 +66,10 @@ def test_a_run_that_ends_early_is_one_warning_and_changes_no_training(tmp_path: 
     assert "Traceback" not in result.stderr
     if what == "killed":
         check_further_training(*further)
-    else:  # the rows of a killed process may not be on the disk yet
-        assert read_offline_run(tmp_path / broken.run_folder).column("trainer/global_step")[-1] == 11
+    else:  # rows that wait for the thread of the histograms are lost with the run
+        steps = read_offline_run(tmp_path / broken.run_folder).column("trainer/global_step")
+        assert steps == list(range(1, 12, 2))[: len(steps)]
+        assert steps
 
 
 def test_a_full_disk_is_one_warning_and_changes_no_training(tmp_path: Path) -> None:

@@ -343,7 +343,7 @@ def test_training_and_its_process_end_in_time_and_the_command_of_the_warning_sen
 
     server.behave("normal")
     sync(server, tmp_path, commands[0])
-    run_id = local.folder.name.rsplit("-", 1)[1]
+    run_id = local.folder.resolve().name.rsplit("-", 1)[1]
     sent = [(row["_step"], row["train/loss"]) for row in server.rows(run_id) if "train/loss" in row]
     assert sent == [(row["_step"], row["train/loss"]) for row in local.history if "train/loss" in row]
     assert {path for path in local.files if path.startswith("media/")} <= server.files(run_id).keys()

@@ -339,7 +339,7 @@ def test_all_rows_are_written_in_order_by_a_slow_tracker(fit: Any) -> None:
     fit(TinyQ(batches=20), GradientsCallback({"gradients": {"log_freq": 1}, "on_error": "raise"}, tracker=tracker))
     assert [row["time/updates"] for row in tracker.rows] == list(range(1, 21))
     assert threading.get_ident() not in tracker.threads
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rlwandb")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rlwandb-gradients")]
 
 
 def test_rows_before_an_exception_are_written(fit: Any) -> None:

@@ -32,7 +32,7 @@ class BackgroundThread:
         """Queues a call."""
         while self._pending and (self._pending[0].done() or len(self._pending) >= MAX_PENDING):
             self._wait_for_oldest()
-        self._executor = self._executor or ThreadPoolExecutor(max_workers=1, thread_name_prefix="rlwandb")
+        self._executor = self._executor or ThreadPoolExecutor(max_workers=1, thread_name_prefix="rlwandb-gradients")
         self._pending.append(self._executor.submit(call))
 
     def _wait_for_oldest(self) -> None:
