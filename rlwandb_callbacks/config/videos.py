@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from rlwandb_callbacks.config.validation import Bounds, PositiveInt, Section, widened
+from rlwandb_callbacks.config.validation import Bounds, OneOf, PositiveInt, Section, widened
 from rlwandb_callbacks.core.episode_choice import CHOICES, DEFAULT_AT_MOST, LABELS
 from rlwandb_callbacks.core.import_string import find_object
 from rlwandb_callbacks.errors import ConfigError, nearest
+
+PRESETS = ("small", "smallest", "light")
 
 if TYPE_CHECKING:
     Selection: TypeAlias = list[str | Callable[..., Any]] | str | Callable[..., Any]
@@ -24,6 +26,9 @@ class VideosConfig(Section, key="videos"):
     Args:
         fps: Frames per second, 0.1 to 1000; by default ``render_fps`` of the environment's metadata, else 30.
         crf: H.264 quality, 0 (lossless) to 51; at 23 small text is legible.
+        preset: ``small`` for few bytes: the encoder compares each frame with the eight before it. ``smallest`` also has
+            fewer key frames, so that players seek slowly. ``light`` for less memory and CPU time of the encoder: it
+            compares with one frame.
         max_bytes: Memory budget of the recorded frames if episodes cannot be replayed, ≥ 1,000,000. Longer episodes
             keep every second, fourth, … frame, and their captions say so.
         select: Which episodes: any of ``best``, ``median``, ``worst``, ``failures``, ``successes``, ``random``,
@@ -44,6 +49,7 @@ class VideosConfig(Section, key="videos"):
 
     fps: Annotated[float, Bounds(ge=0.1, le=1000)] | None = None
     crf: Annotated[int, Bounds(ge=0, le=51)] = 23
+    preset: Annotated[str, OneOf(*PRESETS)] = "small"
     max_bytes: Annotated[int, Bounds(ge=1_000_000)] = 2**28
     select: Selection = field(default_factory=lambda: list[str | Callable[..., Any]](LABELS))
     max_seconds: Annotated[float, Bounds(gt=0)] | None = 600.0

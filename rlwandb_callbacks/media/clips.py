@@ -25,6 +25,7 @@ from rlwandb_callbacks.media.drawing import (
     thumbnail,
 )
 from rlwandb_callbacks.media.encoder_errors import EncoderError
+from rlwandb_callbacks.media.encoder_options import DEFAULT_PRESET
 from rlwandb_callbacks.media.frame_sources import FrameSource
 from rlwandb_callbacks.media.mp4 import video_writer
 from rlwandb_callbacks.media.panel import Panel
@@ -41,6 +42,7 @@ class ClipStyle:
     has_panel: bool  # the output of the policy is drawn beside each frame
     fps: float
     crf: int  # H.264 quality, 0 to 51
+    preset: str = DEFAULT_PRESET  # of the encoder
     encoder_seconds: float | None = None  # longest time in which ffmpeg takes no frame; None for no limit
 
 
@@ -106,7 +108,9 @@ def _write_video(
     with contextlib.closing(iter(frames)) as source:
         drawn = (pictures.add(frame, step) for step, frame in zip(frames.steps, source, strict=True))
         try:
-            with video_writer(path, fps=style.fps, crf=style.crf, max_seconds=style.encoder_seconds) as video:
+            with video_writer(
+                path, fps=style.fps, crf=style.crf, preset=style.preset, max_seconds=style.encoder_seconds
+            ) as video:
                 for picture in drawn:
                     video.write(picture)
         except EncoderError as error:

@@ -14,24 +14,30 @@ from rlwandb_callbacks.core.values import Pixels
 from rlwandb_callbacks.media.drawing import pad_to_even
 from rlwandb_callbacks.media.encoder_errors import cannot_start, has_ended, is_stuck
 from rlwandb_callbacks.media.encoder_limit import TimeLimit
+from rlwandb_callbacks.media.encoder_options import DEFAULT_PRESET, encoder_options
 
 LOG_TAIL_CHARACTERS = 800
-# Fewer frames that x264 holds while it decides: a quarter less memory, and files between 4 % smaller and 5 % larger.
-FEW_FRAMES_HELD = "rc-lookahead=4:bframes=1"
-# Letters that were orange in an earlier frame keep less of it; files of panels are about a tenth larger.
-COLORS_RENEWED = "chroma-qp-offset=-6"
+# Rate of the input, which moviepy rounds to two decimals; the options of the output give the frames their times. It is
+# above all rates of videos: if the last frame of the input took longer than one of the video, ffmpeg would repeat it.
+INPUT_FPS = 100_000.0
 
 
 @contextlib.contextmanager
-def video_writer(path: Path, *, fps: float, crf: int = 23, max_seconds: float | None = None) -> Iterator[VideoWriter]:
-    """Encodes frames as H.264, yuv420p, even-sized, with the index in front so that browsers start at once.
+def video_writer(
+    path: Path, *, fps: float, crf: int = 23, preset: str = DEFAULT_PRESET, max_seconds: float | None = None
+) -> Iterator[VideoWriter]:
+    """Encodes frames as H.264, yuv420p, even-sized, with color tags, and the index in front: browsers start at once.
+
+    Frame k is shown from k / fps on; a player that seeks to (k + 0.5) / fps shows it, whereas k / fps is rounded to the
+    frame before for many k.
 
     The file appears under its name only when the block has ended without an error; its folder must exist.
 
     Args:
         path: Path of the video.
-        fps: Frames per second.
+        fps: Frames per second, > 0; written as a fraction.
         crf: Quality, from 0 (lossless) to 51.
+        preset: Key of ``encoder_options.PRESETS``.
         max_seconds: Time in seconds after which an ffmpeg that takes no frame is ended; None for never.
 
     Raises:
@@ -40,7 +46,8 @@ def video_writer(path: Path, *, fps: float, crf: int = 23, max_seconds: float | 
         OSError: If the disk or the folder is the reason; the message ends with the last output of ffmpeg.
     """
     with atomic_write(path) as unfinished, _log() as log:
-        writer = VideoWriter(path, unfinished, log, fps=fps, crf=crf, max_seconds=max_seconds)
+        options = encoder_options(preset=preset, fps=fps, crf=crf)
+        writer = VideoWriter(path, unfinished, log, options=options, max_seconds=max_seconds)
         try:
             yield writer
             writer.finish()
@@ -60,10 +67,10 @@ class VideoWriter:
     """Encoder of one video, which holds no frame; made by :func:`video_writer`."""
 
     def __init__(
-        self, path: Path, unfinished: Path, log: IO[str], *, fps: float, crf: int, max_seconds: float | None
+        self, path: Path, unfinished: Path, log: IO[str], *, options: list[str], max_seconds: float | None
     ) -> None:
         self._path = path  # of the complete video, for messages
-        self._unfinished, self._log, self._fps, self._crf = unfinished, log, fps, crf
+        self._unfinished, self._log, self._options = unfinished, log, options
         self._max_seconds = max_seconds
         self._encoder: Any = None
 
@@ -85,14 +92,13 @@ class VideoWriter:
             self._encoder = FFMPEG_VideoWriter(
                 str(self._unfinished),
                 (width, height),
-                self._fps,
+                INPUT_FPS,
                 codec="libx264",
                 preset="veryfast",
                 threads=1,
                 logfile=self._log,
                 ffmpeg_params=[
-                    *("-crf", str(self._crf), "-x264-params", f"{FEW_FRAMES_HELD}:{COLORS_RENEWED}"),
-                    *("-vf", "format=yuv420p", "-movflags", "+faststart"),
+                    *self._options,
                     *("-hide_banner", "-loglevel", "error"),  # otherwise errors are lost in other output
                 ],
             )

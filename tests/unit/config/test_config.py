@@ -159,7 +159,7 @@ def test_env_kwargs_keep_their_types() -> None:
             {"videos": {"frames": 4}},
             [
                 "Unknown key 'frames' (value 4) in videos",
-                "Known keys in videos: fps, crf, max_bytes, select, max_seconds, max_per",
+                "Known keys in videos: fps, crf, preset, max_bytes, select, max_seconds, max_per",
             ],
         ),
         ({"gradients": {"log_frequency": 4}}, ["in gradients", "Did you mean 'log_freq'?"]),
@@ -214,6 +214,10 @@ def test_env_kwargs_keep_their_types() -> None:
         ({"videos": {"fps": "30"}}, ["videos.fps is '30'", "a number"]),
         ({"videos": {"crf": 52}}, ["videos.crf is 52", "≥ 0 and ≤ 51"]),
         ({"videos": {"crf": -1}}, ["videos.crf is -1", "≥ 0 and ≤ 51"]),
+        (
+            {"videos": {"preset": "smalll"}},
+            ["videos.preset is 'smalll'", "'small', 'smallest' or 'light'", "Did you mean 'small'?"],
+        ),
         ({"videos": {"select": ["fails"]}}, ["videos.select contains 'fails'", "'failures'?", "best, median, worst"]),
         ({"videos": {"select": "math:pi"}}, ["videos.select contains 'math:pi'", "import path of a function"]),
         ({"videos": {"select": ["no.such:function"]}}, ["videos.select contains 'no.such:function'"]),

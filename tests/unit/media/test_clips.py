@@ -190,7 +190,7 @@ def test_the_frame_source_is_closed_if_the_video_fails(make_episode: MakeEpisode
     closed = []
 
     class Source:
-        steps = range(3)
+        steps = range(100_000)  # more than ffmpeg needs to fail, however slow the machine is
 
         def __iter__(self) -> Generator[np.ndarray]:
             try:
@@ -200,7 +200,14 @@ def test_the_frame_source_is_closed_if_the_video_fails(make_episode: MakeEpisode
                 closed.append(True)
 
     with pytest.raises(OSError, match="No such file") as caught:
-        make_clip(Source(), make_episode(), label="best", text="", stem=tmp_path / "none" / "clip", style=style())
+        make_clip(
+            Source(),
+            make_episode(),
+            label="best",
+            text="",
+            stem=tmp_path / "none" / "clip",
+            style=style(has_panel=False),
+        )
     assert closed == [True], f"while its traceback is alive: {caught.tb}"
 
 

@@ -67,7 +67,7 @@ def write(path: Path, pictures: Any = None, **settings: Any) -> None:
 @pytest.fixture
 def make_job(make_episode: Callable[..., Episode], tmp_path: Path) -> Callable[..., ClipJob]:
     def make(encoder_seconds: float | None = None, size: int = 300) -> ClipJob:
-        style = ClipStyle(DiscreteActions(("left", "right")), False, 30.0, 23, encoder_seconds)
+        style = ClipStyle(DiscreteActions(("left", "right")), False, 30.0, 23, encoder_seconds=encoder_seconds)
         source = ArrayFrames(frames(size=size), tuple(range(9)))
         return ClipJob(source, make_episode([1.0] * 8), "best", "a caption", tmp_path / "run" / "clip", style, 400)
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import struct
+import subprocess
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
+from chromium import IN_CHROMIUM, pixels_in_chromium
 from episodes import with_panel
 
+from rlwandb_callbacks.config import VideosConfig
+from rlwandb_callbacks.config import videos as config_videos
 from rlwandb_callbacks.core.action_spec import DiscreteActions
 from rlwandb_callbacks.core.episode import Episode, QValues
+from rlwandb_callbacks.media.encoder_options import DEFAULT_PRESET, PRESETS
 from rlwandb_callbacks.media.mp4 import video_writer
 
 Decode = Callable[[Path], tuple[dict[str, Any], np.ndarray]]
@@ -32,6 +39,25 @@ def gray(level: int, height: int = 64, width: int = 96) -> np.ndarray:
 
 def noise(height: int = 200, width: int = 300) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+COLORS = np.array(
+    [(255, 0, 0), (200, 30, 30), (120, 160, 60), (0, 0, 255), (0, 255, 0), (236, 238, 242), (255, 172, 54)], np.uint8
+)
+
+
+def color_bars(height: int) -> np.ndarray:
+    return np.tile(np.repeat(COLORS, 32, axis=0), (height, 1, 1))
+
+
+def read_with_ffmpeg(path: Path) -> str:
+    """Returns what ffmpeg reports about a video and each of its frames."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-vf", "showinfo", "-f", "null", "-"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr
+
+
+def frame_column(path: Path, name: str) -> list[str]:
+    return re.findall(rf"Parsed_showinfo.* {name}:(\S+)", read_with_ffmpeg(path))
 
 
 def boxes(path: Path) -> list[str]:
@@ -97,12 +123,101 @@ def test_positions_and_colors_are_kept(tmp_path: Path, decode: Decode) -> None:
     assert decoded[1, 36:60, 4:44].mean() < 6
 
 
-@pytest.mark.parametrize("fps", [1, 12.5, 29.97, 120])
-def test_frame_rates(tmp_path: Path, decode: Decode, fps: float) -> None:
-    write_video([gray(0), gray(255), gray(0)], tmp_path / "clip.mp4", fps=fps)
-    meta, decoded = decode(tmp_path / "clip.mp4")
-    assert meta["fps"] == pytest.approx(fps, rel=1e-3)
-    assert len(decoded) == 3
+@pytest.mark.parametrize(
+    ("fps", "count", "seconds"),
+    [
+        (0.125, 20, 160),
+        (0.35, 7, 20),
+        (1, 3, 3),
+        (12.5, 5, 0.4),
+        (1000 / 60, 1000, 60),
+        (29.97, 2997, 100),
+        (30_000 / 1001, 300, 10.01),
+        (50, 101, 2.02),
+        (1000, 101, 0.101),
+    ],
+)
+def test_frames_have_their_times(tmp_path: Path, fps: float, count: int, seconds: float) -> None:
+    write_video([gray(90, 16, 16)] * count, tmp_path / "clip.mp4", fps=fps)
+    times = np.asarray(frame_column(tmp_path / "clip.mp4", "pts_time"), float)
+    assert len(times) == count
+    assert times == pytest.approx(np.arange(count) * seconds / count, abs=1e-6)
+    duration = re.search(r"Duration: (\d+):(\d+):([\d.]+)", read_with_ffmpeg(tmp_path / "clip.mp4"))
+    assert duration is not None
+    assert sum(float(part) * unit for part, unit in zip(duration.groups(), (3600, 60, 1), strict=True)) == (
+        pytest.approx(seconds, abs=0.006)
+    )
+
+
+@pytest.mark.parametrize("preset", ["small", "light"])
+def test_a_player_decodes_at_most_30_frames_to_show_one(tmp_path: Path, preset: str) -> None:
+    write_video((gray(index % 200) for index in range(100)), tmp_path / "clip.mp4", fps=30, preset=preset)
+    are_keys = [each == "1" for each in frame_column(tmp_path / "clip.mp4", "iskey")]
+    assert are_keys[0]
+    assert np.diff([*np.flatnonzero(are_keys), len(are_keys)]).max() <= 30
+
+
+@pytest.mark.parametrize("height", [64, 720])
+def test_colors_are_tagged_and_kept_at_any_height(tmp_path: Path, decode: Decode, height: int) -> None:
+    path = tmp_path / "clip.mp4"
+    write_video([color_bars(height)] * 2, path, fps=10)
+    tags = re.search(r"yuv420p\((tv), (\w+)/(\w+)/(\w+)", read_with_ffmpeg(path))
+    assert tags is not None, "range, matrix, primaries and transfer"
+    assert tags.groups() == ("tv", "smpte170m", "bt709", "bt709")
+    _, decoded = decode(path)
+    assert np.abs(decoded[1, height // 2, 16::32].astype(int) - COLORS).max() <= 2
+
+
+@IN_CHROMIUM
+@pytest.mark.parametrize("height", [400, 720])
+def test_a_browser_shows_the_colors_of_the_frames(tmp_path: Path, height: int) -> None:
+    write_video([color_bars(height)] * 2, tmp_path / "clip.mp4", fps=10)
+    (shown,) = pixels_in_chromium(tmp_path, tmp_path / "clip.mp4", seconds=[0.05], row=height // 2)
+    assert np.abs(shown[16::32] - COLORS).max() <= 4
+
+
+@IN_CHROMIUM
+def test_a_browser_finds_frames_by_the_middle_of_their_time(tmp_path: Path) -> None:
+    numbers = np.arange(90)
+    frames = np.where((numbers[:, None] >> np.arange(7)) & 1, 255, 0).astype(np.uint8)  # [N, 7], binary digits
+    pictures = (np.repeat(np.repeat(digits[None, :, None], 32, axis=1), 32, axis=0) for digits in frames)
+    write_video((np.repeat(picture, 3, axis=2) for picture in pictures), tmp_path / "clip.mp4", fps=30)
+    sought = [89, 2, 62, 35, 5, 31, 8, 0]
+    shown = pixels_in_chromium(tmp_path, tmp_path / "clip.mp4", seconds=[(k + 0.5) / 30 for k in sought], row=16)
+    assert [int(((row[16::32, 0] > 128) << np.arange(7)).sum()) for row in shown] == sought
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_keep_all_frames(tmp_path: Path, decode: Decode, preset: str) -> None:
+    levels = [20, 200, 90, 90, 250, 0]
+    write_video([gray(level) for level in levels], tmp_path / "clip.mp4", fps=10, preset=preset)
+    _, decoded = decode(tmp_path / "clip.mp4")
+    assert decoded.mean(axis=(1, 2, 3)) == pytest.approx(levels, abs=3)
+
+
+def test_pictures_that_come_back_cost_little_in_the_small_preset(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3), dtype=np.uint8)
+    sizes = {}
+    for preset in PRESETS:
+        write_video(pictures[np.arange(28) % 4], tmp_path / "clip.mp4", fps=30, preset=preset)
+        sizes[preset] = (tmp_path / "clip.mp4").stat().st_size
+    assert sizes["small"] < 0.6 * sizes["light"]
+
+
+def test_the_smallest_preset_has_fewer_key_frames(tmp_path: Path) -> None:
+    picture = noise(64, 96)
+    sizes, key_frames = {}, {}
+    for preset in ("small", "smallest"):
+        write_video([picture] * 100, tmp_path / "clip.mp4", fps=30, preset=preset)
+        sizes[preset] = (tmp_path / "clip.mp4").stat().st_size
+        key_frames[preset] = frame_column(tmp_path / "clip.mp4", "iskey").count("1")
+    assert key_frames == {"small": 4, "smallest": 1}
+    assert sizes["smallest"] < 0.5 * sizes["small"]
+
+
+def test_the_presets_are_those_of_the_settings() -> None:
+    assert list(PRESETS) == list(config_videos.PRESETS)
+    assert VideosConfig().preset == DEFAULT_PRESET
 
 
 def test_lower_crf_is_better_quality(tmp_path: Path) -> None:
