@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,17 +16,16 @@ from typing_extensions import Self
 from rlwandb_callbacks.core.action_spec import ActionSpec
 from rlwandb_callbacks.core.files import atomic_write
 from rlwandb_callbacks.core.transitions import EpisodeSummaries, Transitions
-from rlwandb_callbacks.datasets.columns import Column, Rows, row_bytes, spans
+from rlwandb_callbacks.datasets.columns import Rows, row_bytes, spans
+from rlwandb_callbacks.datasets.digest import digest_of
 from rlwandb_callbacks.datasets.episode_boundaries import EpisodeBoundaries, boundary_warnings, find_episodes
 from rlwandb_callbacks.datasets.infer_actions import ActionDecoder, infer_actions
 from rlwandb_callbacks.datasets.reader import DatasetReader, KeptReader, WholeReader
 from rlwandb_callbacks.datasets.unwritten_rows import RowChoice
+from rlwandb_callbacks.datasets.zero_values import holds_only_zeros, zeros_warning
 from rlwandb_callbacks.errors import DatasetError, sentence
 
 MAX_SAMPLE_BYTES = 160 * 2**20
-FULL_DIGEST_BYTES = 128 * 2**20
-_DIGEST_BLOCKS = 1024
-_DIGEST_BLOCK_BYTES = 64 * 2**10
 
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[WholeReader]]
@@ -65,12 +63,15 @@ class OfflineDataset:
         self._file = file
         self._kept_open: tuple[ExitStack, WholeReader] | None = None
         self._choice: RowChoice | None = None
+        self._count = 0
+        self._is_all_zero = False
         self._boundaries: EpisodeBoundaries | None = None
         self._decoder: ActionDecoder | None = None
         self._digest: str | None = None
         with self._open_whole() as reader:
             self.observation_shape = tuple(reader.observations.shape[1:])
             self._file_warnings, self._marks_timeouts = reader.warnings, reader.marks_timeouts
+            self._marks_every_end = reader.marks_every_end
 
     def __repr__(self) -> str:
         return f"<OfflineDataset {self.name!r}: {self.layout}, {self.num_transitions:,} transitions>"
@@ -97,8 +98,12 @@ class OfflineDataset:
     def _open(self) -> Iterator[DatasetReader]:
         """Opens the data set without the rows that hold no transition."""
         with self._open_whole() as reader:
-            if self._choice is None:
-                self._choice = reader.choose_rows()
+            count = reader.rewards.shape[0]
+            if self._choice is None or count != self._count:  # files of running loggers grow
+                self._choice, self._count = reader.choose_rows(), count
+                self._is_all_zero = holds_only_zeros(reader)
+                self._file_warnings = reader.warnings
+                self._boundaries = self._decoder = self._digest = None
             yield reader if self._choice.kept is None else KeptReader(reader, self._choice.kept)
 
     @contextmanager
@@ -136,7 +141,11 @@ class OfflineDataset:
     def warnings(self) -> tuple[str, ...]:
         """Problems of the data, a sentence each, such as missing or misplaced ends of episodes."""
         with self._open() as reader:
-            found = boundary_warnings(self._find_episodes(reader), marks_timeouts=self._marks_timeouts)
+            found = boundary_warnings(
+                self._find_episodes(reader),
+                marks_timeouts=self._marks_timeouts,
+                marks_every_end=self._marks_every_end,
+            )
             return self._reading_warnings() + found
 
     @property
@@ -147,7 +156,14 @@ class OfflineDataset:
 
     def _reading_warnings(self) -> tuple[str, ...]:
         assert self._choice is not None
-        return self._file_warnings + self._choice.warnings
+        zeros = (zeros_warning(self.name),) if self._is_all_zero else ()
+        return self._file_warnings + self._choice.warnings + zeros
+
+    @property
+    def is_all_zero(self) -> bool:
+        """Whether all observations, actions and rewards are 0, so that there is nothing to show."""
+        with self._open():
+            return self._is_all_zero
 
     def episodes(self) -> EpisodeSummaries:
         """Returns the returns, lengths and ends of all episodes."""
@@ -229,10 +245,7 @@ class OfflineDataset:
         if self._digest is None:
             with self._open() as reader:
                 heading = f"{self.layout} {math.prod(self.observation_shape)} {reader.declared_actions}"
-                found = blake2b(heading.encode(), digest_size=16)
-                for block in _content(reader, self._file):
-                    found.update(block)
-                self._digest = found.hexdigest()
+                self._digest = digest_of(reader, self._file, heading)
         return self._digest
 
     def _find_episodes(self, reader: DatasetReader) -> EpisodeBoundaries:
@@ -249,39 +262,3 @@ class OfflineDataset:
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _content(reader: DatasetReader, file: str | None) -> Iterator[bytes]:
-    """Yields what a digest covers: the file, or the columns if there is none; then rewards and ends of all steps."""
-    if file is not None:
-        yield from _file_content(Path(file))
-    else:
-        yield from _column_content(reader.observations)
-        yield from _column_content(reader.actions)
-    for block in reader.steps():
-        yield block.rewards.tobytes()
-        yield np.packbits([block.terminated, block.truncated, block.last]).tobytes()
-
-
-def _file_content(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    yield f"{size} ".encode()
-    with path.open("rb", buffering=0) as file:
-        if size <= FULL_DIGEST_BYTES:
-            while block := file.read(2**20):
-                yield block
-            return
-        for start in np.linspace(0, size - _DIGEST_BLOCK_BYTES, _DIGEST_BLOCKS, dtype=np.int64).tolist():
-            file.seek(start)
-            yield file.read(_DIGEST_BLOCK_BYTES)
-
-
-def _column_content(column: Column) -> Iterator[bytes]:
-    count, size = column.shape[0], row_bytes(column)
-    yield f"{column.shape} {column.dtype.str} ".encode()
-    if count * size <= FULL_DIGEST_BYTES:
-        yield from (block.tobytes() for block in spans(column))
-        return
-    rows = max(1, _DIGEST_BLOCK_BYTES // size)
-    for start in np.unique(np.linspace(0, max(count - rows, 0), _DIGEST_BLOCKS, dtype=np.int64)).tolist():
-        yield column.span(start, min(start + rows, count)).tobytes()

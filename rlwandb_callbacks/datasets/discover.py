@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
 from rlwandb_callbacks.datasets.formats.field_names import has_required_fields
-from rlwandb_callbacks.datasets.formats.minari import MAIN_FILE, read_metadata
+from rlwandb_callbacks.datasets.formats.minari import read_metadata
+from rlwandb_callbacks.datasets.formats.minari_conversion import MAIN_FILE
 from rlwandb_callbacks.datasets.open import open_dataset
 from rlwandb_callbacks.datasets.safe_pickle.names import holds_other_names
 from rlwandb_callbacks.errors import DatasetError

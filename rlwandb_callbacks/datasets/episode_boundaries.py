@@ -15,6 +15,7 @@ from rlwandb_callbacks.core.transitions import EpisodeSummaries
 LONGEST_PLAUSIBLE = 27_000  # steps of 30 minutes of Atari, the longest time limit in common use
 LONGEST_WITHOUT_TIMEOUTS = 5_000  # five times the most common limit, if limits are not marked
 _MAX_NAMED = 10
+_MIN_LONGER_STEPS = 5  # shorter episodes may alternate with those of one step by chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,19 +110,25 @@ def find_episodes(blocks: Iterable[StepBlock]) -> EpisodeBoundaries:
     return EpisodeBoundaries(summaries=summaries, starts=np.cumsum(lengths) - lengths, marks_inside=found.marks_inside)
 
 
-def boundary_warnings(found: EpisodeBoundaries, *, marks_timeouts: bool) -> tuple[str, ...]:
+def boundary_warnings(
+    found: EpisodeBoundaries, *, marks_timeouts: bool, marks_every_end: bool = False
+) -> tuple[str, ...]:
     """Returns the problems with the ends of episodes, one sentence each.
 
     Args:
         found: The episodes.
         marks_timeouts: Whether the layout distinguishes time limits from terminal states.
+        marks_every_end: Whether the layout tells where each episode ends, whatever ends it, as groups and ids do. Then
+            no length is too long, and an episode without a mark is a whole one.
     """
     lengths = found.summaries.lengths
     ended = found.summaries.terminated | found.summaries.truncated
+    may_lack_ends = not (marks_every_end or (marks_timeouts and found.summaries.truncated.any()))
     checks = (
-        _no_end(lengths, ended),
-        _too_long(lengths, marks_timeouts=marks_timeouts),
+        "" if marks_every_end else _no_end(lengths, ended),
+        _too_long(lengths, marks_timeouts=marks_timeouts) if may_lack_ends else "",
         _all_one_step(lengths),
+        _row_of_last_observation(lengths, ended),
         _time_limit_as_terminal(found.summaries, marks_timeouts=marks_timeouts),
         _marks_inside(found.marks_inside),
         _not_finite(found.summaries.returns),
@@ -144,10 +151,32 @@ def _too_long(lengths: NDArray[np.int64], *, marks_timeouts: bool) -> str:
     limit = LONGEST_PLAUSIBLE if marks_timeouts else max(LONGEST_WITHOUT_TIMEOUTS, 10 * float(np.median(lengths)))
     if lengths[longest] <= min(limit, LONGEST_PLAUSIBLE):
         return ""
-    cause = "ends are missing" if marks_timeouts else "it marks no time limits, so that episodes run together"
+    what = f"Episode {longest} has {lengths[longest]:,} steps"
+    if marks_timeouts:
+        return (
+            f"{what}, and no step is marked as cut off by a time limit. If such marks are missing, episodes run "
+            "together: returns, lengths and times within episodes are wrong then."
+        )
     return (
-        f"Episode {longest} has {lengths[longest]:,} steps, which is a bug in the file rather than an episode: {cause}."
-        " Returns, lengths and times within episodes are wrong there."
+        f"{what}, which is a bug in the file rather than an episode: it marks no time limits, so that episodes run "
+        "together. Returns, lengths and times within episodes are wrong there. If the episode is that long, save "
+        "episode_ids beside it, the number of each row's episode."
+    )
+
+
+def _row_of_last_observation(lengths: NDArray[np.int64], ended: NDArray[np.bool_]) -> str:
+    """Returns a warning where an episode of one step follows each longer one: the row of its last observation.
+
+    It is marked as an end. One that is not may be the first step of an episode that a buffer has not in full.
+    """
+    longer, single = lengths[::2], lengths[1::2]
+    if len(lengths) < 4 or len(lengths) % 2 or (single != 1).any() or longer.min() < _MIN_LONGER_STEPS:
+        return ""
+    if not ended[1::2].all():
+        return ""
+    return (
+        "Each episode is followed by one of a single step: probably the row of its last observation, which holds no "
+        "step. Leave these rows out, or save valids beside them: 0 for these rows, else 1."
     )
 
 

@@ -8,17 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlwandb_callbacks.config import DATASET_FORMATS
 from rlwandb_callbacks.core.secrets import without_secrets_in
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
 from rlwandb_callbacks.datasets.formats.data_frames import columns_of, is_data_frame
 from rlwandb_callbacks.datasets.formats.field_names import LAYOUTS, aliases_of, has_required_fields, listed
-from rlwandb_callbacks.datasets.formats.hdf5 import EPISODE_GROUP, is_hdf5, open_flat_hdf5, open_hdf5
+from rlwandb_callbacks.datasets.formats.hdf5 import EPISODE_GROUP, open_flat_hdf5, open_hdf5
+from rlwandb_callbacks.datasets.formats.hdf5_opening import is_hdf5
 from rlwandb_callbacks.datasets.formats.memory import open_mapping
 from rlwandb_callbacks.datasets.formats.minari import find_installed, looks_like_id, open_minari
 from rlwandb_callbacks.datasets.formats.npz import open_npz
 from rlwandb_callbacks.datasets.formats.pickles import open_pickle
+from rlwandb_callbacks.datasets.formats.recorded_steps import open_recording, recorded_columns
 from rlwandb_callbacks.datasets.formats.records import is_record
+from rlwandb_callbacks.datasets.formats.replay_buffers.names import number_keys
+from rlwandb_callbacks.datasets.formats.replay_buffers.recognize import open_replay_buffer
+from rlwandb_callbacks.datasets.formats.replay_buffers.saved import is_skrl_file
+from rlwandb_callbacks.datasets.formats.replay_buffers.tianshou import is_tianshou_file, open_tianshou_file
+from rlwandb_callbacks.datasets.formats.replay_buffers.torchrl_folder import is_torchrl_folder, open_torchrl_folder
 from rlwandb_callbacks.datasets.formats.torch_dataset import open_torch_dataset
 from rlwandb_callbacks.datasets.formats.transition_lists import to_arrays
 from rlwandb_callbacks.datasets.limits import require_regular_file
@@ -29,7 +38,8 @@ _OBJECT_FORMATS = ("memory", "torch")
 _KNOWN = (
     "d4rl (HDF5 with observations, actions, rewards, terminals, timeouts), minari (folder with data/main_data.hdf5, or "
     "HDF5 with groups episode_0, episode_1, …), di-engine (HDF5 with obs, action, reward, done), di-engine-pickle "
-    "(list of transitions or of episodes), hdf5 and npz (with any of these names)"
+    "(list of transitions or of episodes), hdf5 and npz (with any of these names), tianshou's save_hdf5, and folders "
+    "of TorchRL's dumps"
 )
 
 _OTHER_KINDS = {
@@ -55,7 +65,8 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
     Args:
         source: Path of a file or folder; id of a Minari data set that is installed here; mapping of arrays; DataFrame;
             list of transitions or of episodes (dicts, named tuples, objects with attributes, or tuples
-            (s, a, r, s', done)); ``torch.utils.data.Dataset`` of transitions.
+            (s, a, r, s', done)); ``torch.utils.data.Dataset`` of transitions; replay buffer of tianshou,
+            Stable-Baselines3, TorchRL, skrl, cpprb or d3rlpy, or of one's own with a position and a fill level.
         dataset_format: Of a path one of ``d4rl``, ``minari``, ``di-engine``, ``di-engine-pickle``, ``hdf5``, ``npz``;
             of other sources ``memory`` or ``torch``. By default it is recognized by the content.
 
@@ -78,6 +89,8 @@ def open_dataset(source: Any, dataset_format: str | None = None) -> OfflineDatas
         return source
     if isinstance(source, (str, os.PathLike)):
         return _open_path(os.fspath(source), dataset_format)
+    if isinstance(source, np.lib.npyio.NpzFile):
+        source = dict(source)  # each access reads the array again
     return _open_object(source, dataset_format)
 
 
@@ -88,20 +101,29 @@ def _open_object(source: Any, dataset_format: str | None) -> OfflineDataset:
         )
     if dataset_format != "torch":
         if is_data_frame(source):
-            return open_mapping(columns_of(source), "the DataFrame")
+            return _open_columns(columns_of(source), "the DataFrame")
         if names := getattr(getattr(source, "dtype", None), "names", None):
             return open_mapping({name: source[name] for name in names}, "the structured array")
+        if (buffer := open_replay_buffer(source)) is not None:
+            return buffer
         if isinstance(source, Mapping):
-            return open_mapping(source)
+            return _open_columns(source, "arrays in memory")
+        if isinstance(source, Sequence) and (columns := recorded_columns(source)) is not None:
+            return open_recording(columns, "the list")
         if isinstance(source, Sequence) or (not hasattr(source, "__getitem__") and is_record(source)):
             return open_mapping(to_arrays(source, "the list"), "the list")
     if dataset_format != "memory" and hasattr(source, "__getitem__"):
         return open_torch_dataset(source)
     raise DatasetError(
         f"Offline data cannot be read from a value of type {type(source).__name__}; allowed are a path, the id of a "
-        "Minari data set, a mapping of arrays, a DataFrame, a list of transitions or episodes, or a torch Dataset of "
-        "transitions with __len__ and __getitem__."
+        "Minari data set, a mapping of arrays, a DataFrame, a list of transitions or episodes, a torch Dataset of "
+        "transitions with __len__ and __getitem__, or a replay buffer with a position and a fill level."
     )
+
+
+def _open_columns(columns: Mapping[str, Any], name: str) -> OfflineDataset:
+    recorded = recorded_columns(columns)
+    return open_mapping(columns, name) if recorded is None else open_recording(recorded, name)
 
 
 def _open_path(source: str, dataset_format: str | None) -> OfflineDataset:
@@ -131,7 +153,7 @@ def _missing(source: str, path: Path) -> DatasetError:
 def _recognize(path: Path) -> str:
     """Returns the format of a file or folder."""
     if path.is_dir():
-        return "minari"
+        return "torchrl" if is_torchrl_folder(path) else "minari"
     if is_hdf5(path):
         return _recognize_hdf5(path)
     if is_zip(path):
@@ -146,6 +168,8 @@ def _recognize(path: Path) -> str:
 
 def _kind_of(path: Path) -> str:
     """Returns what a file is by its first bytes, which themselves are not shown: they may be those of a secret."""
+    if is_skrl_file(path):
+        return ", a memory of skrl, whose rows alternate between environments and do not tell which; save it as npz"
     with path.open("rb") as file:
         beginning = file.read(16)
     return next((f", {kind}" for signature, kind in _OTHER_KINDS.items() if beginning.startswith(signature)), "")
@@ -156,10 +180,12 @@ def _recognize_hdf5(path: Path) -> str:
         shapes = {name: file.shape_of(name) for name in file}  # None for groups
     if any(shape is None and EPISODE_GROUP.fullmatch(name) for name, shape in shapes.items()):
         return "minari"
+    if is_tianshou_file(shapes):
+        return "tianshou"
     for layout, required in LAYOUTS.items():
         if set(required) <= set(shapes):
             return layout
-    if has_required_fields(shapes.keys()):
+    if has_required_fields(shapes.keys()) or number_keys(shapes):
         return "hdf5"
     found = listed(f"{key} {shape or '(group)'}" for key, shape in shapes.items())
     raise DatasetError(f"{path} has no known layout. Keys found: {found}. Known layouts: {_KNOWN}.")
@@ -172,6 +198,8 @@ def _open_flat(path: Path, *, layout: str) -> OfflineDataset:
 
 _OPENERS: dict[str, Callable[[Path], OfflineDataset]] = {
     "minari": open_minari,
+    "tianshou": open_tianshou_file,
+    "torchrl": open_torchrl_folder,
     "npz": open_npz,
     "di-engine-pickle": open_pickle,
     **{layout: partial(_open_flat, layout=layout) for layout in (*LAYOUTS, "hdf5")},

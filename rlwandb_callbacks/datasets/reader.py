@@ -51,6 +51,11 @@ class WholeReader(DatasetReader, Protocol):
         ...
 
     @property
+    def marks_every_end(self) -> bool:
+        """Whether the layout tells where each episode ends, whatever ends it; may read the marks."""
+        ...
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Problems of the file, except those of the ends of episodes; may read the marks."""
         ...

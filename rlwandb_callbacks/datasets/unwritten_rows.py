@@ -35,8 +35,9 @@ def choose_rows(
     """Leaves out rows that were never written, and looks for a constant end.
 
     Empty rows, whose columns are all 0, or all 0 and NaN, were never written if they are the end of the data, at least
-    ``MIN_RUN`` of them, or if they fill up each episode, behind its marked end, to one common length. All other empty
-    rows are kept: an agent may rest where all numbers are 0. They also show that the rows at the end may be such steps.
+    ``MIN_RUN`` of them, or if they fill up each episode, behind its marked end, or each part of the data to one common
+    length. All other empty rows are kept: an agent may rest where all numbers are 0. They also show that the rows at
+    the end may be such steps.
 
     Args:
         observations: Shape ``[N, ...]``.
@@ -60,8 +61,9 @@ def choose_rows(
         )
     if kept_empty:
         warnings.append(
-            f"{kept_empty:,} of {len(last):,} rows hold only 0, up to the end of their episodes. They count as steps. "
-            "If they fill up shorter episodes, leave them out, or save valids beside them: 0 for these rows, else 1."
+            f"{kept_empty:,} of {len(last):,} rows hold only 0, many in a row. They count as steps. If they fill up "
+            "shorter episodes, or the buffers of several environments, leave them out, or save valids beside them: 0 "
+            "for these rows, else 1."
         )
     end = int(np.flatnonzero(kept)[-1]) + 1
     if tail := _constant_tail(observations, others, end):
@@ -98,14 +100,14 @@ def _find_unwritten(
     empty[rows] = _are_empty(observations, rows)
     if not empty.any() or _occurs_elsewhere(observations, without_observations):
         return none, 0
-    if _is_padding(empty, last):
+    if _is_padding(empty, last) or (ids is None and _are_ends_of_blocks(empty, last)):
         return empty, 0
     (low, high), *before = list(runs(empty))[::-1]
     is_end = high == count and high - low >= MIN_RUN
     if is_end and not before and not _are_empty(observations, np.array([low - 1])).any() and not _go_on(ids, low):
         return empty, 0
-    at_ends = [high - low for low, high in runs(empty) if last[high - 1] and high < count]
-    return none, sum(at_ends) if sum(at_ends) >= MIN_RUN else 0
+    inside = [high - low for low, high in runs(empty) if high < count and (last[high - 1] or high - low >= MIN_RUN)]
+    return none, sum(inside) if sum(inside) >= MIN_RUN else 0
 
 
 def _is_padding(empty: Flags, last: Flags) -> bool:
@@ -118,6 +120,21 @@ def _is_padding(empty: Flags, last: Flags) -> bool:
     has_end = ends.any(axis=1)
     behind = np.cumsum(ends, axis=1) - ends > 0  # behind the first end
     return bool((blocks == behind)[has_end].all() and not blocks[~has_end].any())
+
+
+def _are_ends_of_blocks(empty: Flags, last: Flags) -> bool:
+    """Returns whether all empty rows are the ends of blocks of one length, and no mark says that they are steps.
+
+    Such are the buffers of several environments, one behind the other, that were not full.
+    """
+    tails = list(runs(empty))
+    length, rest = divmod(len(empty), len(tails))
+    return (
+        len(tails) > 1
+        and not rest
+        and all(high == length * (block + 1) for block, (_, high) in enumerate(tails))
+        and all(high - low >= MIN_RUN and not last[low:high].any() for low, high in tails)
+    )
 
 
 def _go_on(ids: Column | None, low: int) -> bool:

@@ -15,7 +15,8 @@ from PIL import Image
 from rlwandb_callbacks.config import DATASET_FORMATS, EmbeddingConfig
 from rlwandb_callbacks.core.files import check_writable
 from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
-from rlwandb_callbacks.errors import ConfigError
+from rlwandb_callbacks.datasets.zero_values import zeros_warning
+from rlwandb_callbacks.errors import ConfigError, DatasetError
 from rlwandb_callbacks.maps.data_map import DataMap, StageProgress
 from rlwandb_callbacks.maps.figures import COLORINGS, figure_named, subtitle
 from rlwandb_callbacks.maps.html_page import INSTALL_PLOTLY, has_plotly, interactive_page
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
         dataset = open_dataset(options.path, options.format)
         with dataset, progress_bar() as progress:
             describe(dataset)
+            if dataset.is_all_zero:
+                raise DatasetError(f"{dataset.name}: {zeros_warning(dataset.name)} There is nothing to draw.")
             data_map = MapMaker(dataset=dataset, embedding=embedding, cache_folder=options.cache)(progress)
         write(data_map, options)
     except (ConfigError, ValueError, OSError) as error:

@@ -33,12 +33,20 @@ def columns_of(frame: Any) -> Mapping[str, Any]:
 def _array(cells: Any, name: str) -> Any:
     if np.asarray(cells).dtype.kind != "O":
         return cells
+    if len(cells) and all(isinstance(cell, Mapping) and cell.keys() == cells[0].keys() for cell in cells):  # structs
+        return {key: _array(_cells([cell[key] for cell in cells]), f"{name}/{key}") for key in cells[0]}
     if all(isinstance(cell, str) for cell in cells):
         return cells.astype(str)
     if all(isinstance(cell, int | float | bool | np.generic) for cell in cells):
         return as_array(cells.tolist(), name)
     shapes = {np.shape(cell) for cell in cells}
     return np.stack([as_array(cell, name) for cell in cells]) if len(shapes) == 1 and shapes != {()} else cells
+
+
+def _cells(values: list[Any]) -> Any:
+    cells = np.empty(len(values), dtype=object)
+    cells[:] = values
+    return cells
 
 
 def _numbered(columns: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

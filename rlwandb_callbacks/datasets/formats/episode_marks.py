@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rlwandb_callbacks.datasets.columns import Column, Flags, is_numeric
 from rlwandb_callbacks.datasets.formats.mark_conflicts import OPTIONAL, contradicts, counts_steps, ids_contradict
 from rlwandb_callbacks.datasets.formats.mark_values import is_first_type, is_last_type, is_no_one, is_one, is_zero
+from rlwandb_callbacks.datasets.formats.mask_meaning import MaskFacts, are_ends_of_trajectories, masks_are_no_ends
 from rlwandb_callbacks.datasets.unwritten_rows import runs
 from rlwandb_callbacks.errors import DatasetError
 
@@ -28,6 +29,7 @@ BLOCK_ROWS = 2**18
 _OF_EPISODES = ("ends", "starts", "start_rows", "lengths")  # may hold one number per episode
 _ONLY_OF_EPISODES = ("start_rows", "lengths")
 _DEPENDENT = {"masks", "discounts"}  # tell something only about ends that other keys mark
+_MARKING_EVERY_END = {"ids", "step_types", "steps", *_OF_EPISODES}
 _MARKING_TIME_LIMITS = {"timeouts", "ids", "step_types", *_OF_EPISODES}
 _END_TESTS: Mapping[str, Test] = {"continues": is_no_one, "step_types": is_last_type}  # of others: is_one
 
@@ -58,14 +60,27 @@ class EpisodeMarks:
         names: Key of each field, for messages.
         count: Number of rows, N.
         source: Name of the data set in messages.
+        rewards: Column of shape ``[N]`` or ``[N, 1]``; by default masks are understood without it.
+        are_transitions: Whether the rows have next observations.
 
     Attributes:
         by_row: Columns of shape ``[N]`` or ``[N, 1]`` by field. Fields are left out if they are neither one number per
             row nor one per episode, their values are no marks, or they contradict more usual marks.
     """
 
-    def __init__(self, columns: Mapping[str, Column], names: Mapping[str, str], count: int, source: str) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, Column],
+        names: Mapping[str, str],
+        count: int,
+        source: str,
+        *,
+        rewards: Column | None = None,
+        are_transitions: bool = False,
+    ) -> None:
         self._names, self._count, self._source = names, count, source
+        self._rewards, self._are_transitions = rewards, are_transitions
+        self._mark_any_end = False
         self.by_row = {field: column for field, column in columns.items() if _is_by_row(field, column, count)}
         self._by_episode = {
             field: ends
@@ -93,7 +108,7 @@ class EpisodeMarks:
         for field in (*first, *optional):
             if field in strict and not optional:
                 continue  # read later: nothing is compared with it
-            ends = self._ends_of(field) if field in (*strict, "ids") else self._valid_ends_of(field)
+            ends = self.ends_of(field) if field in (*strict, "ids") else self._valid_ends_of(field)
             if ends is None or (field in optional and self._contradicts(field, ends, known)):
                 self._leave_out(field)
             else:
@@ -109,17 +124,17 @@ class EpisodeMarks:
         return np.concatenate([self.by_row[field].span(*rows).reshape(-1) for rows in self.blocks()])
 
     def _valid_ends_of(self, field: str) -> Flags | None:
-        """Returns the same as ``_ends_of``; None if the values of the mark cannot be what its name says."""
+        """Returns the same as ``ends_of``; None if the values of the mark cannot be what its name says."""
         if field == "steps" and not counts_steps(self._values(field)):
             return None
         try:
-            return self._ends_of(field)
+            return self.ends_of(field)
         except DatasetError:
             return None
 
-    def _ends_of(self, field: str) -> Flags:
-        """Returns the last rows of episodes according to one mark, shape ``[N]``."""
-        return np.concatenate([self._ends_in(low, high, field) for low, high in self.blocks()])
+    def ends_of(self, *fields: str) -> Flags:
+        """Returns the last rows of episodes according to some of the marks, shape ``[N]``."""
+        return np.concatenate([self._ends_in(low, high, *fields) for low, high in self.blocks()])
 
     def _drop_dependent(self) -> None:
         """Leaves out masks and discounts if no other key marks ends, and masks and valids that mean something else."""
@@ -130,26 +145,20 @@ class EpisodeMarks:
             self._leave_out(field)
         if "valids" in self.read and not self._valids_lie_beside_ends():
             self._leave_out("valids")
+        if {"valids", "terminals"} <= self.read and "timeouts" not in self.read:
+            invalid = np.concatenate([self.invalid(*rows) for rows in self.blocks()])
+            self._mark_any_end = are_ends_of_trajectories(self.ends_of("terminals"), invalid)
 
     def _masks_are_no_ends(self) -> bool:
-        """Returns whether masks tell nothing about terminal states.
-
-        They are 0 within episodes, as for padding; 1 at all ends that are marked as terminal, as for rows that count;
-        or they disagree with terminals beside which time limits are marked.
-        """
+        """Returns whether masks tell nothing about terminal states."""
         if "masks" not in self.read:
             return False
-        any_ended = any_zero = any_denied = False
+        facts = MaskFacts()
         for low, high in self.blocks():
             marks, zeros = self.block(low, high, use_masks=False), self._flags("masks", low, high, is_zero)
-            if (zeros & ~marks.last).any():
-                return True
-            any_ended |= bool(marks.terminated.any())
-            any_zero |= bool((marks.terminated & zeros).any())
-            any_denied |= bool((marks.terminated & ~zeros).any())
-        if not {"terminals", "dones", "continues"} & self.read:
-            return False
-        return (any_ended and not any_zero) or (any_denied and "timeouts" in self.read)
+            rewards = None if self._rewards is None else self._rewards.span(low, high).reshape(-1).astype(float)
+            facts.add(zeros, marks.terminated, marks.last, rewards)
+        return masks_are_no_ends(facts, self.read, are_transitions=self._are_transitions)
 
     def _valids_lie_beside_ends(self) -> bool:
         """Returns whether rows without a transition lie before or after the end of an episode, rather than within."""
@@ -166,7 +175,12 @@ class EpisodeMarks:
     def tells_time_limits(self) -> bool:
         """Whether ends by a time limit can be told from terminal states."""
         pairs = ({"terminals", "dones"}, {"terminals", "masks"}, {"dones", "masks"})
-        return bool(self.read & _MARKING_TIME_LIMITS) or any(pair <= self.read for pair in pairs)
+        return bool(self.read & _MARKING_TIME_LIMITS) or self._mark_any_end or any(pair <= self.read for pair in pairs)
+
+    @property
+    def tells_every_end(self) -> bool:
+        """Whether a mark of episodes as such is read, besides which there are no other ends."""
+        return bool(self.read & _MARKING_EVERY_END) or self._mark_any_end
 
     def _read_by_episode(self, field: str, column: Column) -> Flags | None:
         """Returns the last rows of episodes, shape ``[N]``; None if the numbers tell none."""
@@ -207,6 +221,8 @@ class EpisodeMarks:
             terminated = last & zeros
         elif use_masks and "masks" in self.read:
             terminated = terminated & self._flags("masks", low, high, is_zero)
+        elif self._mark_any_end:
+            terminated = np.zeros(high - low, dtype=bool)
         return MarkBlock(terminated=terminated, truncated=timeouts | (ended & ~terminated), last=last)
 
     def blocks(self) -> Iterator[tuple[int, int]]:

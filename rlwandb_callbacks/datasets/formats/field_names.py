@@ -27,6 +27,7 @@ ALIASES: Aliases = {
     # The episode was cut off after the step, as by a time limit.
     "timeouts": (
         "timeouts", "timeout", "truncations", "truncation", "truncated", "truncateds", "is_truncated", "next.truncated",
+        "time_outs", "time_out", "time_limits", "time_limit", "TimeLimit.truncated",
     ),
     # The episode ended with the step: in a terminal state, unless another key tells that it was cut off.
     "dones": ("dones", "done", "is_done", "dones_float", "next.done", "d"),

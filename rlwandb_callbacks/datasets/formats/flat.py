@@ -14,12 +14,14 @@ from rlwandb_callbacks.datasets.episode_boundaries import StepBlock
 from rlwandb_callbacks.datasets.formats.episode_marks import EpisodeMarks, strict_fields
 from rlwandb_callbacks.datasets.formats.field_names import (
     ALIASES,
+    NEXT_OBSERVATIONS,
     REQUIRED,
     Aliases,
     find_fields,
     missing_fields,
     unread_keys,
 )
+from rlwandb_callbacks.datasets.formats.padding_rows import find_padding, padding_warning
 from rlwandb_callbacks.datasets.unwritten_rows import RowChoice, choose_rows
 from rlwandb_callbacks.errors import DatasetError
 
@@ -88,6 +90,7 @@ class FlatReader:
         self._source = source
         self._may_be_unwritten = may_be_unwritten
         self._keys = tuple(keys) or tuple(tree)
+        self._are_transitions = not set(NEXT_OBSERVATIONS).isdisjoint(map(str, self._keys))
         self._opening_warnings = warnings
         if missing := [field for field in REQUIRED if field not in self._names]:
             raise missing_fields(source, missing, sorted(map(str, self._keys)))
@@ -105,11 +108,22 @@ class FlatReader:
     @cached_property
     def _marks(self) -> EpisodeMarks:
         """The marks; the first access may read them."""
-        return EpisodeMarks(self._mark_columns, self._names, self.rewards.shape[0], self._source)
+        return EpisodeMarks(
+            self._mark_columns,
+            self._names,
+            self.rewards.shape[0],
+            self._source,
+            rewards=self.rewards,
+            are_transitions=self._are_transitions,
+        )
 
     @property
     def marks_timeouts(self) -> bool:
         return self._marks.tells_time_limits
+
+    @property
+    def marks_every_end(self) -> bool:
+        return self._marks.tells_every_end
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -152,9 +166,15 @@ class FlatReader:
             )
 
     def choose_rows(self) -> RowChoice:
-        """Chooses the rows that were written; reads all columns in part or as a whole."""
+        """Chooses the rows that were written and hold a step; reads all columns in part or as a whole."""
         blocks = list(self._marks.blocks())
         invalid = np.concatenate([self._marks.invalid(*rows) for rows in blocks])
+        if {"terminals", "timeouts"} <= self._marks.read and not self._are_transitions:
+            ends = self._marks.ends_of("terminals", "timeouts")
+            padding = find_padding(ends, self.observations, self.actions, self.rewards, self._names)
+            if padding is not None:
+                warning = padding_warning(int(np.count_nonzero(padding)), len(padding))
+                return RowChoice(kept=~(padding | invalid), warnings=(warning,))
         if not self._may_be_unwritten:
             return RowChoice(kept=None if not invalid.any() else ~invalid)
         last = np.concatenate([self._marks.block(*rows).last for rows in blocks])

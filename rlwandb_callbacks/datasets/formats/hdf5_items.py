@@ -13,6 +13,12 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias, Union
 
 from rlwandb_callbacks.datasets.formats.hdf5_chunks import ChunkCheck, Storage
+from rlwandb_callbacks.datasets.formats.hdf5_virtual import (
+    ONE_FILE,
+    RefusedItemError,
+    require_one_file,
+    require_whole,
+)
 from rlwandb_callbacks.datasets.limits import FileLimits
 from rlwandb_callbacks.errors import DatasetError, brief, sentence
 
@@ -21,10 +27,6 @@ DAMAGE_ERRORS = (OSError, KeyError, LookupError, RuntimeError, TypeError, ValueE
 _MAX_HOPS = 16
 _MAX_DEPTH = 16
 _MAX_ITEMS = 5_000
-_ONE_FILE = (
-    'Copy its values to a file of their own, if you trust it: with h5py.File("old.h5") as old, '
-    'h5py.File("new.h5", "w") as new: new[name] = old[name][()], for each array.'
-)
 _SMALLER_CHUNKS = "Save it in smaller chunks, such as those of chunks=True in h5py."
 
 Item: TypeAlias = Union["Hdf5Group", Any]
@@ -37,13 +39,15 @@ class Hdf5Group:
     Args:
         group: An open ``h5py.Group``.
         limits: Limits of the file.
+        is_unclosed: Whether the file was not closed by its writer, so that its arrays may differ by some rows.
 
     Attributes:
         limits: Limits of the file.
+        is_unclosed: As above.
     """
 
-    def __init__(self, group: Any, limits: FileLimits) -> None:
-        self._group, self.limits = group, limits
+    def __init__(self, group: Any, limits: FileLimits, *, is_unclosed: bool = False) -> None:
+        self._group, self.limits, self.is_unclosed = group, limits, is_unclosed
         # Links can make a group a part of itself: depth and number of the items below one of the root are limited.
         self._depth = 0
         self._opened: Iterator[int] | None = None
@@ -82,7 +86,7 @@ class Hdf5Group:
         """Turns errors of h5py into one that names the item."""
         try:
             yield
-        except _RefusedItemError as error:
+        except RefusedItemError as error:
             raise self._error(path, str(error)) from None
         except DatasetError:
             raise
@@ -95,9 +99,15 @@ class Hdf5Group:
         child._depth, child._opened = self._depth + 1, opened
         return child
 
+    def whole_number(self, name: str) -> int | None:
+        """Returns an attribute of the group that is one whole number; None if it is not, or there is none."""
+        with contextlib.suppress(*DAMAGE_ERRORS):
+            return int(self._group.attrs[name])
+        return None
+
     def shape_of(self, name: str) -> tuple[int, ...] | None:
         """Returns the shape of an array; None of groups, of arrays without a shape, and of what is refused."""
-        with contextlib.suppress(_RefusedItemError, *DAMAGE_ERRORS):
+        with contextlib.suppress(RefusedItemError, *DAMAGE_ERRORS):
             shape = getattr(_resolve(self._group, name), "shape", None)
             return None if shape is None else tuple(shape)
         return None
@@ -109,15 +119,20 @@ class Hdf5Group:
     def _checked(self, dataset: Any) -> Any:
         """Checks an array and the arrays that a virtual one is made of."""
         if self._check(dataset).is_virtual:
-            for name in {source.dset_name for source in dataset.virtual_sources()}:
-                source = _resolve(dataset.file["/"], name)
-                if hasattr(source, "keys"):
-                    raise _RefusedItemError("is a virtual data set made of a group, where an array is needed")
-                storage = self._check(source)
-                if storage.is_virtual:
-                    raise _RefusedItemError("is a virtual data set made of virtual data sets, which are not read")
-                ChunkCheck(storage, self.limits).check_all(source)
+            parts = dataset.virtual_sources()
+            sources = {name: self._checked_source(dataset, name) for name in {part.dset_name for part in parts}}
+            require_whole(dataset, parts, sources)
         return dataset
+
+    def _checked_source(self, dataset: Any, name: str) -> Any:
+        source = _resolve(dataset.file["/"], name)
+        if hasattr(source, "keys"):
+            raise RefusedItemError("is a virtual data set made of a group, where an array is needed")
+        storage = self._check(source)
+        if storage.is_virtual:
+            raise RefusedItemError("is a virtual data set made of virtual data sets, which are not read")
+        ChunkCheck(storage, self.limits).check_all(source)
+        return source
 
     def _check(self, dataset: Any) -> Storage:
         storage = Storage.of(dataset)
@@ -130,10 +145,6 @@ class Hdf5Group:
         return storage
 
 
-class _RefusedItemError(ValueError):
-    """An item of the file is not read; the message is the predicate of a sentence on it."""
-
-
 def _resolve(group: Any, path: str) -> Any:
     """Returns the ``h5py.Group`` or ``h5py.Dataset`` that a path within the file leads to."""
     import h5py
@@ -144,7 +155,7 @@ def _resolve(group: Any, path: str) -> Any:
         return h5py.Group(found)
     if kind == h5py.h5i.DATASET:
         return h5py.Dataset(found, readonly=True)
-    raise _RefusedItemError("is neither an array nor a group")
+    raise RefusedItemError("is neither an array nor a group")
 
 
 def _follow(start: Any, path: str, hops: Iterator[int]) -> Any:
@@ -154,19 +165,19 @@ def _follow(start: Any, path: str, hops: Iterator[int]) -> Any:
     item = h5py.h5o.open(start, b"/") if path.startswith("/") else start
     for name in filter(None, path.split("/")):
         if not isinstance(item, h5py.h5g.GroupID):
-            raise _RefusedItemError("leads through an array, where a group is needed")
+            raise RefusedItemError("leads through an array, where a group is needed")
         links, key = item.links, name.encode("utf-8", "surrogateescape")
         kind = links.get_info(key).type  # does not follow the link
         if kind == h5py.h5l.TYPE_HARD:
             item = h5py.h5o.open(item, key)
         elif kind == h5py.h5l.TYPE_SOFT:
             if next(hops) > _MAX_HOPS:
-                raise _RefusedItemError(f"is a chain of more than {_MAX_HOPS} links, as links to themselves are")
+                raise RefusedItemError(f"is a chain of more than {_MAX_HOPS} links, as links to themselves are")
             item = _follow(item, links.get_val(key).decode("utf-8", "surrogateescape"), hops)
         else:
             other = links.get_val(key)[0] if kind == h5py.h5l.TYPE_EXTERNAL else b"of an unknown kind"
             file_name = other.decode("utf-8", "replace")
-            raise _RefusedItemError(f"is a link to another file, {file_name}, which is not read. {_ONE_FILE}")
+            raise RefusedItemError(f"is a link to another file, {file_name}, which is not read. {ONE_FILE}")
     return item
 
 
@@ -174,13 +185,9 @@ def _require_own_values(dataset: Any, storage: Storage) -> None:
     """Refuses arrays whose values come from other files."""
     if storage.is_external:
         names = ", ".join(sorted({str(part[0]) for part in dataset.external}))
-        raise _RefusedItemError(f"takes its values from another file, {names}, which is not read. {_ONE_FILE}")
+        raise RefusedItemError(f"takes its values from another file, {names}, which is not read. {ONE_FILE}")
     if storage.is_virtual:
-        for source in dataset.virtual_sources():
-            if source.file_name != "." or "%" in source.dset_name:
-                raise _RefusedItemError(
-                    f"is a virtual data set made of another file, {source.file_name}, which is not read. {_ONE_FILE}"
-                )
+        require_one_file(dataset)
 
 
 def _require_filters(storage: Storage) -> None:
@@ -189,12 +196,12 @@ def _require_filters(storage: Storage) -> None:
 
     codes = storage.filters
     if storage.is_compressed_twice:
-        raise _RefusedItemError("is compressed twice, which cannot be read in bounded memory. Save it with one filter")
+        raise RefusedItemError("is compressed twice, which cannot be read in bounded memory. Save it with one filter")
     if not all(map(h5py.h5z.filter_avail, codes)):
         with contextlib.suppress(ImportError):
             import hdf5plugin  # noqa: F401  # registers its filters with HDF5
     if missing := [str(code) for code in codes if not h5py.h5z.filter_avail(code)]:
-        raise _RefusedItemError(
+        raise RefusedItemError(
             f"is compressed by HDF5 filter {', '.join(missing)}, which is not installed: pip install hdf5plugin, or "
             "save it with compression='gzip'"
         )

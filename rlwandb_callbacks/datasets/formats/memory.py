@@ -16,20 +16,31 @@ from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree
 from rlwandb_callbacks.errors import DatasetError
 
 
-def open_mapping(arrays: Mapping[str, Any], name: str = "arrays in memory", layout: str = "memory") -> OfflineDataset:
+def open_mapping(
+    arrays: Mapping[str, Any],
+    name: str = "arrays in memory",
+    layout: str = "memory",
+    warnings: tuple[str, ...] = (),
+) -> OfflineDataset:
     """Opens a mapping of arrays, tensors or lists of numbers, with nested mappings for dict observations.
+
+    Args:
+        arrays: Columns by name.
+        name: Name of the data set in messages.
+        layout: Name of its format.
+        warnings: Problems of the data that were found before.
 
     Raises:
         DatasetError: If arrays are missing, empty, of unequal length, or not numeric.
     """
-    return OfflineDataset(name=name, layout=layout, opener=partial(open_arrays, dict(arrays), name))
+    return OfflineDataset(name=name, layout=layout, opener=partial(open_arrays, dict(arrays), name, warnings))
 
 
 @contextmanager
-def open_arrays(arrays: Mapping[str, Any], name: str) -> Iterator[FlatReader]:
+def open_arrays(arrays: Mapping[str, Any], name: str, warnings: tuple[str, ...] = ()) -> Iterator[FlatReader]:
     """Opens arrays as a flat data set."""
     tree = {key: _column_or_tree(arrays[key], f"{name}: {key}") for key in find_fields(arrays).values()}
-    yield FlatReader(tree, name, keys=arrays)
+    yield FlatReader(tree, name, keys=arrays, warnings=warnings)
 
 
 def _column_or_tree(value: Any, name: str) -> Column | Tree:

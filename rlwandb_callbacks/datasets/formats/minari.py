@@ -31,26 +31,14 @@ from rlwandb_callbacks.datasets.formats.flat import Tree, join_columns
 from rlwandb_callbacks.datasets.formats.hdf5 import EPISODE_GROUP, Hdf5Column, open_hdf5
 from rlwandb_callbacks.datasets.formats.hdf5_items import Hdf5Group
 from rlwandb_callbacks.datasets.formats.jpeg import JpegColumn, holds_jpeg
+from rlwandb_callbacks.datasets.formats.minari_conversion import MAIN_FILE, no_data_error
 from rlwandb_callbacks.datasets.limits import FileLimits, require_regular_file
 from rlwandb_callbacks.datasets.unwritten_rows import RowChoice
 from rlwandb_callbacks.errors import DatasetError, nearest
 
-MAIN_FILE = "main_data.hdf5"
-# The last row of each file is padding. Folders are ordered by number; there is one for each episode.
-_CONVERSION = """
-    from pathlib import Path
-    import pyarrow.dataset
-    from rlwandb_callbacks import open_dataset
-
-    files = sorted(Path({folder!r}).glob("*/*.{suffix}"), key=lambda file: int(file.parent.name))
-    tables = (pyarrow.dataset.dataset(file, format={format!r}).to_table() for file in files)
-    open_dataset([table.to_pylist()[:-1] for table in tables]).save("data.npz")
-"""
-_ARROW_NAMES = {"arrow": "ipc"}  # pyarrow's name of a format
 _ID = re.compile(r"([\w-]+/)*[\w-]+-v\d+")
 _MAX_METADATA_BYTES = 16 * 2**20
 _MAX_ACTIONS = 2**16  # discrete actions, or numbers in one, that a declared space may have
-_DATA_SUFFIXES = (".h5", ".hdf5", ".npz", ".pkl", ".pickle", ".pt", ".data")
 
 
 def looks_like_id(source: str) -> bool:
@@ -84,31 +72,11 @@ def open_minari(path: Path, name: str | None = None) -> OfflineDataset:
     folder = path / "data" if (path / "data").is_dir() else path
     file = folder / MAIN_FILE if folder.is_dir() else folder
     if not file.exists():
-        raise _no_data(path, folder)
+        raise no_data_error(path, folder, read_metadata(folder / "metadata.json"))
     metadata = read_metadata(file.parent / "metadata.json") if file.name == MAIN_FILE else {}
     declared = read_space(metadata.get("action_space"))
     opener = partial(_open_episodes, str(file), declared)
     return OfflineDataset(name=name or str(path), layout="minari", opener=opener, file=str(file))
-
-
-def _no_data(path: Path, folder: Path) -> DatasetError:
-    stored_as = read_metadata(folder / "metadata.json").get("data_format")
-    if isinstance(stored_as, str) and stored_as.isidentifier():  # it becomes a part of the code below
-        return DatasetError(
-            f"{path} is a Minari data set stored as {stored_as}; allowed is hdf5. Convert it with pyarrow, not with "
-            f"minari.load_dataset, which cuts episodes of more than 32,767 steps:\n"
-            f"{_CONVERSION.format(folder=str(folder), suffix=stored_as, format=_ARROW_NAMES.get(stored_as, stored_as))}"
-        )
-    names = sorted(item.name for item in path.iterdir())
-    return DatasetError(
-        f"{path} is a folder without data (it contains: {listed(names)}). A folder is read as a Minari data set, "
-        f"which has data/{MAIN_FILE}; for other layouts give the path of the file{_example(path, names)}."
-    )
-
-
-def _example(folder: Path, names: list[str]) -> str:
-    likely = [name for name in names if Path(name).suffix in _DATA_SUFFIXES]
-    return f", such as {folder / likely[0]}" if likely else ""
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -166,6 +134,7 @@ class MinariReader:
     """
 
     marks_timeouts = True
+    marks_every_end = True  # each group is one episode
 
     def __init__(self, file: Hdf5Group, source: str, declared_actions: ActionSpec | None) -> None:
         self.declared_actions = declared_actions

@@ -8,7 +8,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
@@ -21,6 +21,8 @@ from rlwandb_callbacks.datasets.columns import ArrayColumn, Column, FileColumn, 
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
 from rlwandb_callbacks.datasets.formats.field_names import find_fields
 from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree
+from rlwandb_callbacks.datasets.formats.replay_buffers.names import buffer_keys
+from rlwandb_callbacks.datasets.formats.replay_buffers.saved import is_saved_buffer, refuse_cpprb, saved_reader
 from rlwandb_callbacks.datasets.limits import FileLimits, require_regular_file
 from rlwandb_callbacks.datasets.safe_pickle.file import ZIP_ERRORS
 from rlwandb_callbacks.errors import DatasetError, brief
@@ -49,6 +51,11 @@ def _open(path: str) -> Iterator[FlatReader]:
         raise DatasetError(f"{path} is not a complete .npz file ({brief(error)}). Copy or create it again.") from error
     with archive, ExitStack() as streams:
         members = _nested(archive.namelist())
+        refuse_cpprb(path, members)
+        read = cache(lambda key: _column_or_tree(archive, members[key], streams))
+        if is_saved_buffer(path, members, read):
+            yield saved_reader(path, {key: read(key) for key in buffer_keys(members)})
+            return
         tree: Tree = {key: _column_or_tree(archive, members[key], streams) for key in find_fields(members).values()}
         yield FlatReader(tree, path, keys=members)
 

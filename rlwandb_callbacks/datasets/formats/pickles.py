@@ -12,6 +12,7 @@ from pathlib import Path
 from rlwandb_callbacks.datasets.dataset import OfflineDataset
 from rlwandb_callbacks.datasets.formats.flat import FlatReader
 from rlwandb_callbacks.datasets.formats.memory import open_arrays
+from rlwandb_callbacks.datasets.formats.replay_buffers.saved import is_saved_buffer, saved_reader
 from rlwandb_callbacks.datasets.formats.transition_lists import to_arrays
 from rlwandb_callbacks.datasets.safe_pickle.file import read_pickle
 
@@ -34,6 +35,9 @@ class _PickleOpener:
     def __call__(self) -> Iterator[FlatReader]:
         if self._arrays is None:
             self._arrays = dict(to_arrays(read_pickle(Path(self._path)), self._path))
+        if is_saved_buffer(self._path, self._arrays, self._arrays.__getitem__):
+            yield saved_reader(self._path, self._arrays)
+            return
         with open_arrays(self._arrays, self._path) as reader:
             yield reader
 

@@ -15,6 +15,7 @@ from rlwandb_callbacks.datasets.dataset import OfflineDataset
 from rlwandb_callbacks.datasets.formats.field_names import find_fields
 from rlwandb_callbacks.datasets.formats.flat import FlatReader, Tree
 from rlwandb_callbacks.datasets.formats.memory import as_array, open_mapping
+from rlwandb_callbacks.datasets.formats.recorded_steps import open_recording, recorded_columns
 from rlwandb_callbacks.datasets.formats.records import is_mapping
 from rlwandb_callbacks.datasets.formats.transition_lists import as_mapping
 from rlwandb_callbacks.errors import DatasetError
@@ -39,6 +40,8 @@ def open_torch_dataset(source: Any) -> OfflineDataset:
     tensors = getattr(source, "tensors", None)
     if isinstance(tensors, tuple):
         return open_mapping(as_mapping(tensors, name), name, layout="torch")
+    if (columns := recorded_columns(source)) is not None:
+        return open_recording(columns, name)
     return OfflineDataset(name=name, layout="torch", opener=partial(_open, source, name))
 
 

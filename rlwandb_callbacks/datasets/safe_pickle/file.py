@@ -142,7 +142,7 @@ def _forbidden(path: Path, problem: str) -> str:
         "texts, lists, tuples, dicts, NumPy arrays of numbers and torch tensors. If you trust its author, load it "
         f'yourself and save it as plain arrays: rlwandb_callbacks.open_dataset({load}).save("data.npz"). What was '
         "loaded may be a list of dicts, named tuples or other objects with the attributes obs, action, reward and "
-        "done; a dict of arrays; or a DataFrame. Of other objects, such as replay buffers, save the arrays themselves: "
+        "done; a dict of arrays; a DataFrame; or a replay buffer. Of other objects, save the arrays themselves: "
         'numpy.savez("data.npz", observations=…, actions=…, rewards=…, terminals=…).'
     )
 

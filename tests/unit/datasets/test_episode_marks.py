@@ -138,15 +138,71 @@ def test_masks_within_episodes_are_not_read_as_terminal_states() -> None:
     assert any("masks" in warning for warning in data.warnings)
 
 
-def test_rows_that_are_not_valid_are_left_out() -> None:
-    # OGBench keeps the last observation of each trajectory as a row, and marks both that row and the one before it.
+@pytest.mark.parametrize("ends", ["terminals", "dones"])
+def test_masks_beside_whole_rewards_are_read(ends: str) -> None:
+    base = columns(NAMES["d4rl"]) | {"rewards": np.arange(COUNT)}
+    data = open_dataset(base | {ends: LAST, "masks": 1 - TERMINAL})
+    assert_episodes(data, TERMINAL[LAST].tolist(), (~TERMINAL[LAST]).tolist())
+
+
+def test_masks_of_rows_that_all_count_deny_no_terminal_state() -> None:
+    arrays = columns(NAMES["d4rl"]) | {"terminals": LAST, "masks": np.ones(COUNT)}
+    data = open_dataset(arrays | {"next_observations": arrays["observations"] + 1})
+    assert_episodes(data, ALL, NONE)
+    assert any("masks" in warning for warning in data.warnings)
+
+
+@pytest.mark.parametrize("name", ["time_outs", "time_limit", "TimeLimit.truncated"])
+def test_time_limits_beside_dones_are_no_terminal_states(name: str) -> None:
+    data = open_dataset(columns(NAMES["d4rl"]) | {"dones": LAST, name: LAST & ~TERMINAL})
+    assert_episodes(data, TERMINAL[LAST].tolist(), (~TERMINAL[LAST]).tolist())
+
+
+def of_ogbench(successes: Any = (), *, compact: bool = True) -> dict[str, Any]:
+    """Arrays of ``ogbench.utils.load_dataset``, with rewards and masks as ``relabel_dataset`` adds them.
+
+    In the file, each trajectory has one row more: its last observation, beside an action without a next state.
+
+    Args:
+        successes: Steps at which the task is solved.
+        compact: Whether the row more is kept, and declared as not valid.
+    """
     rows = np.concatenate([[*range(low, high), high - 1] for low, high in zip(ENDS - LENGTHS, ENDS, strict=True)])
     is_extra = np.isin(np.arange(len(rows)), np.cumsum(np.array(LENGTHS) + 1) - 1)
-    arrays = {name: array[rows] for name, array in (columns(NAMES["d4rl"]) | {"terminals": LAST}).items()}
-    data = open_dataset(arrays | {"valids": 1.0 - is_extra})
-    assert (data.num_transitions, len(rows)) == (COUNT, COUNT + 6)
-    assert_episodes(data, ALL, NONE)
+    solved = np.isin(rows, successes) & ~is_extra
+    base = {name: array[rows] for name, array in columns(NAMES["d4rl"]).items()}
+    if len(successes):
+        base |= {"rewards": solved - 1.0, "masks": 1.0 - solved}
+    before = np.append(is_extra[1:], False)
+    if compact:
+        return base | {"valids": 1.0 - is_extra, "terminals": np.float32(is_extra | before)}
+    base |= {"terminals": np.float32(before), "next_observations": np.roll(base["observations"], -1, axis=0)}
+    return {name: array[~is_extra] for name, array in base.items()}
+
+
+def test_rows_that_are_not_valid_are_left_out() -> None:
+    data = open_dataset(of_ogbench())
+    assert (data.num_transitions, len(of_ogbench()["terminals"])) == (COUNT, COUNT + 6)
+    assert_episodes(data, NONE, ALL)  # terminals are ends of trajectories there, and no masks tell of the task
     assert data.warnings == ("6 of 27 rows are not valid, as the data set says, and were left out.",)
+
+
+@pytest.mark.parametrize("compact", [True, False])
+@pytest.mark.parametrize(
+    ("successes", "terminated"),
+    [([4, 5, 16], NONE), ([-1], NONE), (ENDS[:2] - 1, [True, True] + [False] * 4), ([5, 15, 20], [False] * 5 + [True])],
+    ids=["within trajectories", "never", "at ends", "both"],
+)
+def test_masks_of_tasks_tell_which_trajectories_end_in_a_terminal_state(
+    successes: Any, terminated: list[bool], compact: bool
+) -> None:
+    arrays = of_ogbench(successes, compact=compact)
+    data = open_dataset(arrays)
+    assert data.episodes().lengths.tolist() == LENGTHS
+    assert data.episodes().terminated.tolist() == terminated
+    assert data.episodes().truncated.tolist() == [not is_terminal for is_terminal in terminated]
+    assert data.episodes().returns.sum() == np.isin(np.arange(COUNT), successes).sum() - COUNT
+    assert not any("masks" in warning for warning in data.warnings)
 
 
 def test_usual_marks_with_other_values_are_an_error() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pathlib
 import pickle
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import rlwandb_callbacks
 from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
@@ -92,7 +94,7 @@ class Table:
 
     def __init__(self, file: Path, format: str) -> None:  # noqa: A002  # pyarrow's name
         assert format in ("ipc", "parquet")
-        self._rows = json.loads(file.read_text())
+        self._rows = pickle.loads(file.read_bytes())  # written by this test
 
     def to_table(self) -> Table:
         return self
@@ -101,26 +103,36 @@ class Table:
         return self._rows
 
 
+def write_minari(folder: Path, episodes: list[list[dict[str, Any]]], stored_as: str, space: Any) -> str:
+    """Writes episodes as Minari does, with a row of padding behind each; returns what opening them says."""
+    for index, steps in enumerate(episodes):
+        padding = dict.fromkeys(steps[-1], 0) | {"observations": steps[-1]["observations"]}
+        (folder / f"data/{index}").mkdir(parents=True)
+        (folder / f"data/{index}/part-0.{stored_as}").write_bytes(pickle.dumps([*steps, padding]))
+        (folder / f"data/{index}/metadata.json").write_text("{}")
+    metadata = {"data_format": stored_as, "jpeg_encoding": True, "observation_space": json.dumps(space)}
+    (folder / "data/metadata.json").write_text(json.dumps(metadata))
+    return message_of(folder)
+
+
+@pytest.fixture
+def pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("pyarrow")
+    module.dataset = SimpleNamespace(dataset=Table)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pyarrow", module)
+    monkeypatch.setitem(sys.modules, "pyarrow.dataset", module.dataset)
+
+
+@pytest.mark.usefixtures("pyarrow")
 @pytest.mark.parametrize("stored_as", ["arrow", "parquet"])
-def test_minari_data_of_arrow_files_are_converted_as_the_error_says(
-    stored_as: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_minari_data_of_arrow_files_are_converted_as_the_error_says(stored_as: str, tmp_path: Path) -> None:
     lengths = [3, 32_800, 2, 1, 5, 6, 7, 8, 9, 10, 11, 12]  # Minari's own reader cuts the second after 32,767 steps
+    episodes = []
     for index, length in enumerate(lengths):
         row = {"observations": [0.5, index], "actions": index % 2, "rewards": 1.0 + index, "infos": {"a": 1}}
-        steps = [row | {"terminations": False, "truncations": step == length - 1} for step in range(length)]
-        padding = {"observations": [9, 9], "actions": 0, "rewards": 0.0, "terminations": False, "truncations": False}
-        folder = tmp_path / "data" / str(index)
-        folder.mkdir(parents=True)
-        (folder / f"part-0.{stored_as}").write_text(json.dumps([*steps, padding]))
-        (folder / "metadata.json").write_text("{}")
-    (tmp_path / "data" / "metadata.json").write_text(json.dumps({"data_format": stored_as}))
-    message = message_of(tmp_path)
+        episodes.append([row | {"terminations": 0, "truncations": step == length - 1} for step in range(length)])
+    message = write_minari(tmp_path, episodes, stored_as, {"type": "Box", "shape": [2], "dtype": "float32"})
     assert "cuts episodes of more than 32,767 steps" in message
-    pyarrow = ModuleType("pyarrow")
-    pyarrow.dataset = SimpleNamespace(dataset=Table)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pyarrow", pyarrow)
-    monkeypatch.setitem(sys.modules, "pyarrow.dataset", pyarrow.dataset)
     follow(message[message.index("    from pathlib") :])
     data = open_dataset("data.npz")
     assert data.episodes().lengths.tolist() == lengths
@@ -128,6 +140,24 @@ def test_minari_data_of_arrow_files_are_converted_as_the_error_says(
     assert data.episodes().truncated.all()
     assert not data.episodes().terminated.any()
     assert data.observation_shape == (2,)
+
+
+@pytest.mark.usefixtures("pyarrow")
+@pytest.mark.parametrize("shape", [(2, 3), (4, 33, 33), (33, 40, 3)])
+def test_converted_minari_data_have_the_pictures_and_shapes_of_their_space(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    flat: Any = np.full(shape, 128, np.uint8).reshape(-1).tolist()
+    if min(shape[:2]) > 31:  # Minari stores these as JPEG
+        file = io.BytesIO()
+        Image.new("RGB", (shape[1], shape[0]), (128, 128, 128)).save(file, "JPEG")
+        flat = file.getvalue()
+    row = {"observations": flat, "actions": 1, "rewards": 1.0, "terminations": True, "truncations": False}
+    message = write_minari(tmp_path, [[row], [row]], "arrow", {"type": "Box", "shape": shape, "dtype": "uint8"})
+    follow(message[message.index("    from pathlib") :])
+    data = open_dataset("data.npz")
+    assert (data.observation_shape, data.num_episodes) == (shape, 2)
+    assert np.abs(data.sample(2, 0).observations.astype(int) - 128).max() <= 1
 
 
 def test_folder_names_the_file_in_it(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_digest_depends_on_the_content_only(tmp_path: Path, monkeypatch: pytest.
     assert len(first) == 32
     changed = {digest_with(**{name: one_off(name, row)}) for name in arrays for row in (0, 1234, COUNT - 1)}
     assert len(changed | {first}) == 13
-    monkeypatch.setattr("rlwandb_callbacks.datasets.dataset.FULL_DIGEST_BYTES", 1000)
+    monkeypatch.setattr("rlwandb_callbacks.datasets.digest.FULL_DIGEST_BYTES", 1000)
     spread = digest_with()
     assert spread == digest_with()
     assert len({digest_with(**{name: one_off(name, 1234)}) for name in ("rewards", "timeouts")} | {spread}) == 3

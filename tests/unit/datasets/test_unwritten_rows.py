@@ -104,7 +104,42 @@ def test_zeros_at_ends_of_episodes_that_only_ids_mark_are_kept_and_reported() ->
     data = open_dataset(padded([20, 8, 5, 20], 20) | {"episode_ids": np.repeat(np.arange(4), 20)})
     assert data.episodes().lengths.tolist() == [20] * 4
     (warning,) = data.warnings
-    assert warning.startswith("27 of 80 rows hold only 0, up to the end of their episodes. They count as steps.")
+    assert warning.startswith("27 of 80 rows hold only 0, many in a row. They count as steps.")
+
+
+def environments(ends: list[int]) -> dict[str, Any]:
+    """Buffers of 100 rows with 24 written ones, one environment behind the other; 1 at the rows of ``ends``."""
+    parts = [{name: array[:100].copy() for name, array in buffer(dones=np.zeros(CAPACITY)).items()} for _ in range(3)]
+    for part in parts:
+        part["dones"][ends] = 1
+        for array in part.values():
+            array[24:] = 0
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def test_unwritten_rows_behind_each_of_several_environments_are_left_out() -> None:
+    data = open_dataset(environments([9, 19]))
+    assert data.episodes().lengths.tolist() == [10, 10, 4] * 3
+    assert data.episodes().terminated.tolist() == [True, True, False] * 3
+    assert any("228 of 300 rows were never written" in warning for warning in data.warnings)
+
+
+def test_zeros_behind_only_some_of_several_environments_are_kept_and_reported() -> None:
+    arrays = environments([9, 19])
+    full = np.random.default_rng(0).normal(size=(100, 3))
+    arrays["observations"][100:200], arrays["rewards"][100:200] = full, 1
+    data = open_dataset(arrays)
+    assert data.num_transitions == 300
+    assert any("76 of 300 rows hold only 0, many in a row." in warning for warning in data.warnings)
+
+
+def test_a_long_tail_of_zeros_is_reported_where_zeros_are_also_states() -> None:
+    arrays = {name: array[:100] for name, array in buffer().items()}
+    for array in arrays.values():
+        array[24:] = 0
+    arrays["observations"][[0, 10]] = 0  # the agent starts there
+    data = open_dataset(arrays)
+    assert any("The last 76 of 100 rows are equal." in warning for warning in data.warnings)
 
 
 @pytest.mark.parametrize("marks", ["timeouts", "episode_ids"])

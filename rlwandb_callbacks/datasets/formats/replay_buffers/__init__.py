@@ -1,0 +1,1 @@
+"""Replay buffers, in memory and saved: their rows in the order in which they were written."""
