@@ -6,5 +6,6 @@ from rlwandb_callbacks.testing.modules import TinyValidatedQ as TinyValidatedQ
 from rlwandb_callbacks.testing.offline_run import AlertRecord as AlertRecord
 from rlwandb_callbacks.testing.offline_run import MetricDefinition as MetricDefinition
 from rlwandb_callbacks.testing.offline_run import OfflineRun as OfflineRun
+from rlwandb_callbacks.testing.offline_run import Series as Series
 from rlwandb_callbacks.testing.offline_run import read_offline_run as read_offline_run
 from rlwandb_callbacks.testing.trackers import MemoryTracker as MemoryTracker

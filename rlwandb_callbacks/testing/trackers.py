@@ -14,7 +14,7 @@ NAMED_KEY = re.compile(r"(eval|q|policy|video|dataset)(_rl)?(/[^/]+){2,3}")  # o
 
 
 class MemoryTracker:
-    """Stores all rows in memory.
+    """Stores all rows in memory, from any thread.
 
     Args:
         naming: Preset of the config that the rows are written with; None for our own names.
@@ -26,6 +26,7 @@ class MemoryTracker:
         rows: One dict per row: the axes, scalars as plain numbers, other values unchanged.
         alerts: Title, text and level of each alert.
         flushes: Number of flushes.
+        closes: Number of times that it was closed; it may be written to again.
     """
 
     def __init__(self, naming: str | None = None) -> None:
@@ -34,7 +35,7 @@ class MemoryTracker:
         self._preset_names = Naming(naming).names
         self.alerts: list[tuple[str, str, str]] = []
         self.rows: list[dict[str, Any]] = []
-        self.flushes = 0
+        self.flushes = self.closes = 0
 
     def write(self, axes: Mapping[str, float], values: Mapping[str, Value]) -> None:
         """Stores a row.
@@ -72,6 +73,10 @@ class MemoryTracker:
     def flush(self) -> None:
         """Counts a flush."""
         self.flushes += 1
+
+    def close(self) -> None:
+        """Counts the end of a training; the rows stay."""
+        self.closes += 1
 
     def column(self, key: str) -> list[Any]:
         """Returns the values of a key, in the order of the rows."""
