@@ -17,7 +17,7 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 os.environ["SDL_VIDEODRIVER"] = "dummy"
 
-MODULES = ("metrics", "gradients", "videos", "worker", "datasets", "importing")
+MODULES = ("metrics", "gradients", "videos", "video_files", "worker", "datasets", "run_files", "importing")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

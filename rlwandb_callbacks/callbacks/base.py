@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rlwandb_callbacks.callbacks.fabric import WarnsInFabric
 from rlwandb_callbacks.callbacks.interruption import end_after_others, limited_end
 from rlwandb_callbacks.callbacks.lightning_namespaces import LightningCallback, arrange_callbacks
+from rlwandb_callbacks.callbacks.meetings import MissingRanksError
+from rlwandb_callbacks.callbacks.ranks import Ranks
 from rlwandb_callbacks.callbacks.session import Session
 from rlwandb_callbacks.config import WandbRLConfig, as_config
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from rlwandb_callbacks.tracking.tracker import Tracker
 
 
+OPENING_SECONDS = 900.0  # a server may take minutes to answer
 RUNTIME_ATTRIBUTES = ("log", "log_dict")
 
 
@@ -80,11 +83,28 @@ class RLCallback(WarnsInFabric, LightningCallback):
             self._is_open = True
             self.session.open(stage)
             if stage == "validate":
-                self.connect(trainer, pl_module, stage)
+                self._connect_together(trainer, pl_module, stage)
+
+    def _connect_together(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds or opens the run on rank zero; an error is raised on all ranks."""
+        error: Exception | None = None
+        try:
+            self.connect(trainer, pl_module, stage)
+        except Exception as caught:  # noqa: BLE001  # raised below, on all ranks
+            error = caught
+        self._raise_of_zero(trainer, "when the run is opened", error)
+
+    def _raise_of_zero(self, trainer: Trainer, place: str, error: Exception | None) -> None:
+        """Raises an error of rank zero on all ranks, before the first step."""
+        try:
+            Ranks(trainer, place, max_seconds=OPENING_SECONDS).raise_of_zero(error)
+        except MissingRanksError as missing:
+            if not missing.is_interrupted:
+                self.session.errors.report_error("Waiting for rank zero", missing)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds or opens the run, and continues the counters of a checkpoint."""
-        self.connect(trainer, pl_module, "fit")
+        self._connect_together(trainer, pl_module, "fit")
         self.session.counters.resume(trainer, pl_module)
 
     def connect(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -93,7 +113,7 @@ class RLCallback(WarnsInFabric, LightningCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the counters where a checkpoint left them."""
-        self.session.counters.start(trainer)
+        self.session.start(trainer)
         self.session.warn_of_unsaved(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -104,7 +124,7 @@ class RLCallback(WarnsInFabric, LightningCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the batch, and writes the results of jobs that are ready."""
-        self.session.counters.advance(trainer, pl_module, outputs)
+        self.session.advance(trainer, pl_module, outputs)
         if self.session.jobs.are_pending:
             with self.session.errors.guard("Collecting results"):
                 self.session.jobs.collect()
@@ -114,6 +134,7 @@ class RLCallback(WarnsInFabric, LightningCallback):
 
         Lightning calls no other hook after an exception.
         """
+        Ranks(trainer).leave()
         end_after_others(trainer, self, exception, partial(self._close, trainer, pl_module, exception))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

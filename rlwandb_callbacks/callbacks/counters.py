@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlwandb_callbacks.callbacks.env_steps import EnvSteps, as_number
@@ -74,7 +75,7 @@ class Counters:
         if trainer is not None:
             self._read(trainer, trainer.lightning_module)
             self._saved_step = self._step
-        named = {"updates": self.updates, "global_step": self._saved_step, "env_steps": self._env_steps.total}
+        named = {"updates": self.updates, "global_step": self._saved_step, **self._env_steps.state()}
         return {name: count for name, count in named.items() if count is not None}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -82,7 +83,7 @@ class Counters:
         self.updates = int(state.get("updates", 0))
         self._saved_step = self._batch_step = state.get("global_step")
         self._module_step = None
-        self._env_steps.restore(state.get("env_steps"))
+        self._env_steps.restore(state.get("env_steps"), state.get("env_steps_elsewhere", 0))
 
     def resume(self, trainer: Trainer, module: LightningModule) -> None:
         """Compares the environment steps of a checkpoint with those of the module, before it makes further ones."""
@@ -106,6 +107,8 @@ class Counters:
         """Takes the counters of a checkpoint whose weights are evaluated until the next training."""
         axes = {"trainer/global_step": "global_step", "time/updates": "updates", "time/env_steps": "env_steps"}
         self._checkpoint_axes = {axis: state[name] for axis, name in axes.items() if name in state}
+        if "env_steps" in state:
+            self._checkpoint_axes["time/env_steps"] += state.get("env_steps_elsewhere", 0)
 
     def advance(self, trainer: Trainer, module: LightningModule, outputs: Any) -> None:
         """Counts a training batch; further calls in the same batch, by other callbacks, change nothing."""
@@ -139,6 +142,14 @@ class Counters:
         has_loss = self._has_loss or bool(outputs)
         self._has_loss = has_loss and not ends_accumulation
         return self.is_training and has_loss and (stepped if sees_all else ends_accumulation)
+
+    def sum_env_steps(
+        self, trainer: Trainer, module: LightningModule, gather: Callable[[float], Sequence[float]]
+    ) -> None:
+        """Adds the steps of other ranks; ``gather`` returns the values of all ranks for that of this one."""
+        with contextlib.ExitStack() as after:  # the other ranks wait, whatever fails on this one
+            after.callback(self._env_steps.sum_over_ranks, gather)
+            self._env_steps.read(trainer, module)
 
     def close(self) -> None:
         """Stops following the optimizers and what the module logs."""

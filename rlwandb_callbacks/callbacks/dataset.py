@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.base import RLCallback
-from rlwandb_callbacks.callbacks.ranks import Ranks
 from rlwandb_callbacks.callbacks.session import sessions_in
 from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
 from rlwandb_callbacks.datasets.discover import find_dataset, no_dataset
 from rlwandb_callbacks.errors import DatasetError
 from rlwandb_callbacks.evaluation.summary import Evaluation
-from rlwandb_callbacks.maps.jobs import MapMaker, cache_folder, dataset_jobs, draw_policy_on_map, missing_page
+from rlwandb_callbacks.maps.jobs import (
+    MapMaker,
+    cache_folder,
+    dataset_jobs,
+    draw_policy_on_map,
+    missing_page,
+    short_name,
+)
 from rlwandb_callbacks.maps.policy_on_map import visited_states
 from rlwandb_callbacks.tracking.result import Job
 
@@ -47,16 +54,15 @@ class DatasetCallback(RLCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the data set, so that an error in it is raised before the first step, and on all ranks."""
         super().on_fit_start(trainer, pl_module)
-        ranks = Ranks(trainer)
         error: Exception | None = None
         for session in sessions_in(trainer, self.session):
             session.wants_observations = self.cfg.dataset.policy_on_data
-        if ranks.is_zero:
+        if trainer.is_global_zero:
             try:
                 self._open(trainer, pl_module)
             except Exception as caught:  # noqa: BLE001  # raised below, on all ranks
                 error = caught
-        ranks.raise_together(error)
+        self._raise_of_zero(trainer, "when the data set is opened", error)
 
     def _open(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._use(self._find())
@@ -67,13 +73,13 @@ class DatasetCallback(RLCallback):
 
     def _find(self) -> OfflineDataset | None:
         if self.cfg.dataset_path is None:
-            return find_dataset(self.cfg.record_path, self.cfg.dataset_format)
-        return open_dataset(self.cfg.dataset_path, self.cfg.dataset_format)
+            return find_dataset(_absolute(self.cfg.record_path), self.cfg.dataset_format)
+        return open_dataset(_absolute(self.cfg.dataset_path), self.cfg.dataset_format)
 
     def _use(self, dataset: OfflineDataset | None) -> None:
         self._make_map = None
         if dataset is not None:
-            folder = cache_folder(self.cfg.record_path)
+            folder = cache_folder(str(Path(self.cfg.record_path).absolute()))
             self._make_map = MapMaker(dataset=dataset, embedding=self.cfg.dataset.embedding, cache_folder=folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,7 +99,7 @@ class DatasetCallback(RLCallback):
         """Warns of what was not read; the pictures show these warnings and those of episodes."""
         with contextlib.suppress(DatasetError):  # reported when the pictures are made
             for warning in dataset.reading_warnings:
-                self.session.errors.warn_once(f"{dataset.name}: {warning}", kind=warning)
+                self.session.errors.warn_once(f"{short_name(dataset.name)}: {warning}", kind=warning)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks for data that a module without evaluations wrote."""
@@ -128,3 +134,9 @@ class DatasetCallback(RLCallback):
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the reference to the data."""
         self._make_map, self._is_missing = None, False
+
+
+def _absolute(path: str) -> str:
+    """Returns an absolute path, as workers elsewhere have another working folder; ids of data sets stay as they are."""
+    local = Path(path).expanduser()
+    return str(local.absolute()) if local.exists() else path

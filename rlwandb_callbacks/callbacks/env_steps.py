@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +25,18 @@ class EnvSteps:
     again when a training is resumed. This is seen at the first reading, where the count is below that of the
     checkpoint, which is then added to it from there on.
 
+    Each rank of a training counts its own steps. Those that other ranks have added since the training started, or was
+    resumed, may be added to the count of rank zero.
+
     Attributes:
-        total: Latest count; None if the module has none.
+        own: Latest count of this rank; None if the module has none.
+        elsewhere: Steps of other ranks, as far as they are known.
     """
 
     def __init__(self) -> None:
-        self.total: float | None = None
+        self.own: float | None = None
+        self.elsewhere: float = 0
+        self._at_start: tuple[float, float] = (0, 0)  # `own` and `elsewhere` of the checkpoint
         self._output: Any = None
         self._logged = LatestLogged(ENV_STEP_NAMES)
         self._offset: float = 0
@@ -40,9 +46,26 @@ class EnvSteps:
         """Leaves out live tensors."""
         return {**vars(self), "_output": None, "_logged": LatestLogged(ENV_STEP_NAMES)}
 
-    def restore(self, total: float | None) -> None:
-        """Takes the count of a checkpoint."""
-        self.total = self._resumed_at = total
+    @property
+    def total(self) -> float | None:
+        """Steps of all ranks that are known; None if the module has no count."""
+        return None if self.own is None else self.own + self.elsewhere
+
+    def state(self) -> dict[str, float | None]:
+        """Returns the counts for a checkpoint."""
+        return {"env_steps": self.own, "env_steps_elsewhere": self.elsewhere or None}
+
+    def restore(self, own: float | None, elsewhere: float = 0) -> None:
+        """Takes the counts of a checkpoint, which are those of rank zero."""
+        self.own = self._resumed_at = own
+        self.elsewhere = elsewhere
+        self._at_start = (own or 0, elsewhere)
+
+    def sum_over_ranks(self, gather: Callable[[float], Sequence[float]]) -> None:
+        """Adds what other ranks have counted; ``gather`` returns the values of all ranks for that of this one."""
+        own_before, elsewhere_before = self._at_start
+        added = (self.own or 0) - own_before
+        self.elsewhere = max(self.elsewhere, elsewhere_before + sum(gather(added)) - added)
 
     def keep(self, outputs: Mapping[str, Any]) -> None:
         """Keeps the count among the outputs of a batch, without reading it from its device."""
@@ -72,7 +95,7 @@ class EnvSteps:
         if self._resumed_at is not None:
             self._offset = self._resumed_at if count < self._resumed_at else 0
             self._resumed_at = None
-        self.total = count + self._offset
+        self.own = count + self._offset
 
     def _candidates(self, trainer: Trainer, module: LightningModule) -> Iterator[Any]:
         yield self._output

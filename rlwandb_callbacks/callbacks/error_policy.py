@@ -10,7 +10,7 @@ from rlwandb_callbacks.callbacks.failure_causes import find_cause, has_advice
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
 from rlwandb_callbacks.core.output import unfailing_output
 from rlwandb_callbacks.core.secrets import masked
-from rlwandb_callbacks.errors import describe_error, sentence
+from rlwandb_callbacks.errors import name_and_message, sentence
 
 
 class ErrorPolicy:
@@ -63,8 +63,7 @@ class ErrorPolicy:
         if self._raises:
             raise error
         self.count += 1
-        described = f"{type(error).__name__}: {error}" if str(error).strip() else describe_error(error)
-        message = f"{what} failed, and training goes on: {described}"
+        message = f"{what} failed, and training goes on: {name_and_message(error)}"
         cause = find_cause(error)
         if cause is None:
             self.warn_once(message, kind=kind or what)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlwandb_callbacks.errors import RemoteError, message_of
+
 
 @dataclass(frozen=True)
 class FailureCause:
@@ -32,7 +34,8 @@ WANDB_ENDED = FailureCause(
     "wandb-core ended",
     "W&B's own process (wandb-core) has ended, as a process does that is killed or runs out of memory, so nothing more "
     "is written to this run. Earlier rows are in its folder, except for those of the last seconds (up to 15), and "
-    "`wandb sync` uploads them; logs/debug-core.log there may name the reason.",
+    "`wandb sync` uploads them (with --include-online if the run was online); logs/debug-core.log there may name the "
+    "reason.",
 )
 DISK_FULL = FailureCause(
     "disk full",
@@ -86,7 +89,8 @@ def has_advice(error: BaseException) -> bool:
         >>> has_advice(OSError("a.mp4 cannot be written: Read-only file system. Set record_path to another folder."))
         True
     """
-    return "record_path" in str(error) or "ulimit" in str(error)
+    message = message_of(error)
+    return "record_path" in message or "ulimit" in message
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -99,18 +103,25 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _own_cause(error: BaseException) -> FailureCause | None:
+    message = message_of(error)
     if isinstance(error, ConnectionError) or type(error).__name__ in CONNECTION_ERRORS:
         return WANDB_ENDED if _is_raised_in(error, "wandb") else None
     if isinstance(error, OSError):
         if isinstance(error, PermissionError) and _is_in_read_only_folder(error.filename):
             return NOT_WRITABLE
         known = BY_ERRNO.get(error.errno) if error.errno is not None else None
-        return known or next((cause for text, cause in BY_TEXT.items() if text in str(error)), None)
-    if type(error).__module__.split(".")[0] == "wandb" and "is finished" in str(error):
+        return known or _cause_in(message)
+    if isinstance(error, RemoteError):
+        return _cause_in(message)
+    if type(error).__module__.split(".")[0] == "wandb" and "is finished" in message:
         return RUN_FINISHED
-    if type(error).__name__ == "AlreadyJoinedError" or "inside async loop" in str(error):  # after wandb.teardown()
+    if type(error).__name__ == "AlreadyJoinedError" or "inside async loop" in message:  # after wandb.teardown()
         return RUN_FINISHED if _is_raised_in(error, "wandb") else None
     return None
+
+
+def _cause_in(message: str) -> FailureCause | None:
+    return next((cause for text, cause in BY_TEXT.items() if text in message), None)
 
 
 def _is_raised_in(error: BaseException, package: str) -> bool:

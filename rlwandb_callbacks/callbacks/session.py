@@ -13,10 +13,13 @@ from rlwandb_callbacks.callbacks.backward_gradients import BackwardGradients
 from rlwandb_callbacks.callbacks.checkpoint_counters import read_counters
 from rlwandb_callbacks.callbacks.counters import Counters, Reached
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
+from rlwandb_callbacks.callbacks.handover import Handover
 from rlwandb_callbacks.callbacks.interruption import received_sigterm
 from rlwandb_callbacks.callbacks.lightning_namespaces import find_wandb_logger, shards_parameters
+from rlwandb_callbacks.callbacks.lockstep import Lockstep, Moment
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
 from rlwandb_callbacks.callbacks.loss_scale import LossScale
+from rlwandb_callbacks.callbacks.rank_exchange import RankExchange
 from rlwandb_callbacks.callbacks.rows import Submit
 from rlwandb_callbacks.callbacks.session_jobs import SessionJobs
 from rlwandb_callbacks.callbacks.session_rows import SessionRows
@@ -43,9 +46,10 @@ class Session:
 
     Attributes:
         run: W&B run behind the tracker, if there is one.
-        run_folder: Local folder of the latest W&B run, if there was one.
         has_wandb_logger: Whether a WandbLogger of the Trainer writes to the same run.
         listeners: Called with every row that is written.
+        exchange: Gathers values of all ranks (``metrics.reduce_over_ranks``).
+        lockstep: At which hooks all ranks of the training are sure to come.
         loss_scale: The ``GradScaler`` objects of the training, and the steps that they skip.
         backward: Gradients as backward passes left them, shared by the callbacks that read them.
         evaluation_jobs: Functions that add a job to each evaluation, by the name of their callback.
@@ -61,7 +65,8 @@ class Session:
         self.errors.hide(secret_values([cfg.run.config, cfg.dataset_path]))
         self.loss_scale = LossScale(self.errors)
         self.listeners: list[Listener] = []
-        self.run_folder: Path | None = None
+        self._run_folder: Path | None = None
+        self._handover = Handover()
         self.jobs = SessionJobs(cfg, self.errors)
         self._rows = SessionRows(cfg, self.errors, self.jobs)
         self._given_tracker = tracker
@@ -82,6 +87,8 @@ class Session:
 
     def _start_counting(self, reached: Reached | None = None) -> None:
         self.counters = Counters(self.loss_scale, reached)
+        self.lockstep = Lockstep(self.errors)
+        self.exchange = RankExchange(self.cfg.metrics, self.lockstep, self.errors)
         self.timer.reset()
         self.errors.reset()
         self.jobs.skipped = 0
@@ -99,6 +106,12 @@ class Session:
         self._forget_run()
 
     @property
+    def run_folder(self) -> Path | None:
+        """Local folder of the latest W&B run, also of one in a process that a training has started; None if none."""
+        folder = self._handover.read().get("folder")
+        return self._run_folder if folder is None else Path(folder)
+
+    @property
     def tracker(self) -> Tracker | None:
         """Tracker of the open run; None before it is opened, and on ranks other than zero."""
         return self._rows.tracker
@@ -108,6 +121,41 @@ class Session:
         self._users += 1
         if self._users == 1 and stage == "fit":
             self._start_counting(self.counters.reached)
+        elif self._users == 1:
+            self._continue()
+
+    def _continue(self) -> None:
+        """Takes the run and the counts of a fit in other processes."""
+        left = self._handover.read()
+        if "run" in left and self._last_run_id is None:
+            self._last_run_id = left["run"]
+            self.counters.restore(left.get("counts", {}))
+
+    def _leave(self) -> None:
+        """Leaves the run and the counts for the process that has started this one, if there is one."""
+        if self._last_run_id is not None:
+            with self.errors.guard("Saving the run of a training in other processes"):
+                content = {"run": self._last_run_id, "folder": str(self._run_folder), "counts": self.counters.state()}
+                self._handover.leave(content)
+
+    def start(self, trainer: Trainer) -> None:
+        """Starts a training; every callback calls it on all ranks."""
+        self.counters.start(trainer)
+        self.exchange.start(trainer, self.counters.updates)
+        self._rows.start_at(lambda: self.counters.axes(trainer, trainer.lightning_module))
+
+    def advance(self, trainer: Trainer, module: LightningModule, outputs: Any) -> None:
+        """Counts a training batch; every callback may call it."""
+        self.counters.advance(trainer, module, outputs)
+        if self.exchange.is_due(self.counters.updates):
+            self.sum_env_steps(trainer, module, Moment.BATCH_END)
+
+    def sum_env_steps(self, trainer: Trainer, module: LightningModule, moment: Moment) -> None:
+        """Adds the environment steps of other ranks to those of this one, if they are to be gathered."""
+        if self.exchange.is_on:
+            gather = partial(self.exchange.gather, trainer, moment=moment, what="the environment steps")
+            with self.errors.guard("Adding the environment steps of all ranks"):
+                self.counters.sum_env_steps(trainer, module, gather)
 
     def count_from_checkpoint(self, trainer: Trainer) -> None:
         """Takes the counters of the checkpoint whose weights ``trainer.validate`` evaluates, if there is one."""
@@ -135,7 +183,7 @@ class Session:
         if self._given_tracker is None:
             self._connect_to_wandb(trainer, module, stage)
         else:
-            self._rows.tracker = self._given_tracker
+            self._rows.use(self._given_tracker)
 
     def _connect_to_wandb(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         from rlwandb_callbacks.tracking import wandb_run
@@ -149,8 +197,11 @@ class Session:
         else:
             run = wandb_run.use_run(logger.experiment)
         self.run = run
+        self._handover.clear()
         if wandb_run.is_run(run):
-            self._last_run_id, self.run_folder = run.id, Path(run.dir).parent
+            self._last_run_id, self._run_folder = run.id, Path(run.dir).parent
+            for kind, message in wandb_run.warnings_of(run).items():
+                self.errors.warn_once(message, kind=kind)
             further = {name: evaluation for name, evaluation in self.further_evaluations.items() if name is not None}
             with self.errors.guard("Logging the hyper-parameters"):
                 self.errors.hide(secret_values(module.hparams))
@@ -158,7 +209,8 @@ class Session:
             axis = self.cfg.run.step_metric
             naming = self._rows.naming
             step_of_group = {} if naming is None else naming.step_of_group(axis)
-            self._rows.tracker = WandbTracker(run, step_metric=self.key_in_run(axis), step_of_group=step_of_group)
+            tracker = WandbTracker(run, step_metric=self.key_in_run(axis), step_of_group=step_of_group)
+            self._rows.use(tracker, sets_axes=wandb_run.is_own_run(run))
 
     def close(self, exit_code: int = 0, limit: WaitLimit | None = None) -> None:
         """Finishes all jobs and releases the run, when the last callback of this session has closed.
@@ -169,6 +221,8 @@ class Session:
         if self._users > 0:
             return
         run, limit = self.run, limit or WaitLimit(self.cfg.finish_seconds)
+        if run is not None:
+            self._leave()
         self.backward.close()
         self.loss_scale.close()
         self.counters.close()
@@ -177,7 +231,7 @@ class Session:
                 try:
                     self.jobs.finish(limit)
                 finally:
-                    self._rows.flush(limit)
+                    self._rows.finish(limit)
         finally:  # also after a second Ctrl-C
             self._forget_run()
             if run is not None:

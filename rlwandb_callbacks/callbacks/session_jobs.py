@@ -9,6 +9,7 @@ from typing import Any
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
 from rlwandb_callbacks.config import WandbRLConfig
 from rlwandb_callbacks.environments.headless import set_headless_backends
+from rlwandb_callbacks.errors import name_and_message
 from rlwandb_callbacks.evaluation.time_limited_job import TimeLimitedJob
 from rlwandb_callbacks.tracking.job_queue import JobQueue
 from rlwandb_callbacks.tracking.result import Job, Result
@@ -40,6 +41,7 @@ class SessionJobs:
             waits_when_full=self._cfg.queue_full == "wait",
             max_bytes=self._cfg.videos.max_bytes,
             on_fallback=self._warn_of_fallback,
+            on_executor_failure=self._warn_of_executor,
             prepare=set_headless_backends,
         )
 
@@ -111,9 +113,17 @@ class SessionJobs:
     def _warn_of_fallback(self, reason: Exception) -> None:
         self._errors.warn_once(
             f"videos and pictures are made in the training process, which waits for them, as no worker could take the "
-            f"job ({type(reason).__name__}: {reason}). An environment that is made by an importable function or class "
+            f"job ({name_and_message(reason)}). An environment that is made by an importable function or class "
             "can be sent to a worker; executor='inline' ends this warning.",
             kind="worker",
+        )
+
+    def _warn_of_executor(self, reason: Exception) -> None:
+        name = type(self._cfg.executor).__name__
+        self._errors.warn_once(
+            f"your executor ({name}) failed to run a job ({name_and_message(reason)}). Videos, pictures and maps that "
+            "it does not make are made in a worker process on the machine of the training.",
+            kind="executor",
         )
 
 

@@ -37,7 +37,8 @@ class EvaluationConfig(Section, key="evaluation"):
         num_envs: Environments that are stepped together, ≥ 1; by default as many as episodes, at most 8. A vector
             environment brings its own number.
         seed: Episode ``i`` is reset with ``seed + i`` in every evaluation; no seed exceeds 4,294,967,295.
-        deterministic: Take the mode of a distribution; otherwise sample from it.
+        deterministic: Take the mode of a distribution; otherwise sample from it, under DDP with other random numbers on
+            each rank.
         every_n_steps: Updates (batches after which an optimizer stepped) between two evaluations of a module without
             a validation loop, ≥ 1. A module with a validation loop is evaluated at its end.
         gamma: Discount factor in [0, 1]; by default ``gamma`` of the module or of its hyperparameters. If none is
@@ -46,6 +47,7 @@ class EvaluationConfig(Section, key="evaluation"):
         max_seconds: Time limit of one evaluation in seconds, > 0; null for none. Episodes that were played by then
             count, the others are left out with a warning. An environment or a policy that does not return is
             interrupted and named; see :mod:`rlwandb_callbacks.evaluation.time_limit` for what cannot be interrupted.
+            Under DDP, episodes that one rank misses are played by the others, with a time limit of the same length.
         info_keys: Keys of ``info`` to log (``eval/info_<key>_mean`` over the steps, ``_last`` at the end of an
             episode, and ``_sum`` if the key contains ``reward`` or ``cost``); by default the first 32 numeric ones,
             none for an empty list.

@@ -29,12 +29,14 @@ class RunConfig(Section, key="run"):
         job_type: Kind of the run within its group, such as ``train``.
         tags: Labels of the run, of 1 to 64 characters each.
         notes: Longer description.
-        mode: ``online``, ``offline`` or ``disabled``; by default ``WANDB_MODE``, else online if there are an account
-            and a network, and offline if not.
-        id: Identifier of a run to resume: 1 to 128 characters, no slash or
-            backslash, none of ``: ; , # ? '``, no blanks at its ends, and not only dots.
-        resume: ``allow``, ``must``, ``never`` or ``auto``. If W&B's server cannot be used, the run is offline under the
-            same id, except for ``must``, which is an error.
+        mode: ``online``, ``offline`` or ``disabled``; by default ``disabled`` if ``WANDB_DISABLED`` is set, else
+            ``WANDB_MODE``, else online if there are an account and a network, and offline if not.
+        id: Identifier of a run to begin or to resume: 1 to 128 characters, no slash or backslash, none of
+            ``: ; , # ? '``, no blanks at its ends, and not only dots.
+        resume: ``allow``, ``must``, ``never`` or ``auto``; by default ``WANDB_RESUME``, else ``allow`` if there is an
+            id (``id`` or ``WANDB_RUN_ID``) and the run is offline, or was begun before in the same folder: all parts
+            of a job that is started again under its id are one run, also if they are uploaded later. If W&B's server
+            cannot be used, the run is offline under the same id, except for ``must``, which is an error.
         config: Further entries of the run's config.
         dir: Folder in which W&B makes its folder ``wandb``; it is made if it does not exist. By default ``WANDB_DIR``,
             else the working directory.

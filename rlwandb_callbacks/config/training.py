@@ -19,8 +19,10 @@ class MetricsConfig(Section, key="metrics"):
     Args:
         every_n_steps: Updates (batches after which an optimizer stepped) between two rows, ≥ 1; by default the
             Trainer's ``log_every_n_steps``.
-        reduce_over_ranks: Under DDP, log the mean over all ranks (the minimum of ``_min`` and the maximum of
-            ``_max``), which synchronizes the ranks whenever a row is due; otherwise rank zero logs its own numbers.
+        reduce_over_ranks: Under DDP, log ``train/…`` as means over all ranks (the minimum of ``_min`` and the maximum
+            of ``_max``), ``rollout/…`` of the episodes of all ranks, and ``time/env_steps`` as the sum of the steps
+            that each rank counts. This synchronizes the ranks whenever a row is due. Otherwise rank zero logs its own
+            numbers.
     """
 
     every_n_steps: PositiveInt | None = None
@@ -34,7 +36,8 @@ class GradientsConfig(Section, key="gradients"):
     Args:
         method: ``fused`` reads all gradients once, right before the update, and counts them in a thread of its own;
             ``watch`` calls ``wandb.watch``, which reads the gradients of each backward pass. Keys and bins are the
-            same.
+            same. Under DDP ``fused`` reads the gradients after they were averaged over the ranks, and ``watch`` those
+            of rank zero before.
         sample: Largest number of elements of a tensor that ``fused`` counts, evenly spaced, ≥ 1; null for all. Norms
             are always those of all elements.
         log: ``gradients``, ``parameters`` or ``all``.

@@ -43,7 +43,11 @@ _OF_LANGUAGE = _set_of(
 
 _NOT_SECRET = frozenset({"bearer", "basic", "none", "null", "true", "false", "", MASK})
 
-_USER_OF_URL = re.compile(r"(?P<scheme>\b[a-zA-Z][\w+.-]*://)(?:[^\s/@:'\"]*:(?!\d+/)[^\s'\"]+|[^\s/@'\"]+)@")
+# The lengths are bounded, as a long text with many URLs would take minutes otherwise.
+_USER_OF_URL = re.compile(
+    r"(?P<scheme>\b[a-zA-Z][\w+.-]{0,30}://)"
+    r"(?:[^\s/@:'\"]{0,256}:(?!\d+/)[^\s'\"]{1,2048}|[^\s/@'\"]{1,2048})@"
+)
 _BEARER = re.compile(r"\b(?P<kind>bearer|basic)(?P<space>\s+)(?=\S*[\d=._~+/-])[\w.~+/-]{6,}=*", re.IGNORECASE)
 _KNOWN_FORMS = re.compile(
     r"\b(?:(?:sk|pk|rk)[-_](?:[A-Za-z]+[-_])*[A-Za-z0-9_-]{16,}|gh[oprsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"

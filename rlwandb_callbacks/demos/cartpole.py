@@ -14,6 +14,7 @@ import torch
 
 from rlwandb_callbacks import WandbRLCallback
 from rlwandb_callbacks.demos.dqn import DQN
+from rlwandb_callbacks.tracking.sync_commands import sync_command_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +72,6 @@ def summary(trainer: pl.Trainer, callback: WandbRLCallback, record_path: Path, s
         "Videos, each with a contact sheet (.png) beside it; any browser or video player shows them:",
         *(f"        {video}" for video in videos),
         f"Charts and images in this terminal:   wandb beta leet {folder}",
-        f"To your W&B account:                  wandb login && wandb sync {folder}",
+        f"To your W&B account:                  wandb login && {'' if folder is None else sync_command_of(folder)}",
     ]
     return "\n".join(lines)

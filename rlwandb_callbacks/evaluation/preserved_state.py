@@ -18,7 +18,7 @@ from rlwandb_callbacks.evaluation.ignored_logging import ignored_if_it_logs, ign
 from rlwandb_callbacks.evaluation.inference_mode import inference_tensor_copier, outside_inference_mode
 from rlwandb_callbacks.evaluation.replaced_values import replace_values
 from rlwandb_callbacks.policies.iterators import replaced_iterator
-from rlwandb_callbacks.policies.probing import seed_all
+from rlwandb_callbacks.policies.probing import seed_all, seed_generators, stream_seed
 from rlwandb_callbacks.policies.reachable import Part, own_attributes, reachable
 from rlwandb_callbacks.policies.saved_values import MAX_COPIED_BYTES, Snapshot
 from rlwandb_callbacks.policies.thread_values import values_of_threads
@@ -44,6 +44,7 @@ def preserved_state(
     module: nn.Module,
     *,
     seed: int,
+    stream: int = 0,
     policy: Any = None,
     warn: Callable[[str], None] = lambda _: None,
     warn_of_errors: Callable[[str], None] | None = None,
@@ -67,6 +68,8 @@ def preserved_state(
         module: The LightningModule; only its own submodules, and agents that are no networks but have the attribute
             ``training``, are set to evaluation mode.
         seed: Seed of the random states, ≥ 0.
+        stream: Which of the independent random numbers of this seed to use, ≥ 0. With another one than 0, generators in
+            the module and the policy are seeded too, as those of all ranks of a training may be in the same state.
         policy: ``evaluation.policy``, which may consist of other objects than the module does.
         warn: Called with a message about state that has changed and was not copied.
         warn_of_errors: Called with a message about state whose copying or restoring fails, by default ``warn``.
@@ -90,7 +93,9 @@ def preserved_state(
         after.enter_context(preserved_process_settings())
         after.enter_context(_preserved_generators(devices))
         after.enter_context(ignored_logging(networks))
-        seed_all(seed, devices)
+        seed_all(stream_seed(seed, stream), devices)
+        if stream:
+            seed_generators([part.value for part in parts], stream_seed(seed, stream))
         module.eval()
         _clear_training_flags(parts)
         replace_values(parts, inference_tensor_copier(), ignored_if_it_logs, replaced_iterator)

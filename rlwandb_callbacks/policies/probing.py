@@ -73,3 +73,30 @@ def seed_all(seed: int, devices: Iterable[torch.device]) -> None:
             torch.cuda.default_generators[device.index].manual_seed(seed)
         elif device.type == "mps":
             torch.mps.manual_seed(seed)
+
+
+def stream_seed(seed: int, stream: int) -> int:
+    """Returns the seed of one of several independent streams of random numbers; that of stream 0 is ``seed`` itself.
+
+    Example:
+        >>> stream_seed(7, 0), stream_seed(7, 1), stream_seed(8, 0)
+        (7, 369571992, 8)
+    """
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0]) if stream else seed
+
+
+def seed_generators(values: Iterable[Any], seed: int) -> None:
+    """Seeds those values that are generators of Python, NumPy or torch, each differently."""
+    for value in values:
+        match value:
+            case torch.Generator():
+                value.manual_seed(seed)
+            case random.Random() | np.random.RandomState():
+                value.seed(seed % 2**32)
+            case np.random.Generator():
+                value.bit_generator.state = type(value.bit_generator)(seed).state
+            case np.random.BitGenerator():
+                value.state = type(value)(seed).state
+            case _:
+                continue
+        seed = stream_seed(seed, 1)

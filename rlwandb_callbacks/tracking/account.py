@@ -13,11 +13,9 @@ from urllib.parse import urlsplit
 
 import wandb
 
-from rlwandb_callbacks.core.secrets import without_secrets_in
-from rlwandb_callbacks.errors import ConfigError, sentence
+from rlwandb_callbacks.errors import ConfigError
+from rlwandb_callbacks.tracking.variables import KEY_VARIABLE, describe_refusal, find_refused_variables, strip_key
 
-KEY_VARIABLE = "WANDB_API_KEY"
-VARIABLES = {"run_tags": "WANDB_TAGS", "run_name": "WANDB_NAME", "run_notes": "WANDB_NOTES", "root_dir": "WANDB_DIR"}
 JSON_WEB_TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+")
 
 
@@ -61,10 +59,7 @@ def read_settings() -> Any:
     Raises:
         ConfigError: If W&B does not accept an environment variable or a settings file.
     """
-    key = os.environ.get(KEY_VARIABLE)
-    if key is not None and key != key.strip():
-        os.environ[KEY_VARIABLE] = key.strip()
-        wandb.termwarn(f"rlwandb: {KEY_VARIABLE} begins or ends with blanks, which were removed.")
+    strip_key()
     try:
         return wandb.setup().settings
     except (wandb.Error, ValueError) as error:  # pydantic's errors are ValueErrors
@@ -72,17 +67,9 @@ def read_settings() -> Any:
 
 
 def describe_settings_error(error: Exception) -> str:
-    """Names the environment variable, or gives W&B's words, for an error of W&B's settings."""
-    details = getattr(error, "errors", None)
-    if not callable(details):
-        return f"W&B does not accept an environment variable WANDB_*: {sentence(without_secrets_in(str(error)))}"
-    first: Any = details()[0]
-    field = str((first.get("loc") or ("",))[0])
-    name = VARIABLES.get(field, f"WANDB_{field.upper()}")
-    value = os.environ.get(name)
-    is_hidden = value is None or name == KEY_VARIABLE
-    what = "has a value that" if is_hidden else f"is {without_secrets_in(str(value))!r}, which"
-    return f"{name} {what} W&B does not accept: {sentence(first['msg'].removeprefix('Value error, '))}"
+    """Names the environment variables that W&B refuses; where there are none, gives its own words."""
+    refused = " ".join(map(str, find_refused_variables()))
+    return refused or f"W&B does not accept a setting: {describe_refusal(error)}"
 
 
 def find_key(settings: Any) -> Key | Obstacle | None:

@@ -8,15 +8,14 @@ alert that cannot be sent keeps the process from getting there. W&B's hook at th
 from __future__ import annotations
 
 import contextlib
-import shlex
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import wandb
 
 from rlwandb_callbacks.tracking.exit_wait import end_wait_at_exit
+from rlwandb_callbacks.tracking.sync_commands import explained_sync_command, run_folder, sync_command
 from rlwandb_callbacks.tracking.upload_errors import describe_upload_errors
 from rlwandb_callbacks.tracking.wait_limit import CHECK_SECONDS, WaitLimit
 from rlwandb_callbacks.tracking.wandb_process import end_process, stop_telemetry
@@ -137,7 +136,7 @@ def _remedy(run: Any) -> str:
 
 
 def _where_it_is(run: Any) -> str:
-    return f"Its rows and files are in {_folder(run)}. To send them later: {sync_command(run)}"
+    return f"Its rows and files are in {run_folder(run)}. To send them later: {explained_sync_command(run)}"
 
 
 def describe_wait(run: Any) -> str:
@@ -149,17 +148,6 @@ def describe_wait(run: Any) -> str:
     if not can_abort():
         return message
     return (
-        f"{message} The run is in {_folder(run)}; to send it later: {sync_command(run)}. The environment "
+        f"{message} The run is in {run_folder(run)}; to send it later: {sync_command(run)}. The environment "
         "variable WANDB_FINISH_TIMEOUT=60 limits the wait to 60 s, unless an alert cannot be sent."
     )
-
-
-def sync_command(run: Any) -> str:
-    """Returns the shell command that sends a run from its folder; W&B skips runs that were online by default."""
-    option = "" if run.offline else "--include-online "
-    return f"wandb sync {option}{shlex.quote(str(_folder(run)))}"
-
-
-def _folder(run: Any) -> Path:
-    """Returns the folder of a run; a WandbLogger gives W&B a relative one."""
-    return Path(run.dir).parent.absolute()

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, wait
+from concurrent.futures import BrokenExecutor, Executor
 
-from rlwandb_callbacks.core.output import seconds_between_refreshes, stream_of_progress, unfailing_output
+from rlwandb_callbacks.tracking.attempt import Attempt
+from rlwandb_callbacks.tracking.job_progress import progress_of_jobs
 from rlwandb_callbacks.tracking.result import Job, Result, run_all
-from rlwandb_callbacks.tracking.submission import OnResult, Submission, Task
+from rlwandb_callbacks.tracking.submission import OnResult, Submission, Task, new_tasks
 from rlwandb_callbacks.tracking.wait_limit import WaitLimit
-from rlwandb_callbacks.tracking.worker_process import CannotUnpackError, JobStuckError, WorkerDiedError
-from rlwandb_callbacks.tracking.workers import Attempt, Worker, is_child, new_worker
+from rlwandb_callbacks.tracking.worker_choice import WorkerChoice
+from rlwandb_callbacks.tracking.worker_process import (
+    CannotUnpackError,
+    JobCancelledError,
+    JobStuckError,
+    WorkerDiedError,
+    WorkersLostError,
+    reason_of,
+)
+from rlwandb_callbacks.tracking.workers import Worker, is_child
 
-SHOW_PROGRESS_AFTER_SECONDS = 1.0
 MOST_LOSSES_IN_A_ROW = 3  # of workers by jobs with names: an environment that always crashes or hangs ends each of them
 LONGEST_WAIT_SECONDS = 0.5  # between two looks at the time limit of a job
 
@@ -22,8 +30,9 @@ class JobQueue:
     """Bounded queue of jobs for one worker.
 
     The worker is started by the first submission. If its process dies, or a job is stuck in it, that job alone is
-    lost: the others are handed to a new worker. Three such losses in a row also end the jobs with names that wait. All
-    methods must be called from one thread, which also runs the callbacks.
+    lost: the others are handed to a new worker. Three such losses in a row also end the jobs with names that wait. What
+    an executor of the user fails to run is run by a worker process of our own. All methods must be called from one
+    thread, which also runs the callbacks.
 
     Args:
         executor: ``process``, ``thread``, ``inline``, or a ``concurrent.futures.Executor``, which is never shut down.
@@ -31,6 +40,7 @@ class JobQueue:
         waits_when_full: Wait for a place in a full queue rather than refuse the submission.
         max_bytes: Largest size of all pickled jobs that wait or run at a time.
         on_fallback: Called with the reason when jobs run in this thread because no worker can take them.
+        on_executor_failure: Called with the reason when the user's executor has failed to run jobs.
         prepare: Picklable function that is called in the worker process before it unpickles a job.
 
     Attributes:
@@ -51,12 +61,13 @@ class JobQueue:
         queue_size: int = 4,
         waits_when_full: bool = False,
         max_bytes: int = 2**28,
-        on_fallback: Callable[[Exception], None] | None = None,
+        on_fallback: Callable[[Exception], object] = lambda _: None,
+        on_executor_failure: Callable[[Exception], object] = lambda _: None,
         prepare: Callable[[], None] | None = None,
     ) -> None:
-        self._kind = executor
-        self._on_fallback, self._prepare = on_fallback, prepare
-        self._worker: Worker | None = None
+        self._is_inline = executor == "inline"
+        self._workers = WorkerChoice(executor, prepare)
+        self._on_fallback, self._on_executor_failure = on_fallback, on_executor_failure
         self._queue_size, self._waits, self._max_bytes = queue_size, waits_when_full, max_bytes
         self._losses_in_a_row = 0
         self.pending: deque[Submission] = deque()
@@ -86,27 +97,24 @@ class JobQueue:
         Returns:
             False if the queue is full and the jobs were refused.
         """
-        if self._kind == "inline":
+        if self._is_inline:
             on_result(run_all(jobs))
             return True
         self.collect()
         if takes_place and self._is_full and not self._waits:
             return False
         try:
-            worker = self._started_worker()
-            tasks = [Task(job, worker.pack(job)) for job in worker.split(jobs)]
+            tasks = new_tasks(jobs, self._workers.main(), max_seconds)
         except Exception as reason:  # noqa: BLE001  # pickling runs the user's code; a sandbox may start no process
             on_result(self._run_here(jobs, reason))
             return True
-        limit = None if max_seconds is None else max_seconds * len(jobs) / max(1, len(tasks))
-        submission = Submission(tasks, on_result, takes_place, limit)
-        size = submission.packed_bytes
-        while self.pending and ((takes_place and self._is_full) or self._packed_bytes + size > self._max_bytes):
+        submission = Submission(tasks, on_result, takes_place, max_seconds)
+        while self.pending and not self._has_room_for(submission.packed_bytes, takes_place=takes_place):
             if not self._waits or is_interrupted():
                 return False
             self._take_first(LONGEST_WAIT_SECONDS)
         self.pending.append(submission)
-        for task in tasks:
+        for task in tuple(tasks):
             self._start(task, submission)
         self.collect()
         return True
@@ -115,45 +123,59 @@ class JobQueue:
     def _is_full(self) -> bool:
         return sum(submission.takes_place for submission in self.pending) >= self._queue_size
 
-    @property
-    def _packed_bytes(self) -> int:
-        return sum(submission.packed_bytes for submission in self.pending)
+    def _has_room_for(self, size: int, *, takes_place: bool) -> bool:
+        packed_bytes = sum(submission.packed_bytes for submission in self.pending)
+        return packed_bytes + size <= self._max_bytes and not (takes_place and self._is_full)
 
-    def _started_worker(self) -> Worker:
-        if self._worker is None:
-            self._worker = new_worker(self._kind, self._prepare)
-        return self._worker
-
-    def _start(self, task: Task, submission: Submission) -> None:
-        task.attempt = None
+    def _start(self, task: Task, submission: Submission, *, is_second_try: bool = False) -> None:
+        task.attempt, worker = None, None
         try:
-            try:
-                task.start_on(self._started_worker(), submission.max_seconds)
-            except BrokenExecutor:  # the worker died while it had nothing to do
-                self._drop_worker()
-                task.start_on(self._started_worker(), submission.max_seconds)
+            worker = self._workers.worker_for(task)
+            task.start_on(worker)
         except Exception as reason:  # noqa: BLE001  # a sandbox or daemon that may start no process, a broken executor
-            self._drop_worker()
-            task.result = self._run_here([task.job], reason)
+            self._workers.drop(worker)
+            if worker is not None and not worker.is_own:
+                self._leave_executor(task, submission, reason)
+            elif isinstance(reason, BrokenExecutor) and not is_second_try:  # it died while it had nothing to do
+                self._start(task, submission, is_second_try=True)
+            else:
+                task.result = self._run_here(task.jobs, reason)
 
     def _run_here(self, jobs: Sequence[Job], reason: Exception) -> Result:
-        if self._on_fallback is not None:
-            self._on_fallback(reason)
+        self._on_fallback(reason)
         return run_all(jobs)
 
-    def _drop_worker(self) -> None:
-        """Ends the worker, unless it belongs to the user; what was started on it is started again later."""
-        if self._worker is not None and self._worker.is_own:
-            self._worker.kill()
-            self._worker = None
+    def _leave_executor(self, task: Task, submission: Submission, reason: Exception) -> None:
+        """Gives jobs, and those that come later, to a worker process; what the user's executor runs is waited for."""
+        self._workers.leave_executor()
+        self._run_elsewhere(task, submission, reason)
+        for each in self.pending:
+            for waiting in each.unfinished():
+                if waiting.is_on_broken_executor:
+                    self._run_elsewhere(waiting, each, reason)
+
+    def _run_elsewhere(self, task: Task, submission: Submission, reason: Exception) -> None:
+        """Gives jobs that the user's executor did not run to a worker process of our own, each of them alone."""
+        self._on_executor_failure(reason_of(reason))
+        if task.attempt is not None:
+            task.attempt.cancel()
+        try:
+            tasks = new_tasks(task.jobs, self._workers.process(), submission.max_seconds, is_for_own_worker=True)
+        except Exception as no_process:  # noqa: BLE001  # a sandbox that may start no process
+            task.result = self._run_here(task.jobs, no_process)
+            return
+        submission.exchange(task, tasks)
+        for each in tasks:
+            each.is_handed_on = task.attempt is not None and not isinstance(reason, WorkersLostError)
+            self._start(each, submission)
 
     def collect(self) -> None:
         """Hands over the results that are ready and replaces a worker that is dead or stuck, without waiting."""
         while self.pending:
             submission = self.pending[0]
-            for task in submission.unfinished():
+            while (task := next(iter(submission.unfinished()), None)) is not None:
                 self._look_at(task, submission)
-                if task.result is None:
+                if task.result is None and task in submission.tasks:
                     return
             self.pending.popleft()
             submission.on_result(submission.result())
@@ -161,60 +183,72 @@ class JobQueue:
     def _look_at(self, task: Task, submission: Submission) -> None:
         """Takes the result of the first unfinished task if it is done or stuck."""
         attempt, worker = task.attempt, task.worker
-        if attempt is None or worker is None or (worker is not self._worker and not attempt.has_succeeded()):
+        if attempt is None or worker is None or (self._workers.is_replaced(worker) and not attempt.has_succeeded()):
             self._start(task, submission)
-        elif not attempt.future.done():
-            if submission.max_seconds is not None and task.is_late(attempt, worker, submission.max_seconds):
-                self._give_up(attempt, worker, task, submission.max_seconds)
-        elif attempt.future.cancelled():  # by the user's executor
-            task.result = Result(error=RuntimeError("The executor was shut down before it ran the job."))
-        elif (error := attempt.future.exception()) is None:
-            task.result = attempt.result()
-            self._losses_in_a_row = 0 if task.name else self._losses_in_a_row
-        elif isinstance(error, CannotUnpackError):
-            task.result = self._run_here([task.job], error)
-        elif isinstance(error, BrokenExecutor):
-            self._take_death(attempt, worker, task, error)
-        else:
-            task.result = Result(error=error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        elif attempt.is_done():
+            self._take_outcome(attempt, worker, task, submission)
+        elif reason := worker.lost_reason():
+            self._leave_executor(task, submission, WorkersLostError(reason))
+        elif task.is_late(attempt, worker):
+            self._give_up(attempt, worker, task)
 
-    def _give_up(self, attempt: Attempt, worker: Worker, task: Task, max_seconds: float) -> None:
+    def _take_outcome(self, attempt: Attempt, worker: Worker, task: Task, submission: Submission) -> None:
+        outcome = attempt.outcome()
+        if isinstance(outcome, Result):
+            task.result = outcome
+            self._losses_in_a_row = 0 if task.name else self._losses_in_a_row
+        elif isinstance(outcome, JobCancelledError):
+            task.result = Result(error=JobCancelledError.of(task.name, outcome))
+        elif task.is_on_broken_executor:
+            self._leave_executor(task, submission, outcome)
+        elif not worker.is_own:
+            self._run_elsewhere(task, submission, outcome)
+        elif isinstance(outcome, CannotUnpackError):
+            task.result = self._run_here(task.jobs, outcome)
+        elif isinstance(outcome, BrokenExecutor):
+            self._take_death(attempt, task, outcome)
+        else:
+            task.result = Result(error=outcome)
+
+    def _give_up(self, attempt: Attempt, worker: Worker, task: Task) -> None:
         """Loses the task that is stuck; if the worker did not even start it, the task gets another one, but once."""
+        assert task.max_seconds is not None
+        stuck = JobStuckError.after(task.max_seconds, task.name, worker.place(attempt))
         if not worker.is_own:
-            attempt.future.cancel()
-            task.result = Result(error=JobStuckError.after(max_seconds, task.name, worker.place(attempt)))
+            attempt.cancel()
+            task.result = Result(error=stuck)
             return
         if attempt.started_at() is not None or task.is_handed_on:
-            self._lose(task, JobStuckError.after(max_seconds, task.name, worker.place(attempt)))
+            self._lose(task, stuck)
         task.is_handed_on = True
-        self._replace_worker()
+        self._replace(worker)
 
-    def _take_death(self, attempt: Attempt, worker: Worker, task: Task, error: BrokenExecutor) -> None:
+    def _take_death(self, attempt: Attempt, task: Task, error: BrokenExecutor) -> None:
         """Loses the task that ended the worker; one that was ended from outside, or before it started, runs again."""
         died = WorkerDiedError.from_executor(error, task.name)
-        if not worker.is_own:
-            task.result = Result(error=died)
-            return
         may_run_again = died.is_from_outside or (attempt.mark is not None and attempt.started_at() is None)
         if task.is_handed_on or not may_run_again:
             self._lose(task, died)
         task.is_handed_on = True
-        self._replace_worker()
+        self._replace(task.worker)
 
     def _lose(self, task: Task, error: Exception) -> None:
-        """Ends a task with an error; after several in a row, also those with names that wait, which are of its kind."""
+        """Ends a task with an error; after several in a row, also those that wait for its worker and have names."""
         task.result = Result(error=error)
         self._losses_in_a_row += 1 if task.name else 0
         if self._losses_in_a_row == MOST_LOSSES_IN_A_ROW:
             self._losses_in_a_row = 0
-            for waiting in (each for submission in self.pending for each in submission.unfinished() if each.name):
-                waiting.result = task.result
+            for waiting in (each for submission in self.pending for each in submission.unfinished()):
+                if waiting.name and waiting.worker is task.worker:
+                    waiting.result = task.result
 
-    def _replace_worker(self) -> None:
-        self._drop_worker()
+    def _replace(self, worker: Worker | None) -> None:
+        """Ends a worker, and gives what it has not done to a new one."""
+        self._workers.drop(worker)
         for submission in self.pending:
             for task in submission.unfinished():
-                self._start(task, submission)
+                if task.worker is worker:
+                    self._start(task, submission)
 
     def finish(self, limit: WaitLimit | float) -> int:
         """Waits for all pending jobs, with a progress bar if that takes long.
@@ -228,26 +262,21 @@ class JobQueue:
             if is_child():
                 self.close()
             return 0
-        from tqdm import tqdm
-
-        stream = stream_of_progress()
-        options = {"desc": "rlwandb: finishing", "unit": "job", "leave": False, "file": stream}
-        options |= {"delay": SHOW_PROGRESS_AFTER_SECONDS, "mininterval": seconds_between_refreshes(stream)}
         total = len(self.pending)
         try:
-            with unfailing_output(), tqdm(total=total, **options) as bar:
+            with progress_of_jobs(total) as show_done:
                 while self.pending and (turn_seconds := limit.turn_seconds()):
                     self._take_first(turn_seconds)
-                    bar.update(total - len(self.pending) - bar.n)
+                    show_done(total - len(self.pending))
             return self._abandon()
         finally:
             self.close()
 
     def _take_first(self, max_seconds: float) -> None:
         """Waits for the first unfinished job, and collects."""
-        task = next(self.pending[0].unfinished(), None)
+        task = next(iter(self.pending[0].unfinished()), None)
         if task is not None and task.attempt is not None:
-            wait([task.attempt.future], timeout=max_seconds)
+            task.attempt.wait(max_seconds)
         self.collect()
 
     def _abandon(self) -> int:
@@ -256,7 +285,8 @@ class JobQueue:
         for submission in abandoned:
             for task in submission.unfinished():
                 if task.attempt is not None and task.attempt.has_succeeded():
-                    task.result = task.attempt.result()
+                    outcome = task.attempt.outcome()
+                    task.result = outcome if isinstance(outcome, Result) else None
             if (result := submission.result()).values:
                 submission.on_result(Result(result.values))
         return len(abandoned)
@@ -264,14 +294,7 @@ class JobQueue:
     def close(self) -> None:
         """Abandons pending jobs and stops the worker; the queue can be used again."""
         abandoned, self.pending = self.pending, deque()
-        worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        if not abandoned:
-            worker.close()
-        elif worker.is_own:
-            worker.kill()
-        else:
-            for task in (task for submission in abandoned for task in submission.unfinished()):
-                if task.attempt is not None:
-                    task.attempt.future.cancel()
+        for task in (task for submission in abandoned for task in submission.unfinished()):
+            if task.attempt is not None and task.worker is not None and not task.worker.is_own:
+                task.attempt.cancel()
+        self._workers.close(at_once=bool(abandoned))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias, Union
 
 from rlwandb_callbacks.core.process_settings import preserved_process_settings, preserved_working_folder
 from rlwandb_callbacks.core.values import Value
 from rlwandb_callbacks.errors import describe_error
+from rlwandb_callbacks.tracking.reply import pack_reply, unpack_reply
 
 Job: TypeAlias = Callable[[], Union[Mapping[str, Value], "Result"]]
 """Slow work: a picklable callable that returns values by their keys, or a Result if only a part of it succeeded.
@@ -71,26 +72,34 @@ def merged(results: Iterable[Result]) -> Result:
 
 
 def run_to_bytes(jobs: Iterable[Job]) -> bytes:
-    """Runs jobs like :func:`run_all`, and pickles the result for :func:`from_bytes`.
+    """Runs jobs like :func:`run_all`, and packs the result for :func:`from_bytes`.
 
-    An error that cannot be unpickled again is replaced by one with the same text: sent as it is, it would break the
-    executor, and cost all other jobs.
+    Values are pickled one by one, so that one that cannot be pickled, or not be unpickled elsewhere, costs itself only.
     """
     import cloudpickle
 
     result = run_all(jobs)
-    try:
-        pickle.loads(cloudpickle.dumps(result.error))  # noqa: S301  # pickled in this line  # nosec B301
-    except Exception:  # noqa: BLE001  # pickling runs methods of foreign classes
-        assert result.error is not None
-        result = replace(result, error=RuntimeError(describe_error(result.error)))
-    return bytes(cloudpickle.dumps(result))
+    packed: dict[str, bytes] = {}
+    error = result.error
+    for key, value in result.values.items():
+        try:
+            packed[str(key)] = bytes(cloudpickle.dumps(value))
+        except Exception as reason:  # noqa: BLE001, PERF203  # pickling runs methods of foreign classes
+            error = error or RuntimeError(f"{key} cannot be pickled: {describe_error(reason)}")
+    return pack_reply(packed, error)
 
 
 def from_bytes(packed: bytes) -> Result:
-    """Returns the result that :func:`run_to_bytes` pickled; if it cannot be unpickled, that is its error."""
-    try:
-        result: Result = pickle.loads(packed)  # noqa: S301  # pickled by a worker that this process started  # nosec B301
-    except Exception as error:  # noqa: BLE001  # unpickling runs methods of foreign classes
-        return Result(error=RuntimeError(f"The result of a job cannot be unpickled: {describe_error(error)}"))
-    return result
+    """Returns the result that :func:`run_to_bytes` packed, without the values that cannot be unpickled.
+
+    Raises:
+        Exception: Of any type, if it did not pack these bytes.
+    """
+    values: dict[str, Value] = {}
+    pickled, error = unpack_reply(packed)
+    for key, value in pickled.items():
+        try:
+            values[key] = pickle.loads(value)  # noqa: S301  # pickled by a worker of this process  # nosec B301
+        except Exception as reason:  # noqa: BLE001, PERF203  # unpickling runs methods of foreign classes
+            error = error or RuntimeError(f"{key} cannot be unpickled: {describe_error(reason)}")
+    return Result(values, error)

@@ -10,6 +10,8 @@ from typing import Any
 
 import wandb
 
+from rlwandb_callbacks.tracking.variables import without_refused_variables
+
 MAX_END_SECONDS = 5.0
 """Time in which W&B's process ends when it is told to; one that waits for its server may need days."""
 
@@ -39,7 +41,8 @@ def end_process() -> None:
     finally:
         if process is not None:
             timer.cancel()
-    wandb.setup(settings)
+    with without_refused_variables():
+        wandb.setup(settings)
 
 
 def stop_telemetry() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import wandb
@@ -24,25 +24,33 @@ from rlwandb_callbacks.tracking.finishing import (
     describe_unsent,
     describe_wait,
     finish_run,
-    sync_command,
 )
-from rlwandb_callbacks.tracking.run_config import without_secrets
+from rlwandb_callbacks.tracking.init_arguments import init_arguments
+from rlwandb_callbacks.tracking.offline_parts import describe_overwritten
 from rlwandb_callbacks.tracking.server_check import find_obstacle
+from rlwandb_callbacks.tracking.sync_commands import describe_live_sync, describe_sync, is_marked_as_sent, run_folder
+from rlwandb_callbacks.tracking.variables import (
+    DISABLED_VARIABLE,
+    RefusedVariable,
+    describe_ignored_switch,
+    is_disabled_by_variable,
+    without_refused_variables,
+)
 from rlwandb_callbacks.tracking.wait_limit import WaitLimit
 from rlwandb_callbacks.tracking.wandb_process import end_process, silence_log_errors, stop_telemetry
 
 START_SECONDS = 10.0
-FLUSH_INTERVAL = "x_transaction_log_flush_interval"
-FLUSH_VARIABLES = ("WANDB__TRANSACTION_LOG_FLUSH_INTERVAL", "WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL")
-FLUSH_SECONDS = 1.0  # 15 by default; rows that W&B has not written yet are lost when its process is killed
+AXES = ("trainer/global_step", "time/env_steps", "time/updates")
 
 _num_users: Counter[str] = Counter()  # of each run that was opened here, by its id
+_offline_by_force: set[str] = set()  # ids of runs that were opened offline because something kept them from the server
 
 
 def use_run(run: Any) -> Any:
     """Returns a run that is already open; several callbacks may share one that was opened here."""
     if run.id in _num_users:
         _num_users[run.id] += 1
+    silence_log_errors()
     return run
 
 
@@ -72,43 +80,85 @@ def release_run(
     if _num_users[run.id] > 0:
         return None
     del _num_users[run.id]
+    how_to_sync = _how_to_sync(run)  # before a command that follows the run marks it as sent
     try:
         with unfailing_output():
             is_sent = finish_run(run, exit_code, limit or WaitLimit(math.inf))
     except KeyboardInterrupt:
         on_interrupt(describe_interrupted(run))
         raise
-    return describe_given_up(run) if is_sent else describe_unsent(run)
+    if not is_sent:
+        return describe_unsent(run)
+    if how_to_sync is not None:
+        with unfailing_output():
+            wandb.termlog(f"rlwandb: {how_to_sync}")
+    return describe_given_up(run)
+
+
+def _how_to_sync(run: Any) -> str | None:
+    """Returns how to upload an offline run, unless the command that W&B itself prints is right."""
+    is_forced = run.id in _offline_by_force
+    _offline_by_force.discard(run.id)
+    if is_disabled(run) or not run.offline:
+        return None
+    return describe_sync(run) if is_forced or is_marked_as_sent(run_folder(run)) else None
 
 
 def open_run(cfg: RunConfig, *, again: str | None = None) -> Any:
     """Returns the run that is open in this process, or opens one, or continues the run with the id ``again``.
 
-    If W&B's server cannot be used, the new run is offline under the same id, and one line says why. No call waits at a
-    prompt, and unless the mode is ``online`` the start waits about ``START_SECONDS`` for the server at most.
+    If W&B's server cannot be used, or W&B does not accept an environment variable, the new run is offline under the
+    same id, and one line says why. No call waits at a prompt, and unless the mode is ``online`` the start waits about
+    ``START_SECONDS`` for the server at most.
 
     Raises:
         ConfigError: If the run must be online (``run.mode`` or ``WANDB_MODE``) or be resumed (``run.resume: must``) and
-            cannot, or if W&B does not accept a setting.
+            cannot, or if W&B does not accept a setting of ``run`` or of its own files.
     """
-    if wandb.run is not None:
-        return use_run(wandb.run)
-    with unfailing_output():
-        run = _open(cfg, again)
+    with unfailing_output(), without_refused_variables() as refused:
+        if wandb.run is not None and not _is_torn_down(wandb.run):
+            return use_run(wandb.run)
+        run = _open(cfg, again, refused)
     silence_log_errors()
     _num_users[run.id] += 1
     if not is_disabled(run):
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        _continue_axes(run)
     return run
 
 
-def _open(cfg: RunConfig, again: str | None) -> Any:
+def _continue_axes(run: Any) -> None:
+    """Puts the latest axes of a resumed run into its next row; W&B fills in 0 until they are logged again."""
+    with contextlib.suppress(Exception):  # a row without an axis is better than no run
+        if run.resumed:
+            latest = {axis: run.summary.get(axis) for axis in AXES}
+            run.log({axis: value for axis, value in latest.items() if isinstance(value, int | float)}, commit=False)
+
+
+def warnings_of(run: Any) -> dict[str, str]:
+    """Returns what speaks against the settings of a run that was opened or joined, by its kind."""
+    found = {"overwritten run": describe_overwritten(run), "ignored switch": describe_ignored_switch(run)}
+    return {kind: message for kind, message in found.items() if message is not None}
+
+
+def is_own_run(run: Any) -> bool:
+    """Returns whether a run was opened here."""
+    return run.id in _num_users
+
+
+def _is_torn_down(run: Any) -> bool:
+    """Returns whether ``wandb.teardown()`` has ended a run that is still ``wandb.run``: nothing can be logged to it."""
+    is_of_other_process = getattr(run, "_init_pid", None) != os.getpid()  # a forked process may log to its parent's run
+    return is_run(run) and not is_of_other_process and wandb.setup().most_recent_active_run is None
+
+
+def _open(cfg: RunConfig, again: str | None, refused: Sequence[RefusedVariable]) -> Any:
     started = time.monotonic()
-    mode, obstacle = choose_mode(cfg)
+    mode, obstacle = choose_mode(cfg, refused)
     if obstacle is None:
         try:
-            return _init(cfg, mode, again, max_seconds=_init_seconds(cfg, mode, started))
+            return wandb.init(**init_arguments(cfg, mode, again, max_seconds=_init_seconds(cfg, mode, started)))
         except wandb.Error as error:
             if mode != "online":
                 raise ConfigError(f"The W&B run cannot be opened. {_in_one_line(error)}") from error
@@ -119,55 +169,30 @@ def _open(cfg: RunConfig, again: str | None) -> Any:
         _refuse_offline(cfg, obstacle)
     if obstacle.is_of_connection:
         stop_telemetry()
-    run = _init(cfg, "offline", again)
+    run = wandb.init(**init_arguments(cfg, "offline", again))
+    _offline_by_force.add(run.id)
     remedy = f"{obstacle.remedy} " if obstacle.remedy else ""
-    wandb.termlog(f"rlwandb: {obstacle.reason}; logging offline. {remedy}To upload later: {sync_command(run)}")
+    wandb.termlog(f"rlwandb: {obstacle.reason}; logging offline. {remedy}{describe_live_sync(run)}")
     return run
 
 
-def _init(cfg: RunConfig, mode: str | None, again: str | None, max_seconds: float | None = None) -> Any:
-    if cfg.dir is not None:
-        _make_folder(cfg.dir)
-    return wandb.init(
-        project=cfg.project,
-        name=cfg.name,
-        entity=cfg.entity,
-        group=cfg.group,
-        job_type=cfg.job_type,
-        tags=cfg.tags or None,
-        notes=cfg.notes,
-        dir=cfg.dir,
-        config=without_secrets(cfg.config),
-        id=cfg.id or again,
-        resume=cfg.resume or ("allow" if again else None),  # type: ignore[arg-type]  # RunConfig allows exactly these
-        mode=mode,  # type: ignore[arg-type]  # RunConfig allows exactly wandb's literals
-        settings=_settings(max_seconds),
-    )
-
-
-def _make_folder(folder: str) -> None:
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)  # W&B would take another one instead
-    except OSError as error:
-        raise ConfigError(
-            f"run.dir is {folder!r}, which cannot be made: {sentence(error)} Choose another one."
-        ) from error
-
-
-def _settings(max_seconds: float | None) -> wandb.Settings:
-    """Returns settings with the time limit of opening a run, and with which little is lost if the process is killed."""
-    settings: dict[str, Any] = {} if max_seconds is None else {"init_timeout": max_seconds}
-    if FLUSH_INTERVAL in wandb.Settings.model_fields and not any(each in os.environ for each in FLUSH_VARIABLES):
-        settings[FLUSH_INTERVAL] = FLUSH_SECONDS
-    return wandb.Settings(**settings)
-
-
-def choose_mode(cfg: RunConfig) -> tuple[str | None, Obstacle | None]:
+def choose_mode(cfg: RunConfig, refused: Sequence[RefusedVariable] = ()) -> tuple[str | None, Obstacle | None]:
     """Returns the mode for ``wandb.init``, None for W&B's own choice, and what keeps an online run from the server.
 
     The server is asked only if the mode is not set.
+
+    Args:
+        cfg: Settings of the run.
+        refused: Variables that W&B does not accept, and that it does not see while the run is opened.
     """
     settings = read_settings()
+    if cfg.mode is None and is_disabled_by_variable():
+        wandb.termlog(
+            f"rlwandb: {DISABLED_VARIABLE} is set: nothing is logged. W&B's name for it is WANDB_MODE=disabled."
+        )
+        return "disabled", None
+    if refused:
+        return _choose_mode_without(refused, cfg)
     if cfg.mode == "online" or (cfg.mode is None and os.environ.get("WANDB_MODE") == "online"):
         return "online", find_account_obstacle()
     if cfg.mode is not None or os.environ.get("WANDB_MODE"):
@@ -175,6 +200,17 @@ def choose_mode(cfg: RunConfig) -> tuple[str | None, Obstacle | None]:
     if settings.mode != "online":  # `wandb offline` was called in this folder
         return None, None
     return "online", find_obstacle()
+
+
+def _choose_mode_without(refused: Sequence[RefusedVariable], cfg: RunConfig) -> tuple[str, Obstacle | None]:
+    """Returns the mode where W&B refuses variables: offline, as it is unknown what they should have done."""
+    text = " ".join(map(str, refused))
+    meant = {variable.value.strip().lower() for variable in refused if variable.name == "WANDB_MODE"}
+    mode = cfg.mode or os.environ.get("WANDB_MODE") or ("disabled" if "disabled" in meant else "online")
+    if mode == "online":
+        return mode, Obstacle(text.removesuffix("."), "Correct or unset it.")
+    wandb.termlog(f"rlwandb: {text} It is ignored; the mode of the run is {mode!r}.")
+    return mode, None
 
 
 def _is_explicit(cfg: RunConfig) -> bool:

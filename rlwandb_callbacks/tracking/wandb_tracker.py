@@ -12,7 +12,7 @@ from rlwandb_callbacks.core.values import Value
 from rlwandb_callbacks.tracking.dropped_rows import DroppedRows
 from rlwandb_callbacks.tracking.row_thread import RowThread
 from rlwandb_callbacks.tracking.wait_limit import WaitLimit
-from rlwandb_callbacks.tracking.wandb_values import split_files, store, to_wandb
+from rlwandb_callbacks.tracking.wandb_values import rows_of_files, split_files, store, to_wandb
 
 CONSTANTS = ("episodes_count", "averaged_weights")  # last parts of keys whose charts are lines without a change
 TOO_MANY_WAIT = (
@@ -29,7 +29,7 @@ class WandbTracker:
     with ``step=``, the files of a row that has numbers are written at once and named in that row instead, as each
     further row may cost the user one.
 
-    Neither ``step=`` nor ``commit=False`` is ever passed: W&B drops rows with a step below its latest one.
+    No row is logged with ``step=`` or ``commit=False``: W&B drops rows with a step below its latest one.
 
     Args:
         run: An open run.
@@ -58,20 +58,23 @@ class WandbTracker:
         held, files = split_files(values)
         entries = converted(held, lambda _, value: to_wandb(value), errors)
         if held and files and self._dropped_rows.user_sets_steps:
-            entries |= self._stored(axes, files, errors)
-            files = {}
+            first, *parts = rows_of_files(files)
+            entries |= self._stored(axes, first, errors)
+        else:
+            parts = rows_of_files(files)
         if entries or not files:
             self._log(axes, entries)
-        if files and not self._files.submit(partial(self._write_files, axes, files)):
+        if parts and not self._files.submit(partial(self._write_files, axes, parts)):
             message = TOO_MANY_WAIT.format(keys=", ".join(sorted(files)), count=self._files.pending)
             errors.append(RuntimeError(message))
         self._raise_first(errors)
 
-    def _write_files(self, axes: Mapping[str, float], files: Mapping[str, Value]) -> None:
-        """Writes a row of files, on their thread."""
-        entries = self._stored(axes, files, self._errors)
-        if entries:
-            self._log(axes, entries)
+    def _write_files(self, axes: Mapping[str, float], parts: Collection[Mapping[str, Value]]) -> None:
+        """Writes rows of files, on their thread."""
+        for part in parts:
+            entries = self._stored(axes, part, self._errors)
+            if entries:
+                self._log(axes, entries)
 
     def _stored(
         self, axes: Mapping[str, float], files: Mapping[str, Value], errors: MutableSequence[Exception]
@@ -86,9 +89,30 @@ class WandbTracker:
             self.run.log({**axes, **entries})  # outside the lock: a large table waits for W&B's server
         with self._bookkeeping:
             late = {key: latest for key, latest in self._latest_axes.items() if key in axes and latest > axes[key]}
-            if late:  # the row came late; the run's summary keeps the latest axes
-                self.run.summary.update(late)
             self._latest_axes |= {**axes, **late}
+        if late:
+            self._keep_in_summary(late)
+
+    def _keep_in_summary(self, axes: Collection[str]) -> None:
+        """Keeps the latest axes in the summary after a row that came late.
+
+        An assignment would end an aggregation that the user has defined for an axis, whose value is a mapping such as
+        ``{"max": 9}``, or hold one that the user keeps out of the summary.
+        """
+        summary = self.run.summary
+        plain = [key for key in axes if isinstance(summary.get(key), int | float)]
+        with self._bookkeeping:
+            summary.update({key: self._latest_axes[key] for key in plain})
+
+    def start_at(self, axes: Mapping[str, float]) -> None:
+        """Sets the axes of rows that the user's code logs before our first one; W&B fills in 0 otherwise.
+
+        The axes are no row of their own, which would move W&B's step: they are in the next row, whoever logs it.
+        """
+        with self._bookkeeping:
+            self._define(axes, ())
+        with self._dropped_rows.ours():
+            self.run.log(dict(axes), commit=False)
 
     def _define(self, axes: Mapping[str, float], entries: Collection[str]) -> None:
         for key in axes.keys() - self._defined:
@@ -123,6 +147,10 @@ class WandbTracker:
         """
         self._dropped_rows.close()
         self._raise_first(self.errors())
+
+    def close(self) -> None:
+        """Ends the search for dropped rows, also where :meth:`flush` has not; the run stays open."""
+        self._dropped_rows.close()
 
     def errors(self) -> list[Exception]:
         """Returns the errors that no method has raised yet, each of them once."""

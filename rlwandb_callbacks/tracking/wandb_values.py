@@ -20,6 +20,28 @@ def split_files(values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str
     return held, {key: value for key, value in values.items() if key not in held}
 
 
+def rows_of_files(files: Mapping[str, Value]) -> list[dict[str, Value]]:
+    """Returns the rows that files take: W&B's file of a table holds 10,000 rows, and cuts off the rest.
+
+    All else of a longer table would be in an artifact alone, outside the folder of the run: it is lost, without a word,
+    if that folder is moved to another machine and sent from there.
+    """
+    parts: list[dict[str, Value]] = []
+    for key, value in files.items():
+        for number, part in enumerate(_parts_of(value)):
+            parts += [{}] if number == len(parts) else []
+            parts[number][key] = part
+    return parts
+
+
+def _parts_of(value: Value) -> list[Value]:
+    length = wandb.Table.MAX_ROWS
+    if not isinstance(value, Table) or len(value.rows) <= length:
+        return [value]
+    starts = range(0, len(value.rows), length)
+    return [Table(value.columns, value.rows[start : start + length]) for start in starts]
+
+
 def to_wandb(value: Value) -> Any:
     """Converts a value for ``run.log``."""
     match value:
@@ -43,8 +65,8 @@ def store(run: Any, key: str, value: Value, *, step: int) -> Any:
     """Writes the file of a value into the folder of a run; returns the entry of the row that names the file.
 
     ``run.log`` would do the same for all files of a row at once, so that an error of one would cost the whole row. For
-    a table it would also make an artifact, which takes ten requests and waits for W&B's server. A table that has more
-    rows than such a file may hold is returned as it is, for ``run.log``.
+    a table it would also make an artifact, which takes ten requests and waits for W&B's server. A table has no more
+    rows than such a file may hold; see :func:`rows_of_files`.
 
     Args:
         run: An open run.
@@ -54,8 +76,6 @@ def store(run: Any, key: str, value: Value, *, step: int) -> Any:
     """
     _restore_staging_folder()
     converted = to_wandb(value)
-    if isinstance(converted, wandb.Table) and len(converted.data) > wandb.Table.MAX_ROWS:
-        return converted
     converted.bind_to_run(run, key, step)
     return converted.to_json(run)
 

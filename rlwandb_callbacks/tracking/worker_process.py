@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rlwandb_callbacks.errors import name_and_message
+from rlwandb_callbacks.tracking.reply import pack_reply
 from rlwandb_callbacks.tracking.worker_mark import Mark
 
 NICENESS = 10
@@ -26,6 +28,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES}
 # Versions before 3.7 lack this setting.
 ROOM_TO_GROW = {"LOKY_MAX_MEMORY_LEAK_SIZE": "2e9"}
 COMPILED_CODE_FAILED = "compiled code failed in it, such as that of a simulator or a graphics library"
+EXIT_CODE = re.compile(r"\{(\w+)\((-?\d+)\)")  # in messages of loky
 SENT_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")
 LIKELY_CAUSES = {
     "SIGKILL": "the system ended it, most likely as it had no memory left",
@@ -58,7 +61,7 @@ class WorkerDiedError(RuntimeError):
             >>> WorkerDiedError.from_executor(RuntimeError("The exit codes of the workers are {SIGKILL(-9)}"))
             WorkerDiedError('The worker process ended (SIGKILL): the system ended it, most likely as it had no memory...
         """
-        found = re.search(r"\{(\w+)\((-?\d+)\)", str(error))
+        found = EXIT_CODE.search(str(error))
         work = f" while it made {job}" if job else ""
         if found is None:
             died = cls(f"The worker process ended{work}: {error}")
@@ -70,6 +73,40 @@ class WorkerDiedError(RuntimeError):
             died.is_from_outside = name in SENT_FROM_OUTSIDE
         died.job = job
         return died
+
+
+def reason_of(error: Exception) -> Exception:
+    """Returns the error of a broken executor, or, if its message has the signal that ended a process, what that means.
+
+    Example:
+        >>> reason_of(RuntimeError("A process was terminated abruptly."))
+        RuntimeError('A process was terminated abruptly.')
+        >>> reason_of(RuntimeError("The exit codes of the workers are {SIGKILL(-9)}"))
+        WorkerDiedError('The worker process ended (SIGKILL): the system ended it, most likely as it had no memory...
+    """
+    return WorkerDiedError.from_executor(error) if EXIT_CODE.search(str(error)) else error
+
+
+class WorkersLostError(RuntimeError):
+    """The engine of the user's executor has no workers left, so that its jobs would never be run."""
+
+
+class JobCancelledError(RuntimeError):
+    """An executor of the user cancelled a job before it was done."""
+
+    @classmethod
+    def of(cls, job: str, reason: Exception) -> JobCancelledError:
+        """Makes the error from the name of the job, which may be empty, and the error of the executor.
+
+        Example:
+            >>> JobCancelledError.of("video/best of step 4", JobCancelledError())
+            JobCancelledError('video/best of step 4 was cancelled in your executor, as shutdown(cancel_futures=True)...
+        """
+        said = f". It says: {reason}" if str(reason) else ""
+        return cls(
+            f"{job or 'A job'} was cancelled in your executor, as shutdown(cancel_futures=True) and the restart of a "
+            f"cluster do, and is left out{said}"
+        )
 
 
 class JobStuckError(RuntimeError):
@@ -123,28 +160,50 @@ def _leave_with(parent: int, folder: str | None) -> None:
 
 
 def run_packed(
-    packed: bytes, search_path: Sequence[str], prepare: Callable[[], None] | None = None, mark: Mark | None = None
-) -> Any:
+    packed: bytes,
+    search_path: Sequence[str],
+    training_process: int,
+    prepare: Callable[[], None] | None = None,
+    mark: Mark | None = None,
+    call: str = "",  # noqa: ARG001  # only its difference counts
+) -> bytes:
     """Runs a callable that :func:`pack` pickled, with the modules on the search path of the training process.
 
     Args:
-        packed: The pickled callable.
+        packed: The pickled callable, which returns the bytes of a reply.
         search_path: ``sys.path`` of the training process.
+        training_process: Id of the training process. In all others each error is a part of the reply, as executors
+            would have to send it: with a CannotUnpackError if the callable cannot be unpickled there.
         prepare: Called before anything is unpickled, which may import packages that read environment variables.
         mark: Shows the training process when the callable started, and where it is stuck.
+        call: Differs between calls, for executors that run equal calls once only.
 
     Raises:
-        CannotUnpackError: If it cannot be unpickled in this process.
+        KeyboardInterrupt: By Ctrl-C.
+        BaseException: In the training process, of types other than Exception: they may be meant to end it.
     """
+    try:
+        work = _unpacked(packed, search_path, prepare)
+        with contextlib.nullcontext() if mark is None else mark.running():
+            reply: bytes = work()
+            return reply
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None  # without the class and the arguments of another one
+    except BaseException as error:
+        if os.getpid() == training_process and not isinstance(error, Exception):
+            raise
+        return pack_reply({}, error)
+
+
+def _unpacked(packed: bytes, search_path: Sequence[str], prepare: Callable[[], None] | None) -> Callable[[], bytes]:
     sys.path += [folder for folder in search_path if folder not in sys.path]
     if prepare is not None:
         prepare()
     try:
-        work = pickle.loads(packed)  # noqa: S301  # pickled by the training process that started this one  # nosec B301
-    except Exception as error:
-        raise CannotUnpackError(f"{type(error).__name__}: {error}") from error
-    with contextlib.nullcontext() if mark is None else mark.running():
-        return work()
+        work: Callable[[], bytes] = pickle.loads(packed)  # noqa: S301  # by the training process  # nosec B301
+    except (Exception, SystemExit) as error:  # the import of a module may end the process
+        raise CannotUnpackError(name_and_message(error)) from error
+    return work
 
 
 def pack(work: Any) -> bytes:

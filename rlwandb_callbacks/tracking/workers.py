@@ -17,41 +17,19 @@ import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlwandb_callbacks.tracking.result import Job, Result, from_bytes, job_name, run_all, run_to_bytes
+from rlwandb_callbacks.tracking.attempt import Attempt
+from rlwandb_callbacks.tracking.executor_worker import ExecutorWorker
+from rlwandb_callbacks.tracking.result import Job, run_all, run_to_bytes
 from rlwandb_callbacks.tracking.worker_mark import Mark, describe_place
 from rlwandb_callbacks.tracking.worker_process import ONE_THREAD, ROOM_TO_GROW, become_worker, pack, run_packed
 
 IDLE_SECONDS = 60
 STARTUP_SECONDS = 60.0  # allowed for the start of a process and the imports of a job, in addition to its time limit
 CLOSE_SECONDS = 5.0  # in which an idle process that was told to end does so
-
-
-@dataclass
-class Attempt:
-    """One job on a worker."""
-
-    future: Future[Any]
-    mark: Mark | None = None
-    started: float | None = None  # time.monotonic()
-    thread: int | None = None  # identifier of the thread
-
-    def started_at(self) -> float | None:
-        """Returns ``time.monotonic()`` of the start of the job; None if it has not started, or that is not known."""
-        return self.started if self.mark is None else self.mark.started()
-
-    def has_succeeded(self) -> bool:
-        """Returns whether there is a result."""
-        return self.future.done() and not self.future.cancelled() and self.future.exception() is None
-
-    def result(self) -> Result:
-        """Returns the result of a job that has ended without an error of the worker; other processes send bytes."""
-        outcome = self.future.result()
-        return outcome if isinstance(outcome, Result) else from_bytes(outcome)
 
 
 class Worker(Protocol):
@@ -65,14 +43,17 @@ class Worker(Protocol):
     is_own: bool
     startup_seconds: float
 
-    def pack(self, job: Job) -> bytes:
-        """Pickles a job, if it is sent to another process."""
+    def group(self, jobs: Sequence[Job]) -> Sequence[Sequence[Job]]:
+        """Returns the jobs of a submission as they are started: one by one, or all together."""
 
-    def start(self, job: Job, packed: bytes, max_seconds: float | None) -> Attempt:
-        """Queues a job; ``max_seconds`` is the time after which the worker notes where it is."""
+    def pack(self, jobs: Sequence[Job]) -> bytes:
+        """Pickles jobs that are started together, if they are sent to another process."""
 
-    def split(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Returns the jobs of a submission as they are started: one by one, or all in one."""
+    def start(self, jobs: Sequence[Job], packed: bytes, max_seconds: float | None) -> Attempt:
+        """Queues jobs; ``max_seconds`` is the time after which the worker notes where they are."""
+
+    def lost_reason(self) -> str:
+        """Returns why the worker, which is not our own, will never finish its jobs; empty while it may."""
 
     def place(self, attempt: Attempt) -> str:
         """Returns where a job is that takes too long; empty if that is not known."""
@@ -113,18 +94,21 @@ class ProcessWorker:
             env={**ROOM_TO_GROW, **ONE_THREAD},
         )
 
-    def pack(self, job: Job) -> bytes:
-        return pack(partial(run_to_bytes, [job]))
+    def group(self, jobs: Sequence[Job]) -> Sequence[Sequence[Job]]:
+        return _each_alone(jobs)
 
-    def start(self, job: Job, packed: bytes, max_seconds: float | None) -> Attempt:
+    def pack(self, jobs: Sequence[Job]) -> bytes:
+        return pack(partial(run_to_bytes, tuple(jobs)))
+
+    def start(self, jobs: Sequence[Job], packed: bytes, max_seconds: float | None) -> Attempt:
         mark = None
         if self._folder is not None:
             mark = Mark(str(Path(self._folder, str(next(self._numbers)))), max_seconds)
-        future = self._executor.submit(run_packed, packed, list(sys.path), self._prepare, mark)
+        future = self._executor.submit(run_packed, packed, list(sys.path), os.getpid(), self._prepare, mark)
         return Attempt(future, mark)
 
-    def split(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        return jobs
+    def lost_reason(self) -> str:
+        return ""
 
     def place(self, attempt: Attempt) -> str:
         if any(_is_stopped(process.pid) for process in self._processes()):
@@ -173,6 +157,11 @@ def _kill_remaining(processes: list[Any]) -> None:
             _kill_group(process.pid)
 
 
+def _each_alone(jobs: Sequence[Job]) -> Sequence[Sequence[Job]]:
+    """Returns groups of one job: one that ends or blocks the worker costs itself only."""
+    return [(job,) for job in jobs]
+
+
 def is_child() -> bool:
     """Returns whether multiprocessing started this process, as with ``ddp_spawn``.
 
@@ -189,30 +178,33 @@ class ThreadWorker:
     startup_seconds = 0.0
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[Attempt, Job] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Attempt, Sequence[Job]] | None] = queue.SimpleQueue()
         self._is_killed = False
         threading.Thread(target=self._run, name="rlwandb", daemon=True).start()
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None and not self._is_killed:
-            attempt, job = item
+            attempt, jobs = item
             attempt.started, attempt.thread = time.monotonic(), threading.get_ident()
             try:
-                attempt.future.set_result(run_all([job]))
+                attempt.future.set_result(run_all(jobs))
             except BaseException as error:  # noqa: BLE001  # such as SystemExit, which ends neither thread nor training
                 attempt.future.set_exception(error)
-            del item, attempt, job  # which hold the episode until the next job comes
+            del item, attempt, jobs  # which hold the episode until the next job comes
 
-    def pack(self, job: Job) -> bytes:  # nothing is sent to another process
+    def group(self, jobs: Sequence[Job]) -> Sequence[Sequence[Job]]:
+        return _each_alone(jobs)
+
+    def pack(self, jobs: Sequence[Job]) -> bytes:  # nothing is sent to another process
         return b""
 
-    def start(self, job: Job, packed: bytes, max_seconds: float | None) -> Attempt:  # as above
+    def start(self, jobs: Sequence[Job], packed: bytes, max_seconds: float | None) -> Attempt:  # as above
         attempt = Attempt(Future())
-        self._queue.put((attempt, job))
+        self._queue.put((attempt, jobs))
         return attempt
 
-    def split(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        return jobs
+    def lost_reason(self) -> str:
+        return ""
 
     def place(self, attempt: Attempt) -> str:
         frames = sys._current_frames()  # noqa: SLF001  # documented, and named like a private function
@@ -228,46 +220,6 @@ class ThreadWorker:
 
     def close(self) -> None:
         self.kill()
-
-
-@dataclass(frozen=True)
-class _AllJobs:
-    jobs: tuple[Job, ...]
-
-    @property
-    def name(self) -> str:
-        return ", ".join(filter(None, map(job_name, self.jobs)))
-
-    def __call__(self) -> Result:
-        return run_all(self.jobs)
-
-
-class ExecutorWorker:
-    """An executor of the user, which is never shut down; it may run several jobs at a time."""
-
-    is_own = False
-    startup_seconds = 0.0
-
-    def __init__(self, executor: Executor, prepare: Callable[[], None] | None) -> None:
-        self._executor, self._prepare = executor, prepare
-
-    def pack(self, job: Job) -> bytes:
-        return pack(partial(run_to_bytes, [job]))
-
-    def start(self, job: Job, packed: bytes, max_seconds: float | None) -> Attempt:  # they are shared
-        return Attempt(self._executor.submit(run_packed, packed, list(sys.path), self._prepare))
-
-    def split(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        return [_AllJobs(tuple(jobs))]  # a worker elsewhere gets what the jobs share only once
-
-    def place(self, attempt: Attempt) -> str:  # such a worker may be on another machine
-        return "it may still run in your executor, from which it cannot be removed"
-
-    def kill(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def new_worker(kind: str | Executor, prepare: Callable[[], None] | None = None) -> Worker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ def start(*command: Any, **env: Any) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
         env={**os.environ, **quiet, **{name: str(value) for name, value in env.items()}},
     )
 
@@ -38,7 +40,11 @@ def free_port() -> str:
 
 
 def wait_for_output(process: subprocess.Popen[str], status: int | None = 0) -> str:
-    output, _ = process.communicate(timeout=TIME_LIMIT_SECONDS)
+    try:
+        output, _ = process.communicate(timeout=TIME_LIMIT_SECONDS)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # with the ranks that it has started
     assert status is None or process.returncode == status, output[-3000:]
     return output
 
@@ -60,14 +66,24 @@ def check_distributed_evaluations(run: OfflineRun) -> None:
     assert "logging/errors" not in run.summary
 
 
-@pytest.mark.parametrize(("strategy", "processes"), [("ddp", 2), ("ddp", 3), ("ddp_spawn", 2)])
-def test_episodes_are_split_across_ranks_and_logged_to_one_run(strategy: str, processes: int) -> None:
-    output = wait_for_output(start(PROGRAM, strategy, processes, 1, "plain"))
+@pytest.mark.parametrize("processes", [2, 3])
+def test_episodes_are_split_across_ranks_and_logged_to_one_run(processes: int) -> None:
+    output = wait_for_output(start(PROGRAM, "ddp", processes, 1, "plain"))
     run = read_single_run()
     check_distributed_evaluations(run)
-    if strategy == "ddp":
-        ends = [float(line.split("ends with")[1]) for line in output.splitlines() if "ends with" in line]
-        assert ends == pytest.approx([run.column("eval/return_mean")[-1]] * processes)
+    ends = [float(line.split("ends with")[1]) for line in output.splitlines() if "ends with" in line]
+    assert ends == pytest.approx([run.column("eval/return_mean")[-1]] * processes)
+
+
+def test_validate_continues_the_run_of_a_fit_in_spawned_processes() -> None:
+    output = wait_for_output(start(PROGRAM, "ddp_spawn", 2, 1, "plain"))
+    fit, validate = sorted(Path("wandb").glob("offline-run-*"))
+    check_distributed_evaluations(read_offline_run(fit))
+    assert fit.name.rpartition("-")[2] == validate.name.rpartition("-")[2]  # the id of the run
+    run = read_offline_run(validate)
+    assert run.column("eval/return_mean") == read_offline_run(fit).column("eval/return_mean")[-1:]
+    assert (run.column("trainer/global_step")[0], run.column("time/updates")[0]) == (7, 8)
+    assert f"run folder: {validate.resolve()}" in output
 
 
 @pytest.mark.parametrize(("scenario", "entropy"), [("plain", 0.0), ("reduced", 0.5)])
@@ -75,6 +91,10 @@ def test_metrics_are_taken_from_rank_zero_or_averaged_over_ranks(scenario: str, 
     wait_for_output(start(PROGRAM, "ddp", 2, 1, scenario))
     run = read_single_run()
     assert run.column("train/entropy") == [entropy] * 4
+    if scenario == "reduced":  # 10 steps a batch on rank zero, 15 on the other one, and an episode on each
+        assert [row["time/env_steps"] for row in run.history if "train/entropy" in row] == [50, 100, 150, 200]
+        assert run.column("rollout/return_mean") == [5.0] * 4
+        assert run.column("rollout/episodes") == [4] * 4
     assert [row["time/updates"] for row in run.history if "train/entropy" in row] == [2, 4, 6, 8]
 
 
@@ -93,19 +113,30 @@ def test_two_torchrun_nodes_log_to_one_run() -> None:
     check_distributed_evaluations(read_single_run())
 
 
-def test_rank_with_a_failing_environment_is_excluded() -> None:
+def test_training_with_unequal_batches_on_the_ranks_ends_as_without_the_callback() -> None:
+    output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "unequal"))
+    run = read_single_run()
+    assert [row["time/updates"] for row in run.history if "eval/return_mean" in row] == [8, 16]
+    assert run.column("eval/episodes_count") == [5, 5]
+    assert [row["time/env_steps"] for row in run.history if "train/entropy" in row] == list(range(50, 401, 50))
+    assert "logging/errors" not in run.summary
+    assert len(set(re.findall(r"step 16 ends with (\S+)", output))) == 1
+    assert output.count("step 16 ends with") == 2
+
+
+def test_episodes_of_a_rank_with_a_failing_environment_are_played_by_the_other_one() -> None:
     output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "one"))
     run = read_single_run()
-    assert run.column("eval/episodes_count") == [3, 3]
+    assert run.column("eval/episodes_count") == [5, 5]
     assert run.summary["logging/errors"] == 2
     assert output.count("ends with") == 2
     assert len(run.column("train/loss")) == 4
 
 
-def test_rank_with_an_environment_that_hangs_is_excluded_at_the_time_limit() -> None:
+def test_episodes_of_a_rank_with_an_environment_that_hangs_are_played_after_the_time_limit() -> None:
     output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "hanging"))
     run = read_single_run()
-    assert run.column("eval/episodes_count") == [3, 3]
+    assert run.column("eval/episodes_count") == [5, 5]
     assert run.summary["logging/errors"] == 2
     assert output.count("ends with") == 2
     assert len(run.column("train/loss")) == 4
@@ -115,7 +146,7 @@ def test_monitored_return_is_known_on_all_ranks_at_the_end_of_each_epoch() -> No
     output = wait_for_output(start(PROGRAM, "ddp", 2, 1, "monitored"))
     run = read_single_run()
     assert [row["time/updates"] for row in run.history if "eval/return_mean" in row] == [4, 8]
-    assert run.column("eval/episodes_count") == [3, 3]
+    assert run.column("eval/episodes_count") == [5, 5]
     ends = [float(number) for number in re.findall(r"ends with (\S+)", output)]
     assert ends == pytest.approx([run.column("eval/return_mean")[-1]] * 2)  # the metrics of the Trainer are float32
 

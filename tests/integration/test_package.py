@@ -67,6 +67,7 @@ PUBLIC = {
         "MetricDefinition",
         "OfflineRun",
         "PointEnv",
+        "Series",
         "TinyActorCritic",
         "TinyQ",
         "TinyValidatedQ",
@@ -139,6 +140,7 @@ class LocalRay(ModuleType):
         super().__init__("ray")
 
     def remote(self, **resources: Any) -> Any:
+        assert resources["max_retries"] == 0
         return lambda work: SimpleNamespace(remote=lambda *args, **kwargs: _Reference(work(*args, **kwargs)))
 
 

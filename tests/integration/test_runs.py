@@ -105,9 +105,10 @@ def test_run_is_offline_with_one_message_if_the_server_is_unreachable(
     callback = make_callback()
     fit(TinyQ(), callback)
     lines = [line for line in "".join(capfd.readouterr()).splitlines() if "rlwandb:" in line]
-    assert len(lines) == 1
-    assert "cannot be reached" in lines[0]
-    assert "wandb sync" in lines[0]
+    at_the_start, at_the_end = lines
+    assert "cannot be reached" in at_the_start
+    assert "wandb sync" not in at_the_start
+    assert f"wandb sync {callback.run_folder.absolute()}" in at_the_end
     assert read_offline_run(callback.run_folder).exit_code == 0
 
 

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,48 @@ def test_a_worker_that_is_killed_once_costs_no_video(fit: Any, tmp_path: Path, m
     steps = [row["trainer/global_step"] for row in tracker.rows if "video/best" in row]
     assert steps == [1, 3, 5]
     assert [len(tracker.column(f"video/{label}")) for label in LABELS] == [3, 3, 3]
+
+
+def test_a_pool_of_the_user_whose_process_is_killed_once_costs_no_video(
+    fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MARKS", str(tmp_path))
+    tracker = MemoryTracker()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        callback = EvaluationCallback(
+            executor=executor, queue_size=9, env=KillsWorkerOnce, policy="q_network", tracker=tracker
+        )
+        with pytest.warns(UserWarning, match=r"your executor \(ProcessPoolExecutor\) failed to run a job") as caught:
+            fit(TinyValidatedQ(batches=4), callback, val_check_interval=2, num_sanity_val_steps=0)
+    assert sum("executor" in str(warning.message) for warning in caught) == 1
+    assert [row["trainer/global_step"] for row in tracker.rows if "video/best" in row] == [1, 3]
+    assert [len(tracker.column(f"video/{label}")) for label in LABELS] == [2, 2, 2]
+
+
+class CancelsFirst(ThreadPoolExecutor):
+    """Executor that cancels its first job, as a cluster does that is restarted."""
+
+    is_new = True
+
+    def submit(self, *arguments: Any, **keywords: Any) -> Any:
+        if not self.is_new:
+            return super().submit(*arguments, **keywords)
+        self.is_new = False
+        future: Future[Any] = Future()
+        assert future.cancel()
+        return future
+
+
+def test_a_job_that_is_cancelled_is_told_with_the_reason_and_later_videos_are_made(fit: Any) -> None:
+    tracker = MemoryTracker()
+    with CancelsFirst(1) as executor:
+        callback = EvaluationCallback(
+            executor=executor, queue_size=9, env=CorridorEnv, policy="q_network", tracker=tracker
+        )
+        with pytest.warns(UserWarning, match="video/best of step 1, .* was cancelled in your executor") as caught:
+            fit(TinyValidatedQ(batches=6), callback, val_check_interval=2, num_sanity_val_steps=0)
+    assert sum("rlwandb" in str(warning.message) for warning in caught) == 1
+    assert [row["trainer/global_step"] for row in tracker.rows if "video/best" in row] == [3, 5]
 
 
 def test_without_ffmpeg_contact_sheets_are_logged_and_one_warning_names_the_cause(

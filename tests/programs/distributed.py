@@ -85,6 +85,22 @@ class WithoutValidation(TinyQ):
     """Module without a validation loop, whose return a callback monitors."""
 
 
+class CountsEpisodes(RankedQ):
+    """Module that ends an episode in each batch, with a return of 10 and 5 more steps on rank 1."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.env_steps += 5 * rank()
+        return {**super().training_step(batch, batch_idx), "episode_return": torch.tensor(10.0 * rank())}
+
+
+class UnequalBatches(CountsEpisodes):
+    """Module with two batches less in each epoch of rank 1."""
+
+    def train_dataloader(self) -> Any:
+        self.hparams["batches"] = 8 - 2 * rank()
+        return super().train_dataloader()
+
+
 class EpisodesOnRankZero(RankedQ):
     """Module that returns an episode on rank 0 only, although an environment is configured."""
 
@@ -131,9 +147,12 @@ ENVS = {
     "choosy": CorridorEnv,
     "monitored": BreaksOnRankOne,
     "named": CorridorEnv,
+    "unequal": CorridorEnv,
 }
 
 MODULES: dict[str, type[TinyQ]] = {
+    "reduced": CountsEpisodes,
+    "unequal": UnequalBatches,
     "hanging": LetsEnvHang,
     "uneven": EpisodesOnRankZero,
     "monitored": WithoutValidation,
@@ -149,7 +168,7 @@ def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
     callback = WandbRLCallback(
         executor="inline",
         action_logger="q_value",
-        metrics={"every_n_steps": 2, "reduce_over_ranks": scenario == "reduced"},
+        metrics={"every_n_steps": 2, "reduce_over_ranks": scenario in ("reduced", "unequal")},
         videos={"select": choose_nothing} if scenario == "choosy" else {},
         evaluation={"env": ENVS[scenario], "policy": "q_network", "episodes": 5, "max_seconds": max_seconds, **names},
     )
@@ -158,15 +177,24 @@ def main(strategy: str, devices: str, nodes: str, scenario: str) -> None:
         strategy=strategy,
         devices=int(devices),
         num_nodes=int(nodes),
-        max_epochs=2,
+        max_epochs=-1 if scenario == "unequal" else 2,
+        max_steps=16 if scenario == "unequal" else -1,
+        use_distributed_sampler=scenario != "unequal",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[EarlyStopping(monitor, mode="max"), callback] if monitor is not None else [callback],
     )
-    trainer.fit(MODULES.get(scenario, RankedQ)(), ckpt_path=None)
-    if strategy == "ddp":
+    module = MODULES.get(scenario, RankedQ)()
+    trainer.fit(module, ckpt_path=None)
+    if strategy == "ddp_spawn":
+        trainer.validate(module, verbose=False)
+        sys.stdout.write(f"run folder: {callback.run_folder}\n")
+    elif scenario == "unequal":
+        weights = sum(float(parameter.double().sum()) for parameter in module.parameters())
+        sys.stdout.write(f"step {trainer.global_step} ends with {weights}\n")
+    else:
         keys = ["eval/near/return_mean", "eval_rl/near/return_mean"] if names else ["eval/return_mean"]
         values = [float(trainer.callback_metrics[key]) for key in keys]
         sys.stdout.write(f"rank {trainer.global_rank} ends with {' and '.join(map(str, values))}\n")

@@ -11,7 +11,7 @@ from rlwandb_callbacks.callbacks.evaluation.averaged_weights import AveragedWeig
 from rlwandb_callbacks.callbacks.evaluation.distributed import (
     DistributedEvaluation,
     EvaluationResult,
-    Problem,
+    exchange_seconds,
     given_result,
 )
 from rlwandb_callbacks.callbacks.evaluation.earlier_numbers import EarlierNumbers
@@ -35,6 +35,7 @@ from rlwandb_callbacks.callbacks.evaluation.monitors import (
 )
 from rlwandb_callbacks.callbacks.evaluation.owned_keys import OwnedKeys, check_names
 from rlwandb_callbacks.callbacks.evaluation.preparation import Preparation
+from rlwandb_callbacks.callbacks.evaluation.rank_results import Problem
 from rlwandb_callbacks.callbacks.evaluation.schedule import EvaluationSchedule, is_last_epoch
 from rlwandb_callbacks.callbacks.evaluation.validated_weights import ValidatedWeights
 from rlwandb_callbacks.callbacks.evaluation.videos import VideoMode
@@ -42,6 +43,8 @@ from rlwandb_callbacks.callbacks.evaluation.weight_tensors import on_device
 from rlwandb_callbacks.callbacks.evaluation.writer import EvaluationWriter, SummarizedEvaluation
 from rlwandb_callbacks.callbacks.interruption import end_interrupted, received_sigterm
 from rlwandb_callbacks.callbacks.lightning_namespaces import may_share_key
+from rlwandb_callbacks.callbacks.lockstep import Moment
+from rlwandb_callbacks.callbacks.meetings import MissingRanksError
 from rlwandb_callbacks.callbacks.ranks import Ranks, announce, sendable
 from rlwandb_callbacks.callbacks.session import Session, parts_in
 from rlwandb_callbacks.config import EvaluationConfig
@@ -52,6 +55,8 @@ from rlwandb_callbacks.evaluation.evaluator import Evaluator
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
+
+PLAYS_ALONE = "plays all evaluation episodes, and other ranks wait for it at their next step"
 
 
 class EvaluationCallback(RLCallback):
@@ -194,6 +199,7 @@ class EvaluationCallback(RLCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the schedule, and says when what monitors our numbers finds the first one."""
         super().on_train_start(trainer, pl_module)
+        self.session.lockstep.agree(trainer)
         owns = self._owned_keys.owns
         found = find_monitors(trainer, pl_module, owns)
         monitors = found if self.cfg.evaluation.env is not None else []
@@ -213,7 +219,7 @@ class EvaluationCallback(RLCallback):
         """Evaluates modules without a validation loop when an evaluation is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self._schedule.due_after_batch(trainer, self.session.counters.updates, batch_idx):
-            self._evaluate(trainer, pl_module)
+            self._evaluate(trainer, pl_module, Moment.BATCH_END)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks for numbers that the module has logged under our keys when its epoch ended, after our own hook."""
@@ -226,23 +232,33 @@ class EvaluationCallback(RLCallback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates where a monitor needs a number, and after the last epoch, while checkpoints can still see it."""
         if self._schedule.due_after_epoch(trainer, self.session.counters.updates):
-            self._evaluate(trainer, pl_module)
+            self._evaluate(trainer, pl_module, Moment.EPOCH_END)
         if self._preparation.evaluator is not None and is_last_epoch(trainer):
             self._final_weights.note_last_epoch(pl_module, self.session.counters.updates)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates a training that was stopped, of which no earlier evaluation has seen the end."""
         if self._schedule.due_after_training(trainer, self.session.counters.updates):
-            self._evaluate(trainer, pl_module, after_training=True)
+            self._evaluate(trainer, pl_module, Moment.TRAINING_END)
         if self._preparation.evaluator is not None:
             self._final_weights.note_trained(pl_module, self.session.counters.updates)
         self._look_for_taken_keys(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates the weights that the module was given when its training was over, if they are others."""
-        if self._preparation.evaluator is not None and self._final_weights.have_changed(trainer, pl_module):
+        if self._preparation.evaluator is not None and self._have_final_weights_changed(trainer, pl_module):
             with on_device(pl_module, self._final_weights.device):
-                self._evaluate(trainer, pl_module, after_training=True)
+                self._evaluate(trainer, pl_module, Moment.FIT_END)
+
+    def _have_final_weights_changed(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        ranks = self._ranks(trainer, Moment.FIT_END)
+        if ranks is None:
+            return False
+        try:
+            return self._final_weights.have_changed(ranks, pl_module)
+        except MissingRanksError as error:
+            self._miss(trainer, error, has_ended=True)
+            return False
 
     def on_validation_batch_end(
         self,
@@ -265,18 +281,56 @@ class EvaluationCallback(RLCallback):
         """Evaluates the weights that validation has seen."""
         if not trainer.sanity_checking:
             self._preparation.prepare(trainer, pl_module)
-            self._evaluate(trainer, pl_module)
+            self._evaluate(trainer, pl_module, Moment.VALIDATION)
 
-    def _evaluate(self, trainer: Trainer, pl_module: LightningModule, *, after_training: bool = False) -> None:
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> None:
         """Plays on all ranks, publishes the numbers on all ranks, and then logs on rank zero.
 
-        Callbacks and schedulers read the numbers among the Trainer's metrics, whatever becomes of the log.
+        Callbacks and schedulers read the numbers among the Trainer's metrics, whatever becomes of the log. Where ranks
+        may not come together, rank zero does all of it, and the others go on.
         """
         if getattr(trainer, "fast_dev_run", False):
             self._placeholders.publish(trainer, {})  # schedulers read their number in this mode too
             return
-        ranks = Ranks(trainer)
+        ranks = self._ranks(trainer, moment)
+        if ranks is None:
+            self._given_episodes.clear()
+            self._placeholders.publish(trainer, {})
+            return
+        has_ended = moment in (Moment.TRAINING_END, Moment.FIT_END)
+        try:
+            self._evaluate_on(ranks, trainer, pl_module, after_training=has_ended)
+        except MissingRanksError as error:
+            if self._miss(trainer, error, has_ended=has_ended):
+                self._evaluate(trainer, pl_module, moment)
+
+    def _ranks(self, trainer: Trainer, moment: Moment) -> Ranks | None:
+        """Returns the ranks that evaluate at a hook; None if this one does not."""
+        lockstep = self.session.lockstep
+        is_monitored = self._schedule.has_monitors or bool(self._monitors_of_given)
+        if lockstep.is_sure(trainer, moment, is_needed=is_monitored):
+            name = self.cfg.evaluation.name
+            place = f"at the evaluation {'' if name is None else f'{name!r} '}at {moment.value}"
+            return Ranks(trainer, place, starts=trainer.state.fn != "fit")
+        if not trainer.is_global_zero:
+            return None
+        if moment is not Moment.FIT_END:
+            self._errors.warn_once(lockstep.describe(moment, PLAYS_ALONE), kind="ranks")
+        return Ranks.alone(trainer)
+
+    def _miss(self, trainer: Trainer, error: MissingRanksError, *, has_ended: bool) -> bool:
+        """Reports that other ranks have not come to an exchange; returns whether to go on without them."""
+        if error.is_interrupted:
+            end_interrupted(trainer, has_ended=has_ended)
+            return False
+        self.session.lockstep.give_up()
+        self._errors.report_error("The exchange of an evaluation with other ranks", error)
+        return True
+
+    def _evaluate_on(self, ranks: Ranks, trainer: Trainer, pl_module: LightningModule, *, after_training: bool) -> None:
         given = self._given_episodes.take(ranks)
+        if ranks.count > 1 and trainer.state.fn == "fit":
+            self.session.sum_env_steps(trainer, pl_module, Moment.BATCH_END)  # all ranks are here
         if given:
             self._placeholders.watch(self._monitors_of_given)
         self._schedule.mark(self.session.counters.updates)
@@ -293,6 +347,8 @@ class EvaluationCallback(RLCallback):
                 problems += played.problems
                 if ranks.is_zero and played.episodes:
                     summarized = self._writer.summarize(trainer, pl_module, played, self._evaluator(played), weights)
+            except MissingRanksError:
+                raise
             except Exception as error:  # noqa: BLE001  # all ranks must come to the next exchange
                 problems.append(("The evaluation", sendable(error, ranks)))
             if played is not None and played.is_interrupted:  # on all ranks
@@ -370,6 +426,7 @@ class EvaluationCallback(RLCallback):
         if given or self._preparation.evaluator is None:
             return given_result(given, self.cfg, self._videos.state, ranks)
         preserve = partial(self._preparation.preserved_state, pl_module, weights)
+        ranks.max_seconds = exchange_seconds(self.cfg.evaluation.max_seconds)
         distributed = DistributedEvaluation(
             self.cfg,
             self._preparation.evaluator,

@@ -5,49 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
-from rlwandb_callbacks.callbacks.ranks import Ranks, sendable
+from rlwandb_callbacks.callbacks.evaluation.rank_results import (
+    Problem,
+    RankResult,
+    given_seeds,
+    in_seed_order,
+    is_of_env,
+    rank_positions,
+)
+from rlwandb_callbacks.callbacks.meetings import ARRIVAL_SECONDS
+from rlwandb_callbacks.callbacks.ranks import Ranks, on_rank, sendable
 from rlwandb_callbacks.config.root import OneEvaluationConfig, WandbRLConfig
 from rlwandb_callbacks.core.episode import Episode
 from rlwandb_callbacks.core.episode_choice import choose
 from rlwandb_callbacks.environments.factory import EnvFactory
 from rlwandb_callbacks.environments.statistics import ObservationStatistics
-from rlwandb_callbacks.errors import EnvError, RenderError, ReplayDivergedError, describe_error
-from rlwandb_callbacks.evaluation.evaluator import Evaluator
+from rlwandb_callbacks.errors import ReplayDivergedError
+from rlwandb_callbacks.evaluation.evaluator import PREPARATION_SECONDS, Evaluator
 from rlwandb_callbacks.evaluation.replay import check_replay
 from rlwandb_callbacks.evaluation.stopping import StoppedError
 from rlwandb_callbacks.evaluation.video_mode import Diverged, Event, Mode, VideoState, mode_warning, next_mode
 from rlwandb_callbacks.media.frame_sources import FrameSource
 
 CHECKED_REPLAY_STEPS = 1_000
+UNLIMITED_SECONDS = 1_800.0  # as long as process groups of Lightning wait
 SHARDED = (
     "{strategy} distributes parameters over processes, so that no process can play on its own; no evaluation episodes "
     "are played."
 )
-Problem: TypeAlias = tuple[str, Exception]
-"""Work that failed, as the subject of a warning, and its exception."""
-
-
-@dataclass(frozen=True)
-class RankResult:
-    """Episodes of one rank in the order of their seeds, and an error of those that are missing."""
-
-    episodes: Sequence[Episode] = ()
-    error: Exception | None = None
-    num_missing: int = 0
-    is_interrupted: bool = False  # episodes are missing as the training is being interrupted
-
-    @property
-    def problem(self) -> Problem | None:
-        """The error, as part of those of an evaluation that has episodes."""
-        if self.error is None or not self.episodes:
-            return None if self.error is None else ("The evaluation", self.error)
-        plural = "s are" if self.num_missing > 1 else " is"
-        message = f"{self.num_missing} episode{plural} left out: {describe_error(self.error)}"
-        error = RuntimeError(message)
-        error.__cause__ = self.error
-        return "Part of the evaluation", error
 
 
 @dataclass(frozen=True)
@@ -81,7 +67,8 @@ class DistributedEvaluation:
     """Plays one evaluation, again if its mode turns out not to work.
 
     No step between two exchanges may fail on a single rank: errors are exchanged like results. ``preserved_state``
-    returns the context in which the policy and environments are used. ``is_interrupted`` says that the training is
+    returns the context in which the policy and environments are used; it takes the number of a stream of random
+    numbers, as episodes of different ranks must not have the same ones. ``is_interrupted`` says that the training is
     being interrupted, so that no further step is played.
     """
 
@@ -89,7 +76,7 @@ class DistributedEvaluation:
         self,
         cfg: OneEvaluationConfig,
         evaluator: Evaluator,
-        preserved_state: Callable[[], AbstractContextManager[None]],
+        preserved_state: Callable[[int], AbstractContextManager[None]],
         ranks: Ranks,
         keeps_observations: bool,
         is_interrupted: Callable[[], bool] | None = None,
@@ -114,6 +101,10 @@ class DistributedEvaluation:
             make_env = replace(self._evaluator.make_env, statistics=statistics)
             mine, my_frames = self._play_mine(make_env, mode)
             results = self._ranks.gather(mine)
+            if (further := self._further_seeds(results, mode)) is not None:
+                more, more_frames = self._play_seeds(further, make_env, mode, stream=self._ranks.count)
+                mine, my_frames = mine.with_more(more), [*my_frames, *more_frames]
+                results = self._ranks.gather(mine)
             decision = self._ranks.broadcast(self._decide(results, make_env, state))
             state = decision.state
             problems += [decision.problem] if decision.problem else []
@@ -122,9 +113,8 @@ class DistributedEvaluation:
                 return EvaluationResult((), make_env, mode, state, is_interrupted=True)
             if decision.is_final:
                 break
-        found = [result.problem for result in results if result.problem is not None]
         episodes = in_seed_order(results)
-        problems += found if episodes else found[:1]
+        problems += self._problems(results)
         frames = self._gather_frames(set(decision.chosen.values()), results, my_frames) if mode is Mode.RECORD else {}
         return EvaluationResult(episodes, make_env, mode, state, decision.chosen, frames, problems, warnings)
 
@@ -142,10 +132,38 @@ class DistributedEvaluation:
     def _play_mine(self, make_env: EnvFactory, mode: Mode) -> tuple[RankResult, list[FrameSource | None]]:
         evaluation = self._cfg.evaluation
         seeds = range(evaluation.seed, evaluation.seed + evaluation.episodes)[self._ranks.index :: self._ranks.count]
+        return self._play_seeds(seeds, make_env, mode)
+
+    def _further_seeds(self, results: Sequence[RankResult], mode: Mode) -> Sequence[int] | None:
+        """Returns the seeds that this rank plays for ranks that have failed; None if no rank plays further ones.
+
+        The same policy must have the same number, whatever fails on a rank. A rank that cannot render shows that
+        recording does not work, which changes the mode.
+        """
+        able = [index for index, result in enumerate(results) if result.error is None]
+        missing = sorted(seed for result in results for seed in result.missing)
+        failed_to_record = mode is Mode.RECORD and any(is_of_env(result) for result in results)
+        if not able or not missing or failed_to_record or any(result.is_interrupted for result in results):
+            return None
+        self._stopping = self._evaluator.stopping(self._is_interrupted)  # the others have waited for the time limit
+        index = self._ranks.index
+        return missing[able.index(index) :: len(able)] if index in able else ()
+
+    def _problems(self, results: Sequence[RankResult]) -> list[Problem]:
+        played = {seed for result in results for seed in result.seeds}
+        left_out = {seed for result in results for seed in result.missing if seed not in played}
+        found = [result.problem(index, left_out, self._ranks.count) for index, result in enumerate(results)]
+        problems = [problem for problem in found if problem is not None]
+        return problems if played else problems[:1]
+
+    def _play_seeds(
+        self, seeds: Sequence[int], make_env: EnvFactory, mode: Mode, *, stream: int = 0
+    ) -> tuple[RankResult, list[FrameSource | None]]:
+        evaluation = self._cfg.evaluation
         frames_max_bytes = frame_budget(self._cfg) // evaluation.episodes if mode is Mode.RECORD else None
         errors: list[Exception] = []
         try:
-            with self._preserved_state():
+            with self._preserved_state(stream + self._ranks.index):
                 played = self._evaluator.play(
                     seeds,
                     make_env,
@@ -156,12 +174,13 @@ class DistributedEvaluation:
                     stopping=self._stopping,
                 )
         except Exception as error:  # noqa: BLE001  # the other ranks wait for the next exchange
-            return RankResult(error=sendable(error, self._ranks), is_interrupted=self._has_been_interrupted), []
+            is_interrupted = self._has_been_interrupted
+            return RankResult(error=sendable(error, self._ranks), missing=seeds, is_interrupted=is_interrupted), []
         stopped = [error for error in errors if isinstance(error, StoppedError)]
         first = sendable((stopped or errors)[0], self._ranks) if errors else None
-        num_missing = len(seeds) - len(played)
-        is_interrupted = num_missing > 0 and self._has_been_interrupted
-        result = RankResult([each.episode for each in played], first, num_missing, is_interrupted)
+        given, missing = given_seeds(seeds, [each.episode.seed for each in played])
+        is_interrupted = len(missing) > 0 and self._has_been_interrupted
+        result = RankResult([each.episode for each in played], first, given, missing, is_interrupted)
         return result, [each.frames for each in played]
 
     @property
@@ -182,8 +201,11 @@ class DistributedEvaluation:
             return Decision(is_final=True, state=state, problem=("The evaluation", sendable(error, self._ranks)))
 
     def _decide_on_zero(self, results: Sequence[RankResult], make_env: EnvFactory, state: VideoState) -> Decision:
-        errors = [result.error for result in results if not result.episodes]
-        failed = [error for error in errors if isinstance(error, EnvError | RenderError)]
+        failed = [
+            on_rank(index, result.error) if len(results) > 1 else result.error
+            for index, result in enumerate(results)
+            if result.error is not None and is_of_env(result)
+        ]
         if failed and state.mode is Mode.RECORD:
             after = next_mode(state, Event.RECORDING_FAILED)
             warning = mode_warning(state, after, str(failed[0]))
@@ -209,7 +231,7 @@ class DistributedEvaluation:
 
     def _check_replays(self, episodes: Sequence[Episode], chosen: Mapping[str, int], make_env: EnvFactory) -> None:
         """Replays the chosen episodes without pictures, and the last one, whose environment may have played others."""
-        with self._preserved_state(), self._stopping.interruptible(lambda: "Replaying an episode"):
+        with self._preserved_state(0), self._stopping.interruptible(lambda: "Replaying an episode"):
             for index in sorted({*chosen.values(), len(episodes) - 1}):
                 check_replay(make_env, episodes[index], max_steps=CHECKED_REPLAY_STEPS)
 
@@ -247,24 +269,6 @@ def given_result(
     return EvaluationResult(episodes, None, Mode.RECORD, state, chosen, problems=[problem] if problem else [])
 
 
-def rank_positions(results: Sequence[RankResult]) -> list[tuple[int, int]]:
-    """Returns rank and position within the rank of each episode, in the order of seeds, which alternate by rank.
-
-    Example:
-        >>> import numpy as np
-        >>> episode = Episode(actions=np.zeros(1), rewards=np.zeros(1), terminated=True)
-        >>> rank_positions([RankResult([episode] * 2), RankResult(error=EnvError("broken")), RankResult([episode])])
-        [(0, 0), (2, 0), (0, 1)]
-    """
-    longest = max(len(result.episodes) for result in results)
-    return [
-        (rank, position)
-        for position in range(longest)
-        for rank, result in enumerate(results)
-        if position < len(result.episodes)
-    ]
-
-
-def in_seed_order(results: Sequence[RankResult]) -> list[Episode]:
-    """Returns the episodes of all ranks in the order of their seeds."""
-    return [results[rank].episodes[position] for rank, position in rank_positions(results)]
+def exchange_seconds(max_seconds: float | None) -> float:
+    """Returns how long a rank waits for others that play, in seconds, by ``evaluation.max_seconds``."""
+    return (UNLIMITED_SECONDS if max_seconds is None else max(max_seconds, PREPARATION_SECONDS)) + ARRIVAL_SECONDS

@@ -12,7 +12,7 @@ from rlwandb_callbacks.callbacks.ranks import Ranks
 from rlwandb_callbacks.core.class_names import LIGHTNING_PACKAGES, is_overridden
 
 if TYPE_CHECKING:
-    from pytorch_lightning import LightningModule, Trainer
+    from pytorch_lightning import LightningModule
 
 
 class FinalWeights:
@@ -55,12 +55,11 @@ class FinalWeights:
             self.note_played(module, {}, updates)
         self.note_trained(module, updates)
 
-    def have_changed(self, trainer: Trainer, module: LightningModule) -> bool:
+    def have_changed(self, ranks: Ranks, module: LightningModule) -> bool:
         """Returns whether the module has other weights than those that were noted last.
 
         All ranks must call it; the weights of rank zero count.
         """
-        ranks = Ranks(trainer)
         return ranks.broadcast(ranks.is_zero and self._noted is not None and self._digest(module) != self._noted)
 
     def _digest(self, module: LightningModule, weights: Weights | None = None) -> Digest:

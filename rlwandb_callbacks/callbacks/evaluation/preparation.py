@@ -14,6 +14,7 @@ from rlwandb_callbacks.callbacks.evaluation.videos import VideoMode
 from rlwandb_callbacks.callbacks.evaluation.weight_tensors import with_weights
 from rlwandb_callbacks.callbacks.late_hooks import changes_late, may_be_finished_late
 from rlwandb_callbacks.callbacks.lightning_namespaces import shards_parameters
+from rlwandb_callbacks.callbacks.meetings import MissingRanksError
 from rlwandb_callbacks.callbacks.ranks import Ranks, announce
 from rlwandb_callbacks.config.root import OneEvaluationConfig
 from rlwandb_callbacks.evaluation.evaluator import Evaluator
@@ -89,7 +90,16 @@ class Preparation:
             self.announce_statistics()
         except Exception as caught:  # noqa: BLE001  # raised below, on all ranks
             error = self._errors.named(caught)
-        Ranks(trainer).raise_together(error)
+        self._raise_together(trainer, error)
+
+    def _raise_together(self, trainer: Trainer, error: Exception | None) -> None:
+        try:
+            Ranks(trainer, "when evaluations are prepared", starts=True).raise_together(error)
+        except MissingRanksError as missing:
+            if error is not None:
+                raise error from None
+            if not missing.is_interrupted:
+                self._errors.report_error("Preparing the evaluations of all ranks", missing)
 
     def announce_statistics(self) -> None:
         """Says of which environment the observation statistics are, at first and when that changes."""
@@ -99,12 +109,20 @@ class Preparation:
             announce(STATISTICS_SOURCE.format(source=source))
 
     @contextmanager
-    def preserved_state(self, module: LightningModule, weights: PlayedWeights) -> Iterator[None]:
-        """Gives the module the weights to play, and restores all that the block changes."""
+    def preserved_state(self, module: LightningModule, weights: PlayedWeights, stream: int = 0) -> Iterator[None]:
+        """Gives the module the weights to play, and restores all that the block changes.
+
+        Args:
+            module: The module.
+            weights: The weights to play.
+            stream: Number of a part of the episodes that is played elsewhere; each has random numbers of its own.
+        """
         warn, warn_of_errors = (partial(self._errors.warn_once, kind=kind) for kind in ("buffer", "uncopied state"))
         cfg = self._cfg.evaluation
         with (
             with_weights(module, weights.values),
-            preserved_state(module, seed=cfg.seed, policy=cfg.policy, warn=warn, warn_of_errors=warn_of_errors),
+            preserved_state(
+                module, seed=cfg.seed, stream=stream, policy=cfg.policy, warn=warn, warn_of_errors=warn_of_errors
+            ),
         ):
             yield

@@ -30,6 +30,11 @@ class EvaluationSchedule:
         self._evaluated_at: int | None = None
         self._read_at = -1  # updates when a checkpoint last read a number
 
+    @property
+    def has_monitors(self) -> bool:
+        """Whether callbacks or schedulers read our numbers."""
+        return bool(self._monitors)
+
     def release(self, is_released: Callable[[str], bool]) -> None:
         """Leaves out the readers of numbers that are no longer ours."""
         self._monitors = [monitor for monitor in self._monitors if not is_released(monitor.key)]

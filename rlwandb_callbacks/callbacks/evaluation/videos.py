@@ -100,7 +100,14 @@ def drawing_jobs(
     videos = cfg.videos
     encoder_seconds = None if videos.max_seconds is None else videos.max_seconds * ENCODER_SHARE
     has_panel = cfg.action_logger is not False
-    style = ClipStyle(evaluation.actions, has_panel, videos.fps or fps, videos.crf, encoder_seconds)
+    style = ClipStyle(
+        evaluation.actions,
+        has_panel,
+        fps=videos.fps or fps,
+        crf=videos.crf,
+        preset=videos.preset,
+        encoder_seconds=encoder_seconds,
+    )
     frames: Mapping[str, tuple[int, FrameSource]]
     if played.make_env is None:
         frames = frames_in_episodes(evaluation, played.chosen, max_bytes=frame_budget(cfg))

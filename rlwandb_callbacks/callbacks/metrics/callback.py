@@ -11,6 +11,7 @@ from rlwandb_callbacks.callbacks.backward_gradients import gradients_may_change
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.counters import log_every_n_steps, skips_backward
 from rlwandb_callbacks.callbacks.lightning_results import epoch_keys_of_loggers, logged_on_step
+from rlwandb_callbacks.callbacks.lockstep import Moment
 from rlwandb_callbacks.callbacks.metric_names import MetricSelection
 from rlwandb_callbacks.callbacks.metrics.gradient_norms import GradientNorms
 from rlwandb_callbacks.callbacks.metrics.learning_rates import LearningRates
@@ -18,7 +19,6 @@ from rlwandb_callbacks.callbacks.metrics.logged_values import LoggedValues
 from rlwandb_callbacks.callbacks.metrics.missing import describe_missing_metrics, describe_missing_updates
 from rlwandb_callbacks.callbacks.metrics.numbers import detached, reduce_over_ranks, to_numbers
 from rlwandb_callbacks.callbacks.metrics.skipped_rows import SkippedRows, without_norms
-from rlwandb_callbacks.callbacks.ranks import Ranks
 from rlwandb_callbacks.callbacks.schedule import Every
 from rlwandb_callbacks.core.values import Scalar
 
@@ -70,7 +70,7 @@ class MetricsCallback(RLCallback):
         self._gradient_norms = GradientNorms(self.session)
         self._learning_rates = LearningRates()
         self._updates_at_row = 0
-        self._is_active = self._reduces = False
+        self._is_active = False
         self._found: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,9 +86,7 @@ class MetricsCallback(RLCallback):
         self._updates_at_row = self.session.counters.updates
         self._every = Every(interval, last=self._updates_at_row)
         self._skipped_rows = SkippedRows(self.session.loss_scale, interval)
-        is_distributed = trainer.world_size > 1 and not getattr(trainer, "fast_dev_run", False)
-        self._reduces = self.cfg.metrics.reduce_over_ranks and is_distributed
-        self._is_active = self._reduces or self.session.tracker is not None
+        self._is_active = self.session.exchange.is_on or self.session.tracker is not None
         self._gradient_norms.follows_backward = gradients_may_change(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -96,7 +94,7 @@ class MetricsCallback(RLCallback):
         self.session.begin_batch(trainer, pl_module)
         if skips_backward(trainer):
             with self.session.errors.guard("Logging metrics"):
-                self._write_row(trainer, pl_module)  # the last one of training
+                self._write_row(trainer, pl_module, Moment.EPOCH_END)  # the last one of training
         elif self._needs_norm():
             self._gradient_norms.start_batch(trainer.optimizers)
 
@@ -120,7 +118,7 @@ class MetricsCallback(RLCallback):
     ) -> None:
         """Keeps the latest values, and writes a row if one is due."""
         counters = self.session.counters
-        counters.advance(trainer, pl_module, outputs)
+        self.session.advance(trainer, pl_module, outputs)
         if not self._is_active:
             return
         if not counters.is_training:
@@ -141,7 +139,7 @@ class MetricsCallback(RLCallback):
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the values since the last row, of this rank only, as other ranks may have ended."""
-        self._reduces = False
+        self.session.exchange.stop()
         self._write_row(trainer, pl_module)
         self._write_epoch_row(trainer, pl_module)
         self._latest, self._latest_logged, self._logged = {}, {}, LoggedValues()
@@ -168,9 +166,9 @@ class MetricsCallback(RLCallback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last rows, and warns of names in ``metric_list`` that never had a value."""
         with self.session.errors.guard("Logging metrics"):
-            self._write_row(trainer, pl_module)
+            self._write_row(trainer, pl_module, Moment.FIT_END)
         with self.session.errors.guard("Logging metrics of an epoch"):
-            self._write_epoch_row(trainer, pl_module)
+            self._write_epoch_row(trainer, pl_module, Moment.FIT_END)
         if self.session.tracker is not None:
             self._warn_of_missing(pl_module)
 
@@ -205,13 +203,13 @@ class MetricsCallback(RLCallback):
             self.session.notice_metrics(pl_module, picked)
         return plan
 
-    def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write_row(self, trainer: Trainer, pl_module: LightningModule, moment: Moment = Moment.BATCH_END) -> None:
         updates = self.session.counters.updates
         if not self._is_active or (updates <= self._updates_at_row and not self._skipped_rows.is_pending):
             return
         self._updates_at_row = updates
         self._skipped_rows.start_row()
-        numbers = self._reduced(trainer, lambda: self._numbers(trainer, pl_module))
+        numbers = self._reduced(trainer, lambda: self._numbers(trainer, pl_module), moment, "the metrics")
         logged = logged_on_step(trainer) if self.session.has_wandb_logger else {}
         self._write(trainer, pl_module, numbers, logged, self._epoch_axes)
 
@@ -233,23 +231,26 @@ class MetricsCallback(RLCallback):
     def _amp_numbers(self) -> dict[str, float]:
         return self._skipped_rows.numbers(with_scale=self._selection.wants("amp_scale"))
 
-    def _write_epoch_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write_epoch_row(self, trainer: Trainer, pl_module: LightningModule, moment: Moment = Moment.EPOCH_END) -> None:
         has_ended, self._has_ended_epoch = self._has_ended_epoch, False
         axes, self._epoch_axes = self._epoch_axes, None
         if not has_ended:
             return
-        numbers = self._reduced(trainer, lambda: self._epoch_numbers(trainer, pl_module))
+        what = "the metrics of an epoch"
+        numbers = self._reduced(trainer, lambda: self._epoch_numbers(trainer, pl_module), moment, what)
         if numbers:
             logged = epoch_keys_of_loggers(trainer) if self.session.has_wandb_logger else set()
             self._write(trainer, pl_module, numbers, logged, axes)
 
-    def _reduced(self, trainer: Trainer, read: Callable[[], dict[str, float]]) -> dict[str, float]:
+    def _reduced(
+        self, trainer: Trainer, read: Callable[[], dict[str, float]], moment: Moment, what: str
+    ) -> dict[str, float]:
         numbers: dict[str, float] = {}
         try:
             numbers = read()
         finally:  # the other ranks wait for this one even if it failed
-            if self._reduces:
-                numbers = reduce_over_ranks(Ranks(trainer).gather(numbers))
+            if self.session.exchange.is_on:
+                numbers = reduce_over_ranks(self.session.exchange.gather(trainer, numbers, moment, what))
         self._found |= {metric.removesuffix(OF_EPOCH) for metric in numbers}
         return numbers
 

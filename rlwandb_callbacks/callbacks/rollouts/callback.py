@@ -12,6 +12,7 @@ import torch
 
 from rlwandb_callbacks.callbacks.base import RLCallback
 from rlwandb_callbacks.callbacks.counters import log_every_n_steps, skips_backward
+from rlwandb_callbacks.callbacks.lockstep import Moment
 from rlwandb_callbacks.callbacks.metric_names import is_of_other_stage, normalize
 from rlwandb_callbacks.callbacks.rollouts.ended_episodes import (
     FINAL_INFO,
@@ -57,6 +58,8 @@ class RolloutsCallback(RLCallback):
     entry. If the mapping has no such key, the environments that the module, its datamodule or the training data set
     hold as ``env``, ``envs``, ``train_env`` or the like are read, if ``RecordEpisodeStatistics`` wraps them.
 
+    Under DDP the episodes are those of rank zero, or of all ranks with ``metrics.reduce_over_ranks``.
+
     With ``naming: sb3``, rows also have means over the last 100 episodes, as those of Stable-Baselines3.
 
     Example:
@@ -71,7 +74,7 @@ class RolloutsCallback(RLCallback):
     def _clear(self) -> None:
         self._every = Every(1)
         self._kept: list[dict[str, Any]] = []  # values by role, of batches in which an episode may have ended
-        self._is_training = False
+        self._is_training = self._is_active = False
         self._reads_outputs = False
         self._recorded = RecordedEpisodes()
         self._latest = EndedEpisodes()
@@ -85,6 +88,7 @@ class RolloutsCallback(RLCallback):
         super().on_train_start(trainer, pl_module)
         self._clear()
         self._is_training = True
+        self._is_active = self.session.exchange.is_on or self.session.tracker is not None
         interval = self.cfg.metrics.every_n_steps or log_every_n_steps(trainer)
         self._every = Every(interval, last=self.session.counters.updates)
         with self.session.errors.guard("Looking for the training environment"):
@@ -94,14 +98,14 @@ class RolloutsCallback(RLCallback):
         """Ends training before an epoch that only estimates the statistics of batch norms."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._is_training and skips_backward(trainer):
-            self.finish(trainer, pl_module)
+            self._end(trainer, pl_module, Moment.EPOCH_END)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keeps values of episodes that ended, and writes a row if one is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self.session.tracker is None or not self._is_training:
+        if not self._is_active or not self._is_training:
             return
         if outputs and (plan := plan_for(tuple(outputs))):
             self._keep(plan, outputs)
@@ -110,12 +114,16 @@ class RolloutsCallback(RLCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last row."""
-        self.finish(trainer, pl_module)
+        self._end(trainer, pl_module, Moment.FIT_END)
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the episodes since the last row."""
-        if self._is_training and self.session.tracker is not None:
-            self._write_row(trainer, pl_module)
+        """Writes the episodes since the last row, of this rank only, as other ranks may have ended."""
+        self.session.exchange.stop()
+        self._end(trainer, pl_module, Moment.FIT_END)
+
+    def _end(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> None:
+        if self._is_training and self._is_active:
+            self._write_row(trainer, pl_module, moment)
         self._is_training = False
 
     def _keep(self, plan: Plan, outputs: Mapping[str, Any]) -> None:
@@ -128,17 +136,23 @@ class RolloutsCallback(RLCallback):
         if values.keys() & END_ROLES:
             self._kept.append(values)
 
-    def _write_row(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        kept, self._kept = self._kept, []
+    def _write_row(self, trainer: Trainer, pl_module: LightningModule, moment: Moment = Moment.BATCH_END) -> None:
+        mine, ended = EndedEpisodes(), EndedEpisodes()
         with self.session.errors.guard("Logging training episodes"):
-            ended = EndedEpisodes()
-            for values in kept:
-                ended.add(read(values))
-            if not self._reads_outputs:
-                ended.add(self._recorded.read(env_holders(trainer, pl_module)))
+            self._read_ended(trainer, pl_module, mine)
+        with self.session.errors.guard("Logging training episodes"):
+            for of_rank in self.session.exchange.gather(trainer, mine, moment, "training episodes"):
+                ended.add(of_rank)
             row = {key: Scalar(number) for key, number in (ended.numbers() | self._window_means(ended)).items()}
             if row:
                 self.session.write(trainer, pl_module, row)
+
+    def _read_ended(self, trainer: Trainer, pl_module: LightningModule, ended: EndedEpisodes) -> None:
+        kept, self._kept = self._kept, []
+        for values in kept:
+            ended.add(read(values))
+        if not self._reads_outputs:
+            ended.add(self._recorded.read(env_holders(trainer, pl_module)))
 
     def _window_means(self, ended: EndedEpisodes) -> dict[str, float]:
         """Returns means over the last episodes, in a row in which one has ended, if the naming has a name for them."""

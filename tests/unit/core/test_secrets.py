@@ -98,10 +98,11 @@ def test_values_of_secrets_are_masked_wherever_they_stand() -> None:
     assert masked("a short one stays", ["one", ""]) == "a short one stays"
 
 
-def test_long_texts_are_searched_in_little_time() -> None:
+@pytest.mark.parametrize("text", ["a" * 100_000, "http://a:" * 11_000, "http://proxy.lan:80 " * 5_000, "a." * 50_000])
+def test_long_texts_are_searched_in_little_time(text: str) -> None:
     start = time.process_time()
-    assert without_secrets_in("a" * 100_000 + " api_key=hunter22") == "a" * 100_000 + " api_key=***"
-    assert time.process_time() - start < 5
+    assert without_secrets_in(f"{text} api_key=hunter22") == f"{text} api_key=***"
+    assert time.process_time() - start < 10
 
 
 def test_the_name_of_something_under_key_is_no_secret_in_texts() -> None:

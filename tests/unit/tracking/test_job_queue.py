@@ -162,7 +162,7 @@ def test_a_broken_output_costs_no_job(results: list[Result], monkeypatch: pytest
     def fail(*_: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("rlwandb_callbacks.tracking.job_queue.SHOW_PROGRESS_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("rlwandb_callbacks.tracking.job_progress.SHOW_AFTER_SECONDS", 0.0)
     monkeypatch.setattr("sys.stderr.write", fail)
     monkeypatch.setattr("sys.stderr.flush", fail)
     jobs = JobQueue("thread", queue_size=3)

@@ -246,7 +246,7 @@ def test_an_error_that_cannot_be_unpickled_costs_no_other_job(results: list[Resu
     queue = submit_around(raise_two_arguments, results)
     assert queue.finish(120) == 0
     assert [result.values for result in results] == OTHERS
-    assert str(results[0].error) == "TwoArguments: planted."
+    assert str(results[0].error) == "TwoArguments: planted"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

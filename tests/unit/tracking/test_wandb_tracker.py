@@ -103,13 +103,23 @@ def test_a_table_is_a_file_and_no_artifact(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("staging/*"))
 
 
-def test_all_rows_of_a_table_that_is_too_long_for_such_a_file_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("user_sets_steps", [False, True])
+def test_all_rows_of_a_table_that_is_too_long_for_one_file_are_in_the_folder_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_sets_steps: bool
+) -> None:
+    monkeypatch.setattr(wandb.Table, "MAX_ROWS", 100)  # of 10,000
     logged = Logged()
-    rows = wandb.Table.MAX_ROWS + 1
-    logged.write(1, {"dataset/points": Table(("x",), [(number,) for number in range(rows)])})
-    assert logged.close().column("dataset/points")[0]["nrows"] == rows
-    staged = [path.read_bytes() for path in tmp_path.rglob("staging/*") if path.stat().st_size > rows]
-    assert {len(json.loads(content)["data"]) for content in staged} == {rows}
+    if user_sets_steps:
+        wandb.log({"mine": 1}, step=0)
+    points = [(number,) for number in range(2 * wandb.Table.MAX_ROWS + 1)]
+    logged.write(1, {**NUMBERS, **FILES, "dataset/points": Table(("x",), points)})
+    run = logged.close()
+    contents = [json.loads(path.read_bytes())["data"] for path in run.media("dataset/points")]
+    assert [entry["nrows"] for entry in run.column("dataset/points")] == [len(data) for data in contents]
+    assert [tuple(point) for data in contents for point in data] == points
+    assert len(run.column("eval/episodes")) == 1
+    assert {row["trainer/global_step"] for row in run.history if "dataset/points" in row} == {1}
+    assert not list(tmp_path.rglob("staging/*"))
 
 
 def test_numbers_wait_for_no_file(silent_video: Path) -> None:
@@ -188,6 +198,31 @@ def test_a_late_row_of_files_leaves_the_latest_axes_in_the_summary() -> None:
     run = logged.close()
     assert (run.summary["trainer/global_step"], run.summary["time/updates"]) == (9, 9)
     assert [row["trainer/global_step"] for row in run.history if "eval/episodes" in row] == [5, 6]
+
+
+def test_an_aggregation_that_the_user_defined_for_an_axis_goes_on_after_a_late_row() -> None:
+    logged = Logged()
+    logged.run.define_metric("time/updates", summary="max")
+    logged.write(9, NUMBERS)
+    logged.write(6, FILES)
+    logged.tracker.wait(WaitLimit(30.0))
+    logged.write(12, NUMBERS)
+    logged.write(11, NUMBERS)
+    run = logged.close()
+    assert run.summary["time/updates"] == {"max": 12}
+    assert run.summary["trainer/global_step"] == 12
+
+
+def test_rows_of_the_user_before_the_first_row_have_the_axes_of_the_start() -> None:
+    logged = Logged()
+    logged.run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    logged.tracker.start_at({"trainer/global_step": 500, "time/updates": 500})
+    for step in range(3):
+        wandb.log({"mine": step}, step=step)
+    logged.write(501, NUMBERS)  # joins the row with the latest step of the user
+    run = logged.close()
+    assert run.column("mine") == [0, 1, 2]
+    assert [row["trainer/global_step"] for row in run.history] == [500, 500, 501]
 
 
 def test_axes_and_constants_have_no_chart_by_default() -> None:
