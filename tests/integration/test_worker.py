@@ -287,8 +287,8 @@ def test_what_a_killed_worker_left_is_removed_at_the_next_start(fit: Any, tmp_pa
         "import os, sys\nfrom pathlib import Path\nfrom rlwandb_callbacks.media.mp4 import video_writer\n"
         "import numpy as np\n"
         "with video_writer(Path(sys.argv[1]), fps=9) as video:\n"
-        "    video.write(np.zeros((64, 64, 3), np.uint8))\n"
-        "    while not list(Path(sys.argv[1]).parent.glob('.*.part.mp4')): pass\n"
+        "    while not list(Path(sys.argv[1]).parent.glob('.*.part.mp4')):  # ffmpeg opens it after some frames\n"
+        "        video.write(np.zeros((64, 64, 3), np.uint8))\n"
         "    os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", script, str(folder / "clip.mp4")], check=False, timeout=60)
