@@ -110,7 +110,11 @@ def test_jobs_that_exceed_finish_seconds_are_abandoned_and_counted(fit: Any) -> 
 
 
 @pytest.mark.parametrize(("error", "raised"), [(RuntimeError("boom"), RuntimeError), (KeyboardInterrupt(), SystemExit)])
-def test_pending_videos_are_logged_after_an_exception_or_ctrl_c(fit: Any, error: Any, raised: Any) -> None:
+def test_pending_videos_are_logged_after_an_exception_or_ctrl_c(
+    fit: Any, monkeypatch: pytest.MonkeyPatch, error: Any, raised: Any
+) -> None:
+    # A slow machine needs more than 5 s to start the worker.
+    monkeypatch.setattr("rlwandb_callbacks.callbacks.interruption.EXCEPTION_SECONDS", 60.0)
     callback = WandbRLCallback(executor="process", env=CorridorEnv, policy="q_network")
     with pytest.raises(raised):
         fit(RaisesInTraining(error, epoch=1), callback, max_epochs=2)
