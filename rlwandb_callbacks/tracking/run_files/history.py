@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -28,7 +29,45 @@ def history_values(records: Iterable[bytes], keys: Iterable[str]) -> Iterator[li
         yield [find(record) for find in finders]
 
 
-def _value_finder(key: str) -> Callable[[bytes], Any]:
+def history_numbers(records: Iterable[bytes], keys: Iterable[str]) -> Iterator[list[float]]:
+    """Yields for each row of the history the numbers of some keys as floats, or ``ABSENT``, also for other values.
+
+    Integers beyond the range of float64 become infinite.
+    """
+    finders = [_value_finder(key, number_of_json, number_of) for key in keys]
+    for record in records:
+        yield [find(record) for find in finders]
+
+
+def number_of_json(text: bytes) -> Any:
+    """Returns a number in JSON as a float, and ``ABSENT`` for other values."""
+    try:
+        return float(text)  # takes NaN and Infinity too, and no text in quotes
+    except ValueError:
+        return ABSENT
+
+
+def number_of(value: Any) -> Any:
+    """Returns a number as a float, and ``ABSENT`` for other values, such as bools."""
+    if type(value) not in (float, int):
+        return ABSENT
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _value_of_json(text: bytes) -> Any:
+    return decode_json(text.decode())
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _value_finder(
+    key: str, from_json: Callable[[bytes], Any] = _value_of_json, convert: Callable[[Any], Any] = _same
+) -> Callable[[bytes], Any]:
     """Makes a function that returns the value of a key at the top of a serialized row, or ``ABSENT``.
 
     The bytes of the key are looked for first, which is most of the work for rows without the key. A plain value stands
@@ -45,10 +84,10 @@ def _value_finder(key: str) -> Callable[[bytes], Any]:
             begin = start + offset
             end = begin + row[begin - 1]
             if row[start - 1] == end - start < _ONE_BYTE and row[start - 2] == _ITEM:
-                return decode_json(row[begin:end].decode())
+                return from_json(row[begin:end])
         elif nested not in row and plain not in row:
             return ABSENT
-        return value_of(parse_record(row).history.item, key, ABSENT)
+        return convert(value_of(parse_record(row).history.item, key, ABSENT))
 
     return find
 

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from rlwandb_callbacks.tracking.run_files.items import parse_record
-from rlwandb_callbacks.tracking.run_files.record_log import BLOCK_BYTES, HEADER_BYTES, RUN, read_records
+from rlwandb_callbacks.tracking.run_files.record_log import BLOCK_BYTES, HEADER_BYTES, HISTORY, RUN, read_records
 
 _PATTERNS = ("*.wandb", "*/*.wandb", "wandb/*/*.wandb")
 
@@ -57,7 +57,9 @@ def started(file: Path) -> float:
 
 def _recorded_start(file: Path) -> float | None:
     with file.open("rb") as opened:
-        for record in islice(read_records(opened, HEADER_BYTES, _size(file), {RUN}), 1):
+        for record in islice(read_records(opened, HEADER_BYTES, _size(file), {RUN, HISTORY}), 1):
+            if record.type == HISTORY:  # the run is recorded before its first row
+                return None
             run = parse_record(record.content).run
             return float(run.start_time.ToMicroseconds()) / 1e6 if run.HasField("start_time") else None
     return None

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlwandb_callbacks.tracking.run_files.history import history_values
-
-_NUMBERS = (float, int)  # exactly: decoded values have no other types of numbers, and a bool is none
+from rlwandb_callbacks.tracking.run_files.history import ABSENT, history_numbers, number_of
 
 
 @dataclass(frozen=True)
@@ -50,36 +48,22 @@ class SeriesReader:
                 is one, and that of the first row, which W&B writes before the row. Other values than numbers are
                 ignored.
         """
-        self._reached = max([self._reached, *map(_float, filter(_is_number, first_positions))])
+        first_numbers = [number for number in map(number_of, first_positions) if number is not ABSENT]
+        self._reached = max([self._reached, *first_numbers])
         zero_is_unknown = self._reached > 0
         appends = [(positions.append, values.append) for positions, values in self._points.values()]
-        for values in history_values(rows, [*self._points, self._axis]):
-            x = _float(values[-1]) if _is_number(values[-1]) else np.nan
+        for values in history_numbers(rows, [*self._points, self._axis]):
+            x = np.nan if values[-1] is ABSENT else values[-1]
             if x > 0:
                 zero_is_unknown = False
                 self._reached = max(self._reached, x)
             elif zero_is_unknown:
                 x = np.nan
             for (add_position, add_value), value in zip(appends, values, strict=False):  # the axis is the last value
-                if type(value) in _NUMBERS:
+                if value is not ABSENT:
                     add_position(x)
-                    try:
-                        add_value(value)
-                    except OverflowError:
-                        add_value(_float(value))
+                    add_value(value)
 
     def series(self) -> dict[str, Series]:
         """Returns the series by key."""
         return {key: Series(np.frombuffer(xs), np.frombuffer(ys)) for key, (xs, ys) in self._points.items()}
-
-
-def _float(number: float) -> float:
-    """Converts a number; integers beyond the range of float64 become infinite."""
-    try:
-        return float(number)
-    except OverflowError:
-        return np.inf if number > 0 else -np.inf
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in _NUMBERS
