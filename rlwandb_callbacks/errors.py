@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-MOST_MEMBERS = 3  # errors of a group that are told
+MOST_MEMBERS = 3  # errors of a group that a message names
 ESCAPE_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.base import RLCallback
-from rlwandb_callbacks.callbacks.session import sessions_in
+from rlwandb_callbacks.callbacks.session_parts import sessions_in
 from rlwandb_callbacks.datasets import OfflineDataset, open_dataset
 from rlwandb_callbacks.datasets.discover import find_dataset, no_dataset
 from rlwandb_callbacks.errors import DatasetError

@@ -38,7 +38,7 @@ class Handover:
         """Takes the file of the process that has started this one, or a new one in a copy."""
         self.__dict__.update(state)
         if self._pid == os.getpid():
-            self.__init__()  # type: ignore[misc]  # a copy is as new
+            self.__init__()  # type: ignore[misc]  # a copy has a file of its own
 
     def leave(self, content: Mapping[str, Any]) -> None:
         """Writes some plain values, unless this is the process that reads them."""
@@ -51,7 +51,8 @@ class Handover:
 
     def clear(self) -> None:
         """Removes what was left, as there is something newer."""
-        _delete(self._path, os.getpid())
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any]:
         """Returns what was left last; empty if nothing was."""

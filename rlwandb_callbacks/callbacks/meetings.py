@@ -16,7 +16,7 @@ import torch
 ARRIVAL_SECONDS = 600.0
 """How long a rank waits for others that train in step with it, in seconds; rank zero may draw or save meanwhile."""
 INTERRUPTED_SECONDS = 2.0
-"""How long a rank waits for others after SIGTERM, in seconds; they are interrupted at the same time, as a rule."""
+"""How long a rank waits for others after SIGTERM, in seconds; they are usually interrupted at the same time."""
 FIRST_PAUSE, LONGEST_PAUSE = 2e-4, 2e-2  # seconds between two looks at the store
 MET, MISSED = "met", "missed"
 LATE = (
@@ -115,7 +115,7 @@ class Meetings:
             )
             raise MissingRanksError(message, is_interrupted=interrupted)
         self._count += 1
-        if store.add(f"{place}/left", 1) == count:  # nobody looks at these any more
+        if store.add(f"{place}/left", 1) == count:  # no rank reads these keys any more
             for key in (*arrivals, place, f"{place}/left"):
                 _delete(store, key)
 
@@ -124,12 +124,12 @@ class Meetings:
         with contextlib.suppress(RuntimeError):  # the process with the store has ended
             store.set(self._misses, MISSED)
 
-    def tell(self, store: Store, message: str) -> None:
-        """Leaves a message of rank zero, without waiting for the ranks that :meth:`hear` it."""
-        with contextlib.suppress(RuntimeError):  # nobody can hear it any more
+    def send(self, store: Store, message: str) -> None:
+        """Stores a message of rank zero, without waiting for the ranks that :meth:`receive` it."""
+        with contextlib.suppress(RuntimeError):  # the process with the store has ended
             store.set(self._next_message(), message)
 
-    def hear(
+    def receive(
         self,
         store: Store,
         index: int,
@@ -151,17 +151,17 @@ class Meetings:
                 if store.check([key]):
                     break
                 if is_over():
-                    message = SILENT.format(index=index, seconds=time.monotonic() - start, what=what)
-                    raise MissingRanksError(message, is_interrupted=bool(is_interrupted and is_interrupted()))
-            heard = store.get(key).decode()
-            if store.add(f"{key}/heard", 1) == count - 1:
+                    text = SILENT.format(index=index, seconds=time.monotonic() - start, what=what)
+                    raise MissingRanksError(text, is_interrupted=bool(is_interrupted and is_interrupted()))
+            message = store.get(key).decode()
+            if store.add(f"{key}/received", 1) == count - 1:
                 _delete(store, key)
-                _delete(store, f"{key}/heard")
+                _delete(store, f"{key}/received")
         except MissingRanksError:
             raise
         except RuntimeError as error:
             raise _gone(error, index, what, is_interrupted) from error
-        return heard
+        return message
 
     @property
     def _misses(self) -> str:

@@ -119,14 +119,14 @@ class Ranks:
         """
         store = shared_store() if self.count > 1 else None
         if store is not None and self.is_zero:
-            PROCESS.tell(store, base64.b64encode(pickle.dumps(error and portable_error(error))).decode())
+            PROCESS.send(store, base64.b64encode(pickle.dumps(error and portable_error(error))).decode())
         if error is not None:
             raise error
         if store is not None and not self.is_zero:
             is_interrupted = partial(received_sigterm, self._trainer)
             limits: Any = {"max_seconds": self.max_seconds, "is_interrupted": is_interrupted}
-            told = base64.b64decode(PROCESS.hear(store, self.index, self.count, self._place, **limits))
-            of_zero = pickle.loads(told)  # noqa: S301  # of the same training  # nosec B301
+            received = base64.b64decode(PROCESS.receive(store, self.index, self.count, self._place, **limits))
+            of_zero = pickle.loads(received)  # noqa: S301  # of the same training  # nosec B301
             if of_zero is not None:
                 raise on_rank(0, of_zero)
 

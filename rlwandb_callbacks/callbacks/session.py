@@ -13,8 +13,8 @@ from rlwandb_callbacks.callbacks.backward_gradients import BackwardGradients
 from rlwandb_callbacks.callbacks.checkpoint_counters import read_counters
 from rlwandb_callbacks.callbacks.counters import Counters, Reached
 from rlwandb_callbacks.callbacks.error_policy import ErrorPolicy
-from rlwandb_callbacks.callbacks.handover import Handover
 from rlwandb_callbacks.callbacks.interruption import received_sigterm
+from rlwandb_callbacks.callbacks.latest_run import LatestRun
 from rlwandb_callbacks.callbacks.lightning_namespaces import find_wandb_logger, shards_parameters
 from rlwandb_callbacks.callbacks.lockstep import Lockstep, Moment
 from rlwandb_callbacks.callbacks.logging_time import LoggingTimer
@@ -65,12 +65,10 @@ class Session:
         self.errors.hide(secret_values([cfg.run.config, cfg.dataset_path]))
         self.loss_scale = LossScale(self.errors)
         self.listeners: list[Listener] = []
-        self._run_folder: Path | None = None
-        self._handover = Handover()
+        self._latest_run = LatestRun()
         self.jobs = SessionJobs(cfg, self.errors)
         self._rows = SessionRows(cfg, self.errors, self.jobs)
         self._given_tracker = tracker
-        self._last_run_id: str | None = None
         self._forget_run()
         self._start_counting()
 
@@ -108,8 +106,7 @@ class Session:
     @property
     def run_folder(self) -> Path | None:
         """Local folder of the latest W&B run, also of one in a process that a training has started; None if none."""
-        folder = self._handover.read().get("folder")
-        return self._run_folder if folder is None else Path(folder)
+        return self._latest_run.folder
 
     @property
     def tracker(self) -> Tracker | None:
@@ -122,21 +119,7 @@ class Session:
         if self._users == 1 and stage == "fit":
             self._start_counting(self.counters.reached)
         elif self._users == 1:
-            self._continue()
-
-    def _continue(self) -> None:
-        """Takes the run and the counts of a fit in other processes."""
-        left = self._handover.read()
-        if "run" in left and self._last_run_id is None:
-            self._last_run_id = left["run"]
-            self.counters.restore(left.get("counts", {}))
-
-    def _leave(self) -> None:
-        """Leaves the run and the counts for the process that has started this one, if there is one."""
-        if self._last_run_id is not None:
-            with self.errors.guard("Saving the run of a training in other processes"):
-                content = {"run": self._last_run_id, "folder": str(self._run_folder), "counts": self.counters.state()}
-                self._handover.leave(content)
+            self._latest_run.restore(self.counters)
 
     def start(self, trainer: Trainer) -> None:
         """Starts a training; every callback calls it on all ranks."""
@@ -193,13 +176,13 @@ class Session:
         logger = find_wandb_logger(trainer)
         self.has_wandb_logger = logger is not None
         if logger is None:
-            run = wandb_run.open_run(self.cfg.run, again=None if stage == "fit" else self._last_run_id)
+            run = wandb_run.open_run(self.cfg.run, again=None if stage == "fit" else self._latest_run.id)
         else:
             run = wandb_run.use_run(logger.experiment)
         self.run = run
-        self._handover.clear()
+        self._latest_run.clear()
         if wandb_run.is_run(run):
-            self._last_run_id, self._run_folder = run.id, Path(run.dir).parent
+            self._latest_run.replace(run)
             for kind, message in wandb_run.warnings_of(run).items():
                 self.errors.warn_once(message, kind=kind)
             further = {name: evaluation for name, evaluation in self.further_evaluations.items() if name is not None}
@@ -222,7 +205,8 @@ class Session:
             return
         run, limit = self.run, limit or WaitLimit(self.cfg.finish_seconds)
         if run is not None:
-            self._leave()
+            with self.errors.guard("Saving the run of a training in other processes"):
+                self._latest_run.leave(self.counters)
         self.backward.close()
         self.loss_scale.close()
         self.counters.close()
@@ -364,23 +348,3 @@ class Session:
             tracker.alert(title, text, level)
         elif tracker is not None:
             self.errors.warn_once(f"{title}: {text}. (This tracker has no alerts of its own.)", kind=f"alert {title}")
-
-
-def sessions_in(trainer: Any, own: Session) -> list[Session]:
-    """Returns the sessions of all callbacks of this package in a Trainer; the parts of a group share one."""
-    found = [own]
-    for part in parts_in(trainer):
-        if part.session not in found:
-            found.append(part.session)
-    return found
-
-
-def parts_in(trainer: Any) -> list[Any]:
-    """Returns all callbacks of this package in a Trainer, those of a group one by one, in their order."""
-    groups = (getattr(callback, "callbacks", None) for callback in trainer.callbacks)  # other libraries may have it too
-    parts = (
-        part
-        for callback, group in zip(trainer.callbacks, groups, strict=True)
-        for part in (group if isinstance(group, list) else [callback])
-    )
-    return [part for part in parts if isinstance(getattr(part, "session", None), Session)]

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import Executor
 from typing import Any
 
-LOOK_SECONDS = 0.5  # between two looks at an engine, which every batch of a training asks for
+LOOK_SECONDS = 0.5  # between two checks of an engine, which are requested at every batch
 # How long an engine may have no workers. Those of a cluster that were closed in an orderly way, as by Ctrl-C, are not
 # started again; a cluster that was scaled to zero may be adaptive; where neither is known, a queue of a computing
 # center may be starting some.

@@ -6,7 +6,6 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,6 @@ FAULTS: dict[str, dict[str, Any]] = {
     "no rows": {"fault": "status", "status": 500, "of": "file_stream"},
     "no files": {"fault": "status", "status": 500, "of": "files"},
 }
-
-
-@pytest.fixture
-def online(server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """Returns the server; runs of this process are online."""
-    wandb.teardown()  # settings are read once
-    monkeypatch.delenv("WANDB_MODE")
-    for name, value in server.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    yield server
-    server.behave("normal")
-    wandb.teardown()
 
 
 def open_and_log(run_id: str) -> Any:

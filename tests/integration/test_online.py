@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,6 @@ class Explodes(TinyValidatedQ):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         return {**super().training_step(batch, batch_idx), "q_values": torch.full((3,), 1000.0**batch_idx)}
-
-
-@pytest.fixture
-def online(server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Returns a function after whose call the runs of this process are online."""
-
-    def go_online() -> None:
-        wandb.teardown()  # settings are read once
-        monkeypatch.delenv("WANDB_MODE")
-        for name, value in server.environment(tmp_path).items():
-            monkeypatch.setenv(name, value)
-
-    yield go_online
-    wandb.teardown()
 
 
 def make_callback(**run: Any) -> WandbRLCallback:
@@ -105,12 +91,12 @@ def check_server_has(local: OfflineRun, server: WandbServer, run_id: str) -> Non
 
 @pytest.mark.parametrize("train", [train_with_callbacks_own_run, train_with_wandb_logger, train_in_users_run])
 def test_online_server_has_the_rows_and_files_of_an_offline_run(
-    fit: Any, train: Any, server: WandbServer, online: Callable[[], None]
+    fit: Any, train: Any, server: WandbServer, go_online: Callable[[], None]
 ) -> None:
     torch.manual_seed(0)
     train(fit, f"offline-{train.__name__}")
     offline = read_offline_run("wandb")
-    online()
+    go_online()
     torch.manual_seed(0)
     train(fit, f"online-{train.__name__}")
     check_server_has(offline, server, f"online-{train.__name__}")
@@ -131,8 +117,8 @@ def test_sync_command_sends_all_rows_files_and_alerts_of_an_offline_run(
         assert [alert["title"] for alert in server.alerts] == [EXPLODES]
 
 
-def test_alerts_arrive_at_the_server(fit: Any, server: WandbServer, online: Callable[[], None]) -> None:
-    online()
+def test_alerts_arrive_at_the_server(fit: Any, server: WandbServer, go_online: Callable[[], None]) -> None:
+    go_online()
     fit(Explodes(), make_callback(id="alerted", project="p"))
     assert [(alert["title"], alert["severity"], alert["runName"]) for alert in server.alerts] == [
         (EXPLODES, "WARN", "alerted")
@@ -151,9 +137,9 @@ def test_distributed_training_is_one_run_at_the_server(server: WandbServer, tmp_
 
 
 def test_an_evaluation_uploads_eight_files_and_no_artifact(
-    fit: Any, server: WandbServer, online: Callable[[], None]
+    fit: Any, server: WandbServer, go_online: Callable[[], None]
 ) -> None:
-    online()
+    go_online()
     fit(TinyValidatedQ(), make_callback(id="uploads", project="p"))
     uploads = sorted(request.path.split("/")[6] for request in server.requests if "/media/" in request.path)
     assert uploads == ["images"] * 4 + ["table"] + ["videos"] * 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,6 @@ pytestmark = [
     pytest.mark.timeout(180),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
 ]
-
-
-@pytest.fixture
-def online(server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """Returns the server; runs of this process are online."""
-    wandb.teardown()  # settings are read once
-    monkeypatch.delenv("WANDB_MODE")
-    for name, value in server.environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    yield server
-    wandb.teardown()
 
 
 class LogsFirst(TinyQ):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlwandb_callbacks.callbacks.alerts.rules import AlertRules
 from rlwandb_callbacks.callbacks.base import RLCallback
-from rlwandb_callbacks.callbacks.session import sessions_in
+from rlwandb_callbacks.callbacks.session_parts import sessions_in
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer

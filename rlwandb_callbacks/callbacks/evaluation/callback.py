@@ -46,7 +46,8 @@ from rlwandb_callbacks.callbacks.lightning_namespaces import may_share_key
 from rlwandb_callbacks.callbacks.lockstep import Moment
 from rlwandb_callbacks.callbacks.meetings import MissingRanksError
 from rlwandb_callbacks.callbacks.ranks import Ranks, announce, sendable
-from rlwandb_callbacks.callbacks.session import Session, parts_in
+from rlwandb_callbacks.callbacks.session import Session
+from rlwandb_callbacks.callbacks.session_parts import parts_in
 from rlwandb_callbacks.config import EvaluationConfig
 from rlwandb_callbacks.config.root import OneEvaluationConfig, with_one_evaluation
 from rlwandb_callbacks.core.episode import Episode

@@ -80,8 +80,8 @@ class OfflineRun:
     def summary(self) -> dict[str, Any]:
         """Latest summary, as W&B keeps it.
 
-        It is no source of results: a NaN stays in ``summary="max"``, a resume starts it anew, and fields of media of
-        different rows are mixed. Take these from rows.
+        Do not take best values or media from it: a NaN stays in ``summary="max"``, a resume resets it, and fields of
+        media of different rows are mixed. The rows have them.
         """
         summary: dict[str, Any] = {}
         for log in self._logs:

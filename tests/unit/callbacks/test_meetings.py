@@ -108,14 +108,14 @@ def test_exception_on_one_rank_ends_the_wait_of_others_until_the_next_start(stor
 
 def test_rank_zero_leaves_a_message_without_waiting_and_nothing_stays_when_all_have_heard_it(store: HashStore) -> None:
     zero, others = Meetings(), [Meetings(), Meetings()]
-    zero.tell(store, "no disk")
-    heard = [other.hear(store, index + 1, 3, "at the start", max_seconds=FAR) for index, other in enumerate(others)]
+    zero.send(store, "no disk")
+    heard = [other.receive(store, index + 1, 3, "at the start", max_seconds=FAR) for index, other in enumerate(others)]
     assert heard == ["no disk", "no disk"]
     assert store.num_keys() == 0
 
 
 def test_rank_that_hears_nothing_of_rank_zero_goes_on_after_its_limit(store: HashStore) -> None:
-    text = missed(Meetings().hear, store, 1, 2, "when the run is opened", max_seconds=0.1)
+    text = missed(Meetings().receive, store, 1, 2, "when the run is opened", max_seconds=0.1)
     assert text == "rank 1 has waited 0 s for rank 0 when the run is opened, and goes on without its answer."
 
 
